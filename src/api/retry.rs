@@ -1,0 +1,68 @@
+//! Trying again: which pause follows which failure, and when there is no point in another try.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::error::Error;
+use crate::shutdown::{Cause, Shutdown};
+
+/// The first pause: long enough for a connection to be set up elsewhere.
+const SHORTEST: Duration = Duration::from_millis(500);
+/// The longest pause: a gateway that restarts is back within it.
+const LONGEST: Duration = Duration::from_secs(30);
+/// An API that wants to be left alone for longer than this is left to a later run.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// The tries that are left for one thing to be had from the API.
+pub struct Retries {
+    pauses: ExponentialBackoff,
+}
+
+impl Retries {
+    /// After a first try, up to `retries` more.
+    pub fn new(retries: usize) -> Self {
+        Self {
+            pauses: ExponentialBuilder::default()
+                .with_min_delay(SHORTEST)
+                .with_max_delay(LONGEST)
+                .with_max_times(retries)
+                .with_jitter()
+                .build(),
+        }
+    }
+
+    /// Waits until the next try is due.
+    ///
+    /// # Errors
+    ///
+    /// `error` itself, when another try cannot help or none is left; [`Error::Interrupted`], when
+    /// a signal or the deadline comes first.
+    pub async fn pause(&mut self, error: Error, shutdown: &Shutdown) -> Result<(), Error> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        let Some(pause) = self.pauses.next() else {
+            return Err(error);
+        };
+        let pause = match error.retry_after() {
+            Some(asked) if asked > LONGEST_RETRY_AFTER => return Err(error),
+            Some(asked) => asked,
+            None => pause.min(LONGEST),
+        };
+        let until = Instant::now() + pause;
+        warn!(pause_ms = pause.as_millis(), "{error}; trying again");
+        if shutdown
+            .deadline()
+            .is_some_and(|deadline| deadline <= until)
+        {
+            return Err(Error::Interrupted(Cause::Deadline));
+        }
+        tokio::select! {
+            cause = shutdown.stopped() => Err(Error::Interrupted(cause)),
+            () = tokio::time::sleep_until(until) => Ok(()),
+        }
+    }
+}

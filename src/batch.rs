@@ -1,0 +1,331 @@
+//! A batch: a run of list entries on their way from the decoder to a sink.
+//!
+//! The chat ids of a batch lie in one arena, in exactly the form that the [`Digest`] covers, so
+//! that decoding allocates nothing per chat and hashing is one call per batch. An arena is used
+//! again for a later batch once the sink has encoded it.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use xxhash_rust::xxh3::Xxh3;
+
+/// The longest chat id that is accepted, in bytes of UTF-8.
+///
+/// `WhatsApp` ids are under 40 bytes. The limit keeps `<run id>:<chat id>` short, and its check
+/// cheap.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// In place of a length: an entry that has no valid chat id, but has its place in the list.
+const INVALID: u16 = u16::MAX;
+/// In place of a length: a chat without a name.
+const NO_NAME: u32 = u32::MAX;
+
+/// How far into the list something has come: the count of entries, valid or not, before it.
+pub type Position = u64;
+
+/// XXH3-128 over the entries from the start of the list to a position.
+///
+/// Each valid entry counts as its id's length (two bytes, little endian) and its id in UTF-8;
+/// each invalid one as the two bytes `ff ff`. Two lists with the same digest at the same position
+/// begin with the same chats in the same order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest(u128);
+
+impl Digest {
+    /// The digest at position 0.
+    pub fn of_nothing() -> Self {
+        DigestState::default().digest()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is not 32 hexadecimal digits.
+#[derive(Debug, thiserror::Error)]
+#[error("a digest is 32 hexadecimal digits")]
+pub struct NotADigest;
+
+impl std::str::FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        if text.len() != 32 {
+            return Err(NotADigest);
+        }
+        u128::from_str_radix(text, 16)
+            .map(Self)
+            .map_err(|_| NotADigest)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// The hash under way, moved on by whole batches.
+#[derive(Default)]
+pub(crate) struct DigestState(Xxh3);
+
+impl DigestState {
+    pub(crate) fn update(&mut self, batch: &Batch) {
+        self.0.update(&batch.arena);
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest(self.0.digest128())
+    }
+}
+
+/// A run of consecutive list entries.
+pub struct Batch {
+    /// The position of the first entry.
+    first: Position,
+    /// Entries, valid or not.
+    entries: u32,
+    /// Valid entries.
+    chats: u32,
+    /// For each entry a length and that many bytes, as [`Digest`] describes.
+    arena: Vec<u8>,
+    /// For each valid entry a length (four bytes, little endian) and that many bytes; empty when
+    /// names are not asked for.
+    names: Vec<u8>,
+    /// The digest from the start of the list to the end of this batch.
+    digest: Digest,
+}
+
+/// One chat of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chat<'a> {
+    /// Where in the list it stands, from 0.
+    pub position: Position,
+    /// The chat id, in UTF-8.
+    pub id: &'a [u8],
+    /// The name, in UTF-8, when names are asked for and the chat has one.
+    pub name: Option<&'a [u8]>,
+}
+
+impl Batch {
+    /// An empty batch. The arenas grow to what is needed, once.
+    pub fn new() -> Self {
+        Self {
+            first: 0,
+            entries: 0,
+            chats: 0,
+            arena: Vec::new(),
+            names: Vec::new(),
+            digest: Digest(0),
+        }
+    }
+
+    /// The position of the first entry.
+    pub fn first(&self) -> Position {
+        self.first
+    }
+
+    /// The position after the last entry.
+    pub fn end(&self) -> Position {
+        self.first + u64::from(self.entries)
+    }
+
+    /// The digest from the start of the list to [`Batch::end`].
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How many valid entries there are.
+    pub fn chats(&self) -> u32 {
+        self.chats
+    }
+
+    /// How many entries there are, valid or not.
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// The bytes that the arenas hold.
+    pub fn bytes(&self) -> usize {
+        self.arena.len() + self.names.len()
+    }
+
+    /// The valid entries in the order of the list.
+    pub fn iter(&self) -> Chats<'_> {
+        Chats {
+            position: self.first,
+            arena: &self.arena,
+            names: &self.names,
+        }
+    }
+
+    /// Empties the batch, for the entries from `first` on. The arenas keep their memory.
+    pub(crate) fn restart(&mut self, first: Position) {
+        self.first = first;
+        self.entries = 0;
+        self.chats = 0;
+        self.arena.clear();
+        self.names.clear();
+    }
+
+    /// Adds a chat. `id` must be at most [`MAX_ID_BYTES`] long.
+    ///
+    /// `name` is `None` where names are not asked for, else the name or its absence.
+    pub(crate) fn push(&mut self, id: &[u8], name: Option<Option<&[u8]>>) {
+        debug_assert!(id.len() <= MAX_ID_BYTES);
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_ID_BYTES")]
+        let length = id.len() as u16;
+        self.arena.extend_from_slice(&length.to_le_bytes());
+        self.arena.extend_from_slice(id);
+        if let Some(name) = name {
+            let length = name.map_or(NO_NAME, |name| u32::try_from(name.len()).unwrap_or(NO_NAME));
+            self.names.extend_from_slice(&length.to_le_bytes());
+            self.names.extend_from_slice(name.unwrap_or_default());
+        }
+        self.entries += 1;
+        self.chats += 1;
+    }
+
+    /// Adds an entry that has no valid chat id.
+    pub(crate) fn push_invalid(&mut self) {
+        self.arena.extend_from_slice(&INVALID.to_le_bytes());
+        self.entries += 1;
+    }
+
+    pub(crate) fn seal(&mut self, digest: Digest) {
+        self.digest = digest;
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Says how much there is, never what: chat ids must not reach a log.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("first", &self.first)
+            .field("entries", &self.entries)
+            .field("chats", &self.chats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The valid entries of a [`Batch`].
+pub struct Chats<'a> {
+    position: Position,
+    arena: &'a [u8],
+    names: &'a [u8],
+}
+
+impl<'a> Iterator for Chats<'a> {
+    type Item = Chat<'a>;
+
+    fn next(&mut self) -> Option<Chat<'a>> {
+        loop {
+            let (length, rest) = self.arena.split_first_chunk::<2>()?;
+            let position = self.position;
+            self.position += 1;
+            let length = u16::from_le_bytes(*length);
+            if length == INVALID {
+                self.arena = rest;
+                continue;
+            }
+            let (id, rest) = rest.split_at_checked(usize::from(length))?;
+            self.arena = rest;
+            let name = self.next_name();
+            return Some(Chat { position, id, name });
+        }
+    }
+}
+
+impl<'a> Chats<'a> {
+    fn next_name(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.names.split_first_chunk::<4>()?;
+        self.names = rest;
+        let length = u32::from_le_bytes(*length);
+        if length == NO_NAME {
+            return None;
+        }
+        let (name, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        self.names = rest;
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chats_come_back_with_their_places_and_names() {
+        let mut batch = Batch::new();
+        batch.restart(7);
+        batch.push(b"a@c.us", Some(Some("Zoë".as_bytes())));
+        batch.push_invalid();
+        batch.push(b"b@lid", Some(None));
+        batch.push(b"c", Some(Some(b"")));
+        let chats: Vec<_> = batch.iter().map(|c| (c.position, c.id, c.name)).collect();
+        assert_eq!(
+            chats,
+            [
+                (7, &b"a@c.us"[..], Some("Zoë".as_bytes())),
+                (9, b"b@lid", None),
+                (10, b"c", Some(b"")),
+            ]
+        );
+        assert_eq!((batch.chats(), batch.end()), (3, 11));
+        assert!(!format!("{batch:?}").contains("c.us"));
+    }
+
+    #[test]
+    fn a_digest_tells_how_ids_are_split_and_where_an_invalid_entry_stands() {
+        let of = |ids: &[Option<&str>]| {
+            let mut batch = Batch::new();
+            for id in ids {
+                match id {
+                    Some(id) => batch.push(id.as_bytes(), None),
+                    None => batch.push_invalid(),
+                }
+            }
+            let mut state = DigestState::default();
+            state.update(&batch);
+            state.digest()
+        };
+        let plain = of(&[Some("ab"), Some("c")]);
+        assert_ne!(plain, of(&[Some("a"), Some("bc")]));
+        assert_ne!(plain, of(&[Some("c"), Some("ab")]));
+        assert_ne!(plain, of(&[Some("ab"), None, Some("c")]));
+        assert_eq!(plain.to_string().parse::<Digest>().unwrap(), plain);
+    }
+
+    #[test]
+    fn the_digest_of_nothing_is_the_published_value_of_the_hash() {
+        // XXH3-128 of the empty input, seed 0, from the test vectors of the reference code.
+        assert_eq!(
+            Digest::of_nothing().to_string(),
+            "99aa06d3014798d86001c324468d497f"
+        );
+    }
+}

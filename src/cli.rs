@@ -1,0 +1,306 @@
+//! The command line: commands and their flags, made from the table of settings.
+//!
+//! Flags are taken as text here. What they mean, and whether they make sense, is for
+//! [`crate::config`] to say, which lists all faults at once; only an unknown flag or command ends
+//! here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::Styles;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap_complete::Shell;
+
+use crate::config::table::{Group, Setting};
+use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Publish the chats of labels.
+    Run {
+        /// Only count them.
+        dry_run: bool,
+    },
+    /// Look whether a run could work.
+    Check,
+    /// Show the account's labels.
+    Labels {
+        /// As JSON.
+        json: bool,
+    },
+    /// Run against the stand-in for the API.
+    Demo {
+        /// How many chats the stand-in's label has.
+        chats: u64,
+        /// Only serve it.
+        serve: bool,
+        /// Where.
+        listen: SocketAddr,
+    },
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print the manual page.
+    Man,
+}
+
+/// A parsed command line.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub action: Action,
+    /// The flags that were given, by the setting's key.
+    pub flags: BTreeMap<&'static str, String>,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+}
+
+const API: &[Group] = &[Group::Api, Group::Log];
+const ALL: &[Group] = &Group::ALL;
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("labelcast")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .after_help(format!(
+            "The access token is never a flag: it comes from {TOKEN_VARIABLE}, or from a file.\n\
+             Exit codes: 0 complete, 64 wrong command line, 65 bad data, 69 unavailable, 70 bug, \
+             74 file, 75 cut short, 76 API error, 77 credentials, 78 settings, 80 guard, 81 locked."
+        ))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .styles(Styles::plain())
+        .subcommand(
+            with_settings(
+                Command::new("run").about("Fetch the chats of labels and publish each chat id"),
+                ALL,
+            )
+            .arg(
+                Arg::new("dry-run")
+                    .long("dry-run")
+                    .action(ArgAction::SetTrue)
+                    .help("Fetch, decode and count, but publish nothing"),
+            ),
+        )
+        .subcommand(with_settings(
+            Command::new("check")
+                .about("Look whether a run could work: settings, login, labels, sink"),
+            ALL,
+        ))
+        .subcommand(
+            with_settings(
+                Command::new("labels").about("Show the labels of the account"),
+                API,
+            )
+            .arg(
+                Arg::new("json")
+                    .long("json")
+                    .action(ArgAction::SetTrue)
+                    .help("One JSON line a label"),
+            ),
+        )
+        .subcommand(demo())
+        .subcommand(
+            Command::new("completions")
+                .about("Print a completion script")
+                .arg(
+                    Arg::new("shell")
+                        .required(true)
+                        .value_parser(value_parser!(Shell)),
+                ),
+        )
+        .subcommand(Command::new("man").about("Print the manual page"))
+}
+
+fn demo() -> Command {
+    with_settings(
+        Command::new("demo").about("Run against a built-in stand-in for the API"),
+        ALL,
+    )
+    .arg(
+        Arg::new("chats")
+            .long("chats")
+            .value_name("N")
+            .default_value("100000")
+            .value_parser(value_parser!(u64))
+            .help("How many chats the stand-in's label has"),
+    )
+    .arg(
+        Arg::new("serve")
+            .long("serve")
+            .action(ArgAction::SetTrue)
+            .help("Only serve the stand-in, until a signal comes"),
+    )
+    .arg(
+        Arg::new("listen")
+            .long("listen")
+            .value_name("ADDR")
+            .default_value("127.0.0.1:0")
+            .value_parser(value_parser!(SocketAddr))
+            .help("Where the stand-in listens; port 0 is a free one"),
+    )
+}
+
+fn with_settings(command: Command, groups: &'static [Group]) -> Command {
+    let command = command
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("PATH")
+                .value_parser(value_parser!(PathBuf))
+                .help(format!(
+                    "A TOML file with settings [env: {CONFIG_VARIABLE}]"
+                )),
+        )
+        .arg(
+            Arg::new("verbose")
+                .short('v')
+                .long("verbose")
+                .action(ArgAction::Count)
+                .help("Log more; -vv still more"),
+        );
+    settings_of(groups).fold(command, |command, setting| {
+        command.arg(argument(setting).help_heading(setting.group.heading()))
+    })
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let arg = Arg::new(setting.key)
+        .long(setting.flag)
+        .help(help(setting))
+        .allow_hyphen_values(true);
+    if setting.is_switch() {
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_name("BOOL")
+            .hide_possible_values(true)
+    } else if setting.is_list {
+        arg.value_name(setting.takes).action(ArgAction::Append)
+    } else {
+        arg.value_name(setting.takes).overrides_with(setting.key)
+    }
+}
+
+fn help(setting: &Setting) -> String {
+    let mut help = setting.help.to_owned();
+    if !setting.default.is_empty() {
+        help.push_str(&format!(" [default: {}]", setting.default));
+    }
+    format!("{help} [env: {}]", setting.env)
+}
+
+/// Reads a command line.
+///
+/// # Errors
+///
+/// What clap has to say, which may also be the help.
+pub fn parse(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Invocation, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let (name, matches) = match matches.subcommand() {
+        Some(found) => found,
+        None => return Err(command().error(clap::error::ErrorKind::MissingSubcommand, "")),
+    };
+    let given = |id: &str| matches.get_flag(id);
+    let action = match name {
+        "run" => Action::Run {
+            dry_run: given("dry-run"),
+        },
+        "check" => Action::Check,
+        "labels" => Action::Labels {
+            json: given("json"),
+        },
+        "demo" => Action::Demo {
+            chats: one(matches, "chats"),
+            serve: given("serve"),
+            listen: *matches
+                .get_one("listen")
+                .unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))),
+        },
+        "completions" => {
+            let shell = matches.get_one("shell").copied();
+            return Ok(Invocation::bare(Action::Completions(
+                shell.unwrap_or(Shell::Bash),
+            )));
+        }
+        _ => return Ok(Invocation::bare(Action::Man)),
+    };
+    Ok(Invocation {
+        flags: flags(matches, groups_of(&action)),
+        config: matches.get_one("config").cloned(),
+        action,
+    })
+}
+
+fn one(matches: &ArgMatches, id: &str) -> u64 {
+    matches.get_one(id).copied().unwrap_or_default()
+}
+
+fn groups_of(action: &Action) -> &'static [Group] {
+    match action {
+        Action::Labels { .. } => API,
+        _ => ALL,
+    }
+}
+
+fn flags(matches: &ArgMatches, groups: &'static [Group]) -> BTreeMap<&'static str, String> {
+    let mut flags = BTreeMap::new();
+    match matches.get_count("verbose") {
+        0 => {}
+        1 => drop(flags.insert("log.level", "debug".to_owned())),
+        _ => drop(flags.insert("log.level", "trace".to_owned())),
+    }
+    for setting in settings_of(groups) {
+        if let Some(values) = matches.get_many::<String>(setting.key) {
+            let values: Vec<&str> = values.map(String::as_str).collect();
+            flags.insert(setting.key, values.join(","));
+        }
+    }
+    flags
+}
+
+impl Invocation {
+    fn bare(action: Action) -> Self {
+        Self {
+            action,
+            flags: BTreeMap::new(),
+            config: None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn flags(line: &str) -> BTreeMap<&'static str, String> {
+        let arguments = line.split(' ').map(Into::into);
+        parse(arguments).unwrap().flags
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_kept_as_text() {
+        let flags = flags("labelcast run --label 1 --label 2,3 --include-names --retries x -v");
+        assert_eq!(flags["run.labels"], "1,2,3");
+        assert_eq!(flags["sink.include_names"], "true");
+        assert_eq!(flags["api.retries"], "x");
+        assert_eq!(flags["log.level"], "debug");
+        assert_eq!(flags.len(), 4);
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_off() {
+        let flags = flags("labelcast run --include-names=false");
+        assert_eq!(flags["sink.include_names"], "false");
+    }
+}

@@ -1,0 +1,179 @@
+//! The commands: each builds its parts from settings, and calls the library.
+
+mod check;
+mod demo;
+mod labels;
+mod run;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use tracing::error;
+
+use crate::cli::{self, Action, Invocation};
+use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings};
+use crate::error::{Error, Exit};
+use crate::report::{Progress, Report};
+use crate::telemetry;
+
+/// Does what the command line says, and returns the exit code.
+pub fn main(invocation: Invocation) -> ExitCode {
+    let Invocation {
+        action,
+        flags,
+        config,
+    } = invocation;
+    match action {
+        Action::Completions(shell) => return completions(shell).into(),
+        Action::Man => return man().into(),
+        _ => {}
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let layers = Layers::new(flags, env, config.as_deref());
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::Bug(format!("the runtime could not be set up: {error}"));
+            return fail(&error).into();
+        }
+    };
+    let exit = runtime.block_on(async {
+        match action {
+            Action::Run { dry_run } => run::run(layers, dry_run).await,
+            Action::Check => check::check(layers).await,
+            Action::Labels { json } => labels::labels(layers, json).await,
+            Action::Demo {
+                chats,
+                serve,
+                listen,
+            } => demo::demo(layers, chats, serve, listen).await,
+            Action::Completions(_) | Action::Man => Exit::Complete,
+        }
+    });
+    // A thread may still be stuck in a write to a pipe that nobody reads.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+/// Says what went wrong where there is no log yet.
+fn fail(error: &Error) -> Exit {
+    let mut text = format!("labelcast: {error}\n");
+    if let Some(hint) = error.hint() {
+        text.push_str(&format!("  {hint}\n"));
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+    error.exit()
+}
+
+/// Ends a command that came as far as having a log.
+fn logged(error: &Error) -> Exit {
+    let (exit_code, hint) = (error.exit().code(), error.hint().unwrap_or_default());
+    error!(exit_code, hint, "{error}");
+    error.exit()
+}
+
+/// Ends reading settings: gives what `read` needs, or says all that is wrong.
+fn settled<T>(mut layers: Layers, read: impl FnOnce(&mut Layers) -> Option<T>) -> Result<T, Error> {
+    let settings = read(&mut layers);
+    layers.finish()?;
+    settings.ok_or_else(|| Error::Bug("a fault of the settings was not noted".to_owned()))
+}
+
+fn set_up_log(log: &LogSettings, progress: &Progress) {
+    telemetry::init(log, progress.bar());
+}
+
+/// Gives the report in each form that was asked for. What was done is not undone by a report that
+/// cannot be written, but it is said.
+fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> Exit {
+    let mut exit = exit;
+    if let Some(path) = &settings.file
+        && let Err(error) = report.write(path)
+    {
+        exit = exit.heavier(logged(&Error::File {
+            what: "could not write the report to",
+            path: path.clone(),
+            error,
+        }));
+    }
+    let written = match settings.format {
+        ReportFormat::Json => print(&(report.json() + "\n")),
+        ReportFormat::Text if !quiet => {
+            let _ = io::stderr().write_all(report.text().as_bytes());
+            Ok(())
+        }
+        ReportFormat::Text | ReportFormat::None => Ok(()),
+    };
+    match written {
+        Ok(()) => exit,
+        Err(error) => exit.heavier(logged(&error)),
+    }
+}
+
+/// The report of a run that did not begin, where it can be told where that should go.
+fn report_faults(faults: &Error, settings: Option<&ReportSettings>) -> Exit {
+    let exit = fail(faults);
+    if let Some(settings) = settings {
+        let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(faults));
+        let on_stdout = ReportSettings {
+            format: match settings.format {
+                ReportFormat::Json => ReportFormat::Json,
+                // The faults were listed already.
+                _ => ReportFormat::None,
+            },
+            ..settings.clone()
+        };
+        give(&report, exit, &on_stdout, true);
+    }
+    exit
+}
+
+/// Prints data on stdout. A reader that has gone is a normal end.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
+        _ => Ok(()),
+    }
+}
+
+fn printed(result: Result<(), Error>) -> Exit {
+    match result {
+        Ok(()) => Exit::Complete,
+        Err(error) => fail(&error),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "labelcast", &mut script);
+    printed(print(&String::from_utf8_lossy(&script)))
+}
+
+fn man() -> Exit {
+    let mut page = Vec::new();
+    let mut command = cli::command();
+    command.build();
+    let subcommands: Vec<clap::Command> = command.get_subcommands().cloned().collect();
+    let rendered = clap_mangen::Man::new(command)
+        .render(&mut page)
+        .and_then(|()| {
+            subcommands
+                .into_iter()
+                .filter(|command| command.get_name() != "help")
+                .try_for_each(|command| {
+                    clap_mangen::Man::new(command).render_options_section(&mut page)
+                })
+        });
+    match rendered {
+        Ok(()) => printed(print(&String::from_utf8_lossy(&page))),
+        Err(error) => fail(&Error::Stdout(error)),
+    }
+}

@@ -1,0 +1,97 @@
+//! `labelcast demo`: a real run against the stand-in for the API.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::run::{Settings, run_with};
+use super::{fail, print, settled};
+use crate::config::Layers;
+use crate::error::{Error, Exit};
+use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
+use crate::shutdown::Shutdown;
+
+/// The stand-in's label.
+const LABEL: &str = "1";
+/// As many lines of the file as are shown.
+const SHOWN_LINES: usize = 3;
+
+pub(super) async fn demo(layers: Layers, chats: u64, serve: bool, listen: SocketAddr) -> Exit {
+    let account = Account {
+        instance_id: DEMO_INSTANCE.to_owned(),
+        token: DEMO_TOKEN.to_owned(),
+        labels: vec![
+            (LABEL.to_owned(), "VIP".to_owned(), Chats::Generated(chats)),
+            ("2".to_owned(), "Pending".to_owned(), Chats::Generated(10)),
+        ],
+    };
+    let mock = match Mock::start(listen, account) {
+        Ok(mock) => mock,
+        Err(error) => {
+            return fail(&Error::File {
+                what: "the stand-in cannot listen on",
+                path: PathBuf::from(listen.to_string()),
+                error,
+            });
+        }
+    };
+    let result = if serve {
+        self::serve(&mock).await
+    } else {
+        run_against(&mock, layers).await
+    };
+    result.unwrap_or_else(|error| fail(&error))
+}
+
+async fn serve(mock: &Mock) -> Result<Exit, Error> {
+    let url = mock.url();
+    print(&format!(
+        "The stand-in for the API listens on {url} until a signal comes.\n\n\
+         curl '{url}/v2/labels/{LABEL}/chats?instance_id={DEMO_INSTANCE}&access_token={DEMO_TOKEN}'\n\
+         WAWP_ACCESS_TOKEN={DEMO_TOKEN} labelcast run --api-url {url} --instance-id {DEMO_INSTANCE} --label {LABEL}\n"
+    ))?;
+    let (shutdown, _listener) = Shutdown::listen(None)
+        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+    shutdown.stopped().await;
+    Ok(Exit::Complete)
+}
+
+async fn run_against(mock: &Mock, mut layers: Layers) -> Result<Exit, Error> {
+    layers.set("api.url", mock.url());
+    layers.set("api.dialect", "wawp-v2");
+    layers.set("api.instance_id", DEMO_INSTANCE);
+    layers.set_token(DEMO_TOKEN);
+    if !layers.is_set("run.labels") && !layers.is_set("run.all_labels") {
+        layers.set("run.labels", LABEL);
+    }
+    let mut file = None;
+    if !layers.is_set("sink.url") && !layers.is_set("sink.url_file") {
+        let name = format!("labelcast-demo-{}.jsonl", uuid::Uuid::now_v7());
+        let path = std::env::temp_dir().join(name);
+        layers.set("sink.url", format!("file:{}", path.display()));
+        file = Some(path);
+    }
+    let settings = settled(layers, |layers| Settings::read(layers, false))?;
+    let exit = run_with(&settings).await;
+    if let Some(path) = file {
+        show(&path)?;
+    }
+    Ok(exit)
+}
+
+/// Shows where the chats went, and the first of them: the stand-in's, which are nobody's.
+fn show(path: &PathBuf) -> Result<(), Error> {
+    let unreadable = |error| Error::File {
+        what: "could not read",
+        path: path.clone(),
+        error,
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut text = format!("{}\n", path.display());
+    for line in BufReader::new(file).lines().take(SHOWN_LINES) {
+        text.push_str(&line.map_err(unreadable)?);
+        text.push('\n');
+    }
+    print(&text)
+}

@@ -1,0 +1,164 @@
+//! `labelcast run`: the batch job.
+
+use std::time::SystemTime;
+
+use tracing::info;
+
+use super::{give, logged, report_faults, set_up_log, settled};
+use crate::api::retry::Retries;
+use crate::api::{Client, Label};
+use crate::config::{
+    ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
+};
+use crate::error::{Error, Exit, Guard};
+use crate::job::{self, Context};
+use crate::report::{LabelReport, Progress, Report};
+use crate::shutdown::Shutdown;
+use crate::sink::Target;
+use crate::sink::lines::Lines;
+use crate::sink::nowhere::Nowhere;
+
+/// All that a run needs to know.
+pub(super) struct Settings {
+    pub(super) api: ApiSettings,
+    pub(super) run: RunSettings,
+    pub(super) sink: SinkSettings,
+    pub(super) report: ReportSettings,
+    pub(super) log: LogSettings,
+}
+
+impl Settings {
+    /// Reads them all, so that all faults are found.
+    pub(super) fn read(layers: &mut Layers, dry_run: bool) -> Option<Self> {
+        let (api, run) = (layers.api(), layers.run(dry_run));
+        let (sink, report) = (layers.sink(), layers.report());
+        let log = layers.log();
+        if let (Some(run), Some(sink), Some(report)) = (&run, &sink, &report) {
+            layers.together(run, sink, report);
+        }
+        Some(Self {
+            api: api?,
+            run: run?,
+            sink: sink?,
+            report: report?,
+            log: log?,
+        })
+    }
+}
+
+pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
+    // Read first, and again below: a report of wrong settings has to go somewhere too.
+    let report = layers.report();
+    match settled(layers, |layers| Settings::read(layers, dry_run)) {
+        Ok(settings) => run_with(&settings).await,
+        Err(error) => report_faults(&error, report.as_ref()),
+    }
+}
+
+/// A whole run, from settings to report.
+pub(super) async fn run_with(settings: &Settings) -> Exit {
+    let started_at = SystemTime::now();
+    let progress = Progress::new(settings.report.progress, settings.log.quiet);
+    set_up_log(&settings.log, &progress);
+    let (labels, error) = match publish(settings, &progress).await {
+        Ok(labels) => (labels, None),
+        Err(error) => {
+            logged(&error);
+            (Vec::new(), Some(error))
+        }
+    };
+    let (report, exit) = Report::new(started_at, labels, error.as_ref());
+    give(&report, exit, &settings.report, settings.log.quiet)
+}
+
+async fn publish(settings: &Settings, progress: &Progress) -> Result<Vec<LabelReport>, Error> {
+    let (shutdown, _listener) = Shutdown::listen(settings.run.deadline)
+        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+    let client = Client::new(&settings.api)?;
+    let context = Context {
+        client: &client,
+        retries: settings.api.retries,
+        run: &settings.run,
+        layout: &settings.sink.layout,
+        shutdown: &shutdown,
+        progress,
+    };
+    let mut reports = Vec::new();
+    for (label, found) in labels(&context).await? {
+        let target = target(settings, &label.id);
+        let report = match (found, shutdown.cause()) {
+            (Err(error), _) => job::not_tried(label, &target, error),
+            (Ok(()), Some(cause)) => job::not_tried(label, &target, Error::Interrupted(cause)),
+            (Ok(()), None) => publish_label(&context, settings, &label, &target).await,
+        };
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+async fn publish_label(
+    context: &Context<'_>,
+    settings: &Settings,
+    label: &Label,
+    target: &Target,
+) -> LabelReport {
+    info!(label_id = label.id, queue = target.queue, "publishing");
+    if settings.run.dry_run {
+        return job::publish_label(context, label, target, Nowhere).await;
+    }
+    let sink = Lines::new(
+        settings.sink.destination.clone(),
+        target.clone(),
+        settings.sink.layout.clone(),
+    );
+    job::publish_label(context, label, target, sink).await
+}
+
+fn target(settings: &Settings, label_id: &str) -> Target {
+    let instance_id = &settings.api.instance_id;
+    Target {
+        queue: settings
+            .sink
+            .queue
+            .replace("{label_id}", label_id)
+            .replace("{instance_id}", instance_id),
+        label_id: label_id.to_owned(),
+        instance_id: instance_id.clone(),
+    }
+}
+
+/// The labels to publish, each with what speaks against it.
+async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
+    let bare = |id: &String| Label {
+        id: id.clone(),
+        name: None,
+        color: None,
+    };
+    let wanted = match &context.run.labels {
+        Labels::All => {
+            let known = known_labels(context).await?;
+            if known.is_empty() {
+                return Err(Guard::NoLabels.into());
+            }
+            return Ok(known.into_iter().map(|label| (label, Ok(()))).collect());
+        }
+        Labels::These(wanted) => wanted,
+    };
+    if !context.run.check_label {
+        return Ok(wanted.iter().map(|id| (bare(id), Ok(()))).collect());
+    }
+    let known = known_labels(context).await?;
+    let find = |id: &String| match known.iter().find(|label| label.id == *id) {
+        Some(label) => (label.clone(), Ok(())),
+        None => (bare(id), Err(Guard::LabelGone(id.clone()).into())),
+    };
+    Ok(wanted.iter().map(find).collect())
+}
+
+async fn known_labels(context: &Context<'_>) -> Result<Vec<Label>, Error> {
+    let mut retries = Retries::new(context.retries);
+    context
+        .client
+        .labels_with(&mut retries, context.shutdown)
+        .await
+}

@@ -1,0 +1,371 @@
+//! Settings: flags over environment over file over defaults, and every fault at once.
+//!
+//! [`Layers`] holds what was set where, as text. [`Layers::run`] and its like turn that into one
+//! small struct per concern, and note each fault on the way instead of stopping at the first.
+
+mod faults;
+mod file;
+pub mod table;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+pub use self::faults::{Fault, Faults};
+pub use self::file::example;
+use self::table::{SETTINGS, Setting};
+use self::values::Reader;
+use crate::api::{Auth, Dialect};
+use crate::message::{Format, Layout};
+use crate::sink::lines::Destination;
+
+/// The variable that holds the access token.
+pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
+/// The variable that names the file with settings.
+pub const CONFIG_VARIABLE: &str = "LABELCAST_CONFIG";
+
+/// How to reach the API, and as whom.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Without a query, credentials or fragment.
+    pub url: Url,
+    /// Which API is spoken there.
+    pub dialect: Dialect,
+    /// The account, or WAHA's session.
+    pub instance_id: String,
+    /// The access token, or WAHA's API key.
+    pub token: SecretString,
+    /// How to log in.
+    pub auth: Auth,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the API may be silent.
+    pub read_timeout: Duration,
+    /// How often to try again.
+    pub retries: usize,
+}
+
+/// Which labels a run is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Those that the account has.
+    All,
+    /// These, each once.
+    These(Vec<String>),
+}
+
+/// What a run does with the list.
+#[derive(Clone, Debug)]
+pub struct RunSettings {
+    /// Which labels.
+    pub labels: Labels,
+    /// When to end, counted from the start.
+    pub deadline: Option<Duration>,
+    /// How long an unfinished run is gone on with; `None` for never.
+    pub resume_window: Option<Duration>,
+    /// Fewer chats stop the run.
+    pub min_chats: u64,
+    /// Shrinking by more percent stops the run.
+    pub max_shrink: Option<u8>,
+    /// So many invalid entries are acceptable.
+    pub max_invalid: u64,
+    /// Whether to look first whether the label exists.
+    pub check_label: bool,
+    /// Whether to publish nothing.
+    pub dry_run: bool,
+}
+
+/// Where chats go, and how.
+#[derive(Clone, Debug)]
+pub struct SinkSettings {
+    /// stdout or a file.
+    pub destination: Destination,
+    /// The queue's name, with its placeholders.
+    pub queue: String,
+    /// What messages look like.
+    pub layout: Layout,
+}
+
+/// Which report to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// A JSON line on stdout.
+    Json,
+    /// Text on stderr.
+    Text,
+    /// None.
+    None,
+}
+
+/// When to show progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressMode {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What is told of a run.
+#[derive(Clone, Debug)]
+pub struct ReportSettings {
+    /// On stdout or stderr.
+    pub format: ReportFormat,
+    /// Also as a file.
+    pub file: Option<PathBuf>,
+    /// Progress on stderr.
+    pub progress: ProgressMode,
+}
+
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// JSON or text; `None` for what fits stderr.
+    pub json: Option<bool>,
+    /// The most detailed level.
+    pub level: tracing::Level,
+    /// Errors only.
+    pub quiet: bool,
+}
+
+/// Where a value was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Flag,
+    Env,
+    File(PathBuf),
+    Default,
+}
+
+/// What was set where. Later layers are asked first.
+pub struct Layers {
+    flags: BTreeMap<&'static str, String>,
+    env: Box<dyn Fn(&str) -> Option<String>>,
+    file: BTreeMap<&'static str, String>,
+    file_path: PathBuf,
+    token: Option<SecretString>,
+    faults: Vec<Fault>,
+}
+
+impl Layers {
+    /// The layers of flags (by key), environment and, if there is one, a file.
+    pub fn new(
+        flags: BTreeMap<&'static str, String>,
+        env: impl Fn(&str) -> Option<String> + 'static,
+        config: Option<&Path>,
+    ) -> Self {
+        // An empty variable is how many tools write one that is not set.
+        let env = move |name: &str| env(name).filter(|text| !text.is_empty());
+        let file_path = config
+            .map(Path::to_owned)
+            .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
+        let mut faults = Vec::new();
+        let file = match &file_path {
+            Some(path) => file::read(path, &mut faults),
+            None => BTreeMap::new(),
+        };
+        Self {
+            flags,
+            env: Box::new(env),
+            file,
+            file_path: file_path.unwrap_or_default(),
+            token: None,
+            faults,
+        }
+    }
+
+    /// Sets a setting above all others, as the demo does.
+    pub fn set(&mut self, key: &'static str, value: impl Into<String>) {
+        self.flags.insert(key, value.into());
+    }
+
+    /// Sets the access token, above all other places.
+    pub fn set_token(&mut self, token: &str) {
+        self.token = Some(SecretString::from(token));
+    }
+
+    /// Whether something other than the default is set.
+    pub fn is_set(&self, key: &str) -> bool {
+        Setting::by_key(key).is_some_and(|setting| self.lookup(setting).1 != Origin::Default)
+    }
+
+    fn lookup(&self, setting: &'static Setting) -> (String, Origin) {
+        if let Some(text) = self.flags.get(setting.key) {
+            return (text.clone(), Origin::Flag);
+        }
+        if let Some(text) = (self.env)(setting.env) {
+            return (text, Origin::Env);
+        }
+        if let Some(text) = self.file.get(setting.key) {
+            return (text.clone(), Origin::File(self.file_path.clone()));
+        }
+        (setting.default.to_owned(), Origin::Default)
+    }
+
+    /// Ends reading with all the faults that were found.
+    ///
+    /// # Errors
+    ///
+    /// When there is at least one.
+    pub fn finish(self) -> Result<(), Faults> {
+        Faults::or_nothing(self.faults)
+    }
+
+    /// The settings of the API. What is wrong is kept for [`Layers::finish`], here as below.
+    pub fn api(&mut self) -> Option<ApiSettings> {
+        let mut read = Reader::new(self);
+        let url = read.api_url("api.url");
+        let dialect = read.one_of(
+            "api.dialect",
+            &[
+                ("wawp-v2", Dialect::WawpV2),
+                ("wawp-v1", Dialect::WawpV1),
+                ("waha", Dialect::Waha),
+            ],
+        );
+        let instance_id = read.required("api.instance_id");
+        let token = read.token("api.access_token_file");
+        let auth = read.one_of(
+            "api.auth",
+            &[("query", Auth::Query), ("bearer", Auth::Bearer)],
+        );
+        let connect_timeout = read.duration("api.connect_timeout");
+        let read_timeout = read.duration("api.read_timeout");
+        let retries = read.number("api.retries", 0..=1000);
+        Some(ApiSettings {
+            url: url?,
+            dialect: dialect?,
+            instance_id: instance_id?,
+            token: token?,
+            auth: auth?,
+            connect_timeout: connect_timeout?,
+            read_timeout: read_timeout?,
+            retries: usize::try_from(retries?).ok()?,
+        })
+    }
+
+    /// The settings of a run.
+    pub fn run(&mut self, dry_run: bool) -> Option<RunSettings> {
+        let mut read = Reader::new(self);
+        let labels = read.labels("run.labels", "run.all_labels");
+        let deadline = read.optional("run.deadline", Reader::duration);
+        let resume_window = read.duration("run.resume_window");
+        let no_resume = read.switch("run.no_resume");
+        let min_chats = read.number("run.min_chats", 0..=u64::MAX);
+        let max_shrink = read.optional("run.max_shrink", Reader::percent);
+        let max_invalid = read.number("run.max_invalid", 0..=u64::MAX);
+        let skip_label_check = read.switch("run.skip_label_check");
+        let resume_window = resume_window?;
+        let resumes = !(no_resume? || resume_window.is_zero());
+        Some(RunSettings {
+            labels: labels?,
+            deadline: deadline?,
+            resume_window: resumes.then_some(resume_window),
+            min_chats: min_chats?,
+            max_shrink: max_shrink?,
+            max_invalid: max_invalid?,
+            check_label: !skip_label_check?,
+            dry_run,
+        })
+    }
+
+    /// The settings of the sink.
+    pub fn sink(&mut self) -> Option<SinkSettings> {
+        let mut read = Reader::new(self);
+        let retain = read.retain("sink.retain");
+        let destination = read.sink("sink.url", "sink.url_file");
+        let queue = read.queue("sink.queue");
+        let format = read.one_of(
+            "sink.format",
+            &[("json", Format::Json), ("cloudevents", Format::CloudEvents)],
+        );
+        let ids_per_message = read.number("sink.ids_per_message", 1..=10_000);
+        let include_names = read.switch("sink.include_names");
+        let retain = retain?;
+        Some(SinkSettings {
+            destination: match destination? {
+                Destination::File { path, .. } => Destination::File { path, retain },
+                Destination::Stdout => Destination::Stdout,
+            },
+            queue: queue?,
+            layout: Layout {
+                format: format?,
+                ids_per_message: u32::try_from(ids_per_message?).ok()?,
+                include_names: include_names?,
+            },
+        })
+    }
+
+    /// The settings of the report.
+    pub fn report(&mut self) -> Option<ReportSettings> {
+        let mut read = Reader::new(self);
+        let format = read.one_of(
+            "report.format",
+            &[
+                ("json", ReportFormat::Json),
+                ("text", ReportFormat::Text),
+                ("none", ReportFormat::None),
+            ],
+        );
+        let file = read.optional("report.file", Reader::path);
+        let progress = read.one_of(
+            "report.progress",
+            &[
+                ("auto", ProgressMode::Auto),
+                ("always", ProgressMode::Always),
+                ("never", ProgressMode::Never),
+            ],
+        );
+        Some(ReportSettings {
+            format: format?,
+            file: file?,
+            progress: progress?,
+        })
+    }
+
+    /// The settings of the log.
+    pub fn log(&mut self) -> Option<LogSettings> {
+        let mut read = Reader::new(self);
+        let json = read.optional("log.format", |read, key| {
+            read.one_of(key, &[("text", false), ("json", true)])
+        });
+        let level = read.level("log.level");
+        let quiet = read.switch("log.quiet");
+        Some(LogSettings {
+            json: json?,
+            level: level?,
+            quiet: quiet?,
+        })
+    }
+
+    /// What only shows when several settings are seen together.
+    pub fn together(&mut self, run: &RunSettings, sink: &SinkSettings, report: &ReportSettings) {
+        let mut read = Reader::new(self);
+        let on_stdout = matches!(sink.destination, Destination::Stdout);
+        if on_stdout && !run.dry_run && report.format == ReportFormat::Json {
+            read.fault(
+                "report.format",
+                "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
+            );
+        }
+        if on_stdout && run.max_shrink.is_some() {
+            read.fault(
+                "run.max_shrink",
+                "the sink “-” keeps no memory of the last complete run: use another --sink",
+            );
+        }
+    }
+}
+
+/// The settings that a group of commands takes.
+pub fn settings_of(groups: &[table::Group]) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS
+        .iter()
+        .filter(move |setting| groups.contains(&setting.group))
+}

@@ -1,0 +1,144 @@
+//! The file with settings, and the example of one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::TOKEN_VARIABLE;
+use super::faults::Fault;
+use super::table::{Group, SETTINGS, Setting};
+
+/// Reads a file into texts by key. What cannot be read is a fault, and so is what is not known.
+pub(super) fn read(path: &Path, faults: &mut Vec<Fault>) -> BTreeMap<&'static str, String> {
+    let mut found = BTreeMap::new();
+    let mut fault = |what: String, mend: String| faults.push(Fault { what, mend });
+    let shown = path.display();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            fault(
+                format!("the file {shown} cannot be read: {error}"),
+                "--config, or LABELCAST_CONFIG".to_owned(),
+            );
+            return found;
+        }
+    };
+    let tables: Table = match text.parse() {
+        Ok(tables) => tables,
+        Err(error) => {
+            let error: toml::de::Error = error;
+            // The whole message would quote the line, and a password may stand there.
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
+            fault(
+                format!("{shown}, line {line}: {}", error.message()),
+                String::new(),
+            );
+            return found;
+        }
+    };
+    for (table, value) in &tables {
+        let Value::Table(keys) = value else {
+            fault(format!("{shown}: {}", unknown(table)), String::new());
+            continue;
+        };
+        for (key, value) in keys {
+            let key = format!("{table}.{key}");
+            let Some(setting) = Setting::by_key(&key) else {
+                fault(format!("{shown}: {}", unknown(&key)), String::new());
+                continue;
+            };
+            match text_of(setting, value) {
+                Some(text) => {
+                    found.insert(setting.key, text);
+                }
+                None => fault(
+                    format!("{shown}: {key} takes {}", kind_of(setting)),
+                    setting.ways(),
+                ),
+            }
+        }
+    }
+    found
+}
+
+fn text_of(setting: &Setting, value: &Value) -> Option<String> {
+    match value {
+        Value::Boolean(flag) if setting.is_switch() => Some(flag.to_string()),
+        Value::String(text) if !setting.is_switch() => Some(text.clone()),
+        Value::Integer(number) if !setting.is_switch() => Some(number.to_string()),
+        Value::Array(values) if setting.is_list => {
+            let texts: Option<Vec<String>> = values
+                .iter()
+                .map(|value| match value {
+                    Value::String(text) => Some(text.clone()),
+                    Value::Integer(number) => Some(number.to_string()),
+                    _ => None,
+                })
+                .collect();
+            texts.map(|texts| texts.join(","))
+        }
+        _ => None,
+    }
+}
+
+fn kind_of(setting: &Setting) -> &'static str {
+    if setting.is_switch() {
+        "true or false"
+    } else if setting.is_list {
+        "a text, or a list of texts"
+    } else {
+        "a text or a number"
+    }
+}
+
+fn unknown(key: &str) -> String {
+    if key.ends_with("access_token") || key.ends_with("token") {
+        return format!(
+            "{key} is not taken from a file with settings; use {TOKEN_VARIABLE} or api.access_token_file"
+        );
+    }
+    let wanted = key.rsplit('.').next().unwrap_or(key).replace('-', "_");
+    let similar = SETTINGS
+        .iter()
+        .map(|setting| setting.key)
+        .find(|known| known.rsplit('.').next() == Some(&wanted) || *known == key.replace('-', "_"));
+    match similar {
+        Some(similar) => format!("unknown key {key}; is {similar} meant?"),
+        None => format!("unknown key {key}"),
+    }
+}
+
+/// A file with every setting in it, as a comment where it has a default.
+pub fn example() -> String {
+    let mut text = "\
+# Settings of labelcast. Every key may be left out; what is shown is the default.
+# A flag beats a variable, a variable beats this file.
+#
+# Secrets do not belong here: the access token comes from WAWP_ACCESS_TOKEN or a file, and so does
+# a sink's URL with a password in it.
+"
+    .to_owned();
+    for group in Group::ALL {
+        text.push_str(&format!("\n[{}]\n", group.heading().to_lowercase()));
+        for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+            let key = setting.key.rsplit('.').next().unwrap_or(setting.key);
+            text.push_str(&format!(
+                "# {}.\n# --{}, {}\n",
+                setting.help, setting.flag, setting.env
+            ));
+            let value = match setting.default {
+                _ if setting.is_switch() => "false".to_owned(),
+                _ if setting.is_list => "[\"1\", \"2\"]".to_owned(),
+                "" => format!("\"{}\"", setting.takes),
+                number if number.parse::<u64>().is_ok() => number.to_owned(),
+                text => format!("\"{text}\""),
+            };
+            text.push_str(&format!("#{key} = {value}\n\n"));
+        }
+        text.pop();
+    }
+    text
+}

@@ -1,0 +1,184 @@
+//! Every setting, once: the command line, the environment, the file, the help and the example file
+//! are all made from this table.
+
+/// Which commands take a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// All that talk to the API.
+    Api,
+    /// All that look at, or publish, the chats of labels.
+    Run,
+    /// All that have a sink.
+    Sink,
+    /// Those that end with a report.
+    Report,
+    /// All.
+    Log,
+}
+
+impl Group {
+    /// The table of the file.
+    pub const ALL: [Self; 5] = [Self::Api, Self::Run, Self::Sink, Self::Report, Self::Log];
+
+    /// The heading in the help.
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Api => "API",
+            Self::Run => "Run",
+            Self::Sink => "Sink",
+            Self::Report => "Report",
+            Self::Log => "Log",
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in the file, `table.key`.
+    pub key: &'static str,
+    /// Its flag, without the dashes.
+    pub flag: &'static str,
+    /// Its variable.
+    pub env: &'static str,
+    /// What the flag takes; empty for a switch.
+    pub takes: &'static str,
+    /// What it is without being set, as it would be written; empty for nothing.
+    pub default: &'static str,
+    /// Whether the flag may come again and again, and the file takes a list.
+    pub is_list: bool,
+    /// Whether its value may hold a password, and is never shown.
+    pub is_sensitive: bool,
+    /// Which commands take it.
+    pub group: Group,
+    /// What it is for.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// Whether it is a switch, on or off.
+    pub fn is_switch(&self) -> bool {
+        self.takes.is_empty()
+    }
+
+    /// The three ways to set it, for a message.
+    pub fn ways(&self) -> String {
+        let mut ways = format!("--{}", self.flag);
+        if !self.env.is_empty() {
+            ways.push_str(", ");
+            ways.push_str(self.env);
+        }
+        if !self.key.is_empty() {
+            ways.push_str(", or ");
+            ways.push_str(self.key);
+            ways.push_str(" in the file");
+        }
+        ways
+    }
+
+    /// The setting with a key.
+    pub fn by_key(key: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+}
+
+const fn value(
+    group: Group,
+    key: &'static str,
+    flag: &'static str,
+    env: &'static str,
+    takes: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        flag,
+        env,
+        takes,
+        default,
+        is_list: false,
+        is_sensitive: false,
+        group,
+        help,
+    }
+}
+
+const fn switch(
+    group: Group,
+    key: &'static str,
+    flag: &'static str,
+    env: &'static str,
+    help: &'static str,
+) -> Setting {
+    value(group, key, flag, env, "", "", help)
+}
+
+/// All settings, in the order of the help and of the example file.
+#[rustfmt::skip]
+pub const SETTINGS: &[Setting] = &[
+    value(Group::Api, "api.url", "api-url", "WAWP_API_URL", "URL", "https://api.wawp.net",
+        "Where the API is"),
+    value(Group::Api, "api.dialect", "dialect", "WAWP_DIALECT", "wawp-v2|wawp-v1|waha", "wawp-v2",
+        "Which API is spoken there"),
+    value(Group::Api, "api.instance_id", "instance-id", "WAWP_INSTANCE_ID", "ID", "",
+        "The account (for WAHA: the session)"),
+    value(Group::Api, "api.access_token_file", "access-token-file", "WAWP_ACCESS_TOKEN_FILE", "PATH", "",
+        "A file that holds the access token; without it, the token is taken from WAWP_ACCESS_TOKEN"),
+    value(Group::Api, "api.auth", "auth", "WAWP_AUTH", "query|bearer", "query",
+        "How to log in: by the query, or by headers (WAHA: always the X-Api-Key header)"),
+    value(Group::Api, "api.connect_timeout", "connect-timeout", "LABELCAST_CONNECT_TIMEOUT", "DURATION", "10s",
+        "How long connecting may take"),
+    value(Group::Api, "api.read_timeout", "read-timeout", "LABELCAST_READ_TIMEOUT", "DURATION", "60s",
+        "How long the API may be silent, before and within an answer"),
+    value(Group::Api, "api.retries", "retries", "LABELCAST_RETRIES", "N", "5",
+        "How often to try again after a failure that may pass"),
+
+    Setting { is_list: true, ..value(Group::Run, "run.labels", "label", "LABELCAST_LABELS", "ID", "",
+        "A label whose chats are published; again and again, or with commas") },
+    switch(Group::Run, "run.all_labels", "all-labels", "LABELCAST_ALL_LABELS",
+        "Publish the chats of every label of the account"),
+    value(Group::Run, "run.deadline", "deadline", "LABELCAST_DEADLINE", "DURATION", "",
+        "End by then, as on a signal: what is left is done by the next run"),
+    value(Group::Run, "run.resume_window", "resume-window", "LABELCAST_RESUME_WINDOW", "DURATION", "1h",
+        "How long after it stopped an unfinished run is gone on with; later, a new one begins"),
+    switch(Group::Run, "run.no_resume", "no-resume", "LABELCAST_NO_RESUME",
+        "Always begin a new run"),
+    value(Group::Run, "run.min_chats", "min-chats", "LABELCAST_MIN_CHATS", "N", "0",
+        "Publish nothing if the list has fewer chats"),
+    value(Group::Run, "run.max_shrink", "max-shrink", "LABELCAST_MAX_SHRINK", "PERCENT", "",
+        "Publish nothing if the list shrank by more since the last complete run"),
+    value(Group::Run, "run.max_invalid", "max-invalid", "LABELCAST_MAX_INVALID", "N", "0",
+        "How many entries without a valid chat id are acceptable"),
+    switch(Group::Run, "run.skip_label_check", "skip-label-check", "LABELCAST_SKIP_LABEL_CHECK",
+        "Do not ask first whether the label exists"),
+
+    Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
+        "Where chats go: - (JSON lines on stdout) or file:PATH (JSON lines appended)") },
+    value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
+        "A file that holds the sink's URL, for one with a password in it"),
+    value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",
+        "The queue's name; {label_id} and {instance_id} are filled in"),
+    value(Group::Sink, "sink.format", "format", "LABELCAST_FORMAT", "json|cloudevents", "json",
+        "What a message looks like"),
+    value(Group::Sink, "sink.ids_per_message", "ids-per-message", "LABELCAST_IDS_PER_MESSAGE", "N", "1",
+        "How many chat ids go into one message, at most 10000"),
+    switch(Group::Sink, "sink.include_names", "include-names", "LABELCAST_INCLUDE_NAMES",
+        "Publish the chats' names too: these are personal data"),
+    value(Group::Sink, "sink.retain", "retain", "LABELCAST_RETAIN", "DURATION|forever", "7d",
+        "How long what is kept beside the messages counts"),
+
+    value(Group::Report, "report.format", "report", "LABELCAST_REPORT", "json|text|none", "text",
+        "The report at the end: text on stderr, or a JSON line on stdout"),
+    value(Group::Report, "report.file", "report-file", "LABELCAST_REPORT_FILE", "PATH", "",
+        "Also write the JSON report to a file"),
+    value(Group::Report, "report.progress", "progress", "LABELCAST_PROGRESS", "auto|always|never", "auto",
+        "A progress line on stderr: auto is for terminals only"),
+
+    value(Group::Log, "log.format", "log-format", "LABELCAST_LOG_FORMAT", "text|json", "",
+        "The log on stderr; without it, text on a terminal and JSON elsewhere"),
+    value(Group::Log, "log.level", "log-level", "RUST_LOG", "LEVEL", "info",
+        "error, warn, info, debug or trace; -v is debug, -vv is trace"),
+    switch(Group::Log, "log.quiet", "quiet", "LABELCAST_QUIET",
+        "Errors only: no other log, no text report, no progress"),
+];

@@ -1,0 +1,326 @@
+//! From texts to values; a fault for each text that is none.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use secrecy::SecretString;
+
+use super::faults::Fault;
+use super::table::Setting;
+use super::{Labels, Layers, Origin, TOKEN_VARIABLE};
+use crate::sink::lines::Destination;
+
+/// Reads settings by key. `None` means that a fault was noted.
+pub(super) struct Reader<'a> {
+    layers: &'a mut Layers,
+}
+
+/// A value, or nothing at all where that is allowed.
+type Optional<T> = Option<Option<T>>;
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(layers: &'a mut Layers) -> Self {
+        Self { layers }
+    }
+
+    fn get(&self, key: &'static str) -> (&'static Setting, String, Origin) {
+        let setting = Setting::by_key(key).unwrap_or(&super::SETTINGS[0]);
+        debug_assert_eq!(setting.key, key, "a key that is not in the table");
+        let (text, origin) = self.layers.lookup(setting);
+        (setting, text, origin)
+    }
+
+    /// Notes a fault of a setting.
+    pub(super) fn fault(&mut self, key: &'static str, what: &str) {
+        let (setting, text, origin) = self.get(key);
+        let place = match &origin {
+            Origin::Flag => format!("--{}", setting.flag),
+            Origin::Env => setting.env.to_owned(),
+            Origin::File(path) => format!("{} in {}", setting.key, path.display()),
+            Origin::Default => format!("--{}", setting.flag),
+        };
+        let value = if setting.is_sensitive || text.is_empty() || setting.is_switch() {
+            String::new()
+        } else {
+            format!(" “{text}”")
+        };
+        self.layers.faults.push(Fault {
+            what: format!("{place}{value}: {what}"),
+            mend: setting.ways(),
+        });
+    }
+
+    pub(super) fn required(&mut self, key: &'static str) -> Option<String> {
+        let (_, text, _) = self.get(key);
+        if text.trim().is_empty() {
+            self.fault(key, "is required");
+            return None;
+        }
+        Some(text)
+    }
+
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&mut Self, &'static str) -> Option<T>,
+    ) -> Optional<T> {
+        let (_, text, _) = self.get(key);
+        if text.is_empty() {
+            Some(None)
+        } else {
+            read(self, key).map(Some)
+        }
+    }
+
+    pub(super) fn switch(&mut self, key: &'static str) -> Option<bool> {
+        let (_, text, _) = self.get(key);
+        match text.to_lowercase().as_str() {
+            "" | "false" | "0" | "no" | "off" => Some(false),
+            "true" | "1" | "yes" | "on" => Some(true),
+            _ => {
+                self.fault(key, "is neither true nor false");
+                None
+            }
+        }
+    }
+
+    pub(super) fn one_of<T: Copy>(&mut self, key: &'static str, values: &[(&str, T)]) -> Option<T> {
+        let (_, text, _) = self.get(key);
+        let found = values.iter().find(|(name, _)| *name == text);
+        if found.is_none() {
+            let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
+            self.fault(key, &format!("is none of {}", names.join(", ")));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let (_, text, _) = self.get(key);
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let what = match (*range.start(), *range.end()) {
+                (0, u64::MAX) => "is not a whole number".to_owned(),
+                (start, end) => format!("is not a whole number from {start} to {end}"),
+            };
+            self.fault(key, &what);
+        }
+        number
+    }
+
+    pub(super) fn percent(&mut self, key: &'static str) -> Option<u8> {
+        let (_, text, _) = self.get(key);
+        let text = text.trim_end_matches('%').trim_end();
+        let percent = text.parse().ok().filter(|percent| *percent <= 100);
+        if percent.is_none() {
+            self.fault(key, "is not a whole number of percent from 0 to 100");
+        }
+        percent
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        let (_, text, _) = self.get(key);
+        let duration = humantime::parse_duration(&text).ok();
+        if duration.is_none() {
+            self.fault(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
+        }
+        duration
+    }
+
+    pub(super) fn retain(&mut self, key: &'static str) -> Optional<Duration> {
+        match self.get(key).1.as_str() {
+            "forever" => Some(None),
+            _ => self.duration(key).map(Some),
+        }
+    }
+
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        Some(PathBuf::from(self.get(key).1))
+    }
+
+    pub(super) fn level(&mut self, key: &'static str) -> Option<tracing::Level> {
+        let (_, text, _) = self.get(key);
+        // RUST_LOG is usually written for one program, but may name several, as in
+        // `warn,labelcast=debug`: ours is the last that is meant for us or for all.
+        let ours = text
+            .split(',')
+            .filter_map(|part| match part.trim().split_once('=') {
+                Some((target, level)) => (target == "labelcast").then_some(level),
+                None => Some(part.trim()),
+            })
+            .next_back();
+        let level = match ours {
+            Some("off") => Some(tracing::Level::ERROR),
+            Some(level) => level.parse().ok(),
+            None => Some(tracing::Level::INFO),
+        };
+        if level.is_none() {
+            self.fault(key, "is none of error, warn, info, debug, trace");
+        }
+        level
+    }
+
+    pub(super) fn api_url(&mut self, key: &'static str) -> Option<Url> {
+        let (_, text, _) = self.get(key);
+        let fault = match Url::parse(&text) {
+            Err(_) => "is not a URL",
+            Ok(url) if !["http", "https"].contains(&url.scheme()) => {
+                "is neither an http nor an https URL"
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                return self.secret_in_url(key);
+            }
+            Ok(url) if url.query().is_some() || url.fragment().is_some() => {
+                return self.secret_in_url(key);
+            }
+            Ok(url) => return Some(url),
+        };
+        self.fault(key, fault);
+        None
+    }
+
+    /// A URL with more than an address in it: it may be a secret, and is not shown.
+    fn secret_in_url(&mut self, key: &'static str) -> Option<Url> {
+        let (setting, ..) = self.get(key);
+        self.layers.faults.push(Fault {
+            what: format!(
+                "--{}: has a user, a password, a query or a fragment in it; the address alone belongs there, and the token into {TOKEN_VARIABLE}",
+                setting.flag
+            ),
+            mend: setting.ways(),
+        });
+        None
+    }
+
+    pub(super) fn token(&mut self, file_key: &'static str) -> Option<SecretString> {
+        if let Some(token) = &self.layers.token {
+            return Some(token.clone());
+        }
+        let (setting, path, origin) = self.get(file_key);
+        let (text, from) = match (path.as_str(), (self.layers.env)(TOKEN_VARIABLE)) {
+            // A flag is nearer than a variable.
+            (_, Some(token)) if origin != Origin::Flag => (token, TOKEN_VARIABLE.to_owned()),
+            ("", _) => {
+                self.layers.faults.push(Fault {
+                    what: "the access token is required".to_owned(),
+                    mend: format!(
+                        "{TOKEN_VARIABLE}, or a file that holds it: {}",
+                        setting.ways()
+                    ),
+                });
+                return None;
+            }
+            _ => match std::fs::read_to_string(&path) {
+                Ok(text) => (text, format!("the file {path}")),
+                Err(error) => {
+                    self.fault(file_key, &format!("cannot be read: {error}"));
+                    return None;
+                }
+            },
+        };
+        let token = text.trim();
+        if token.is_empty() || token.chars().any(char::is_control) {
+            self.layers.faults.push(Fault {
+                what: format!("{from} does not hold an access token, which is one line of text"),
+                mend: format!("{TOKEN_VARIABLE}, or {}", setting.ways()),
+            });
+            return None;
+        }
+        Some(SecretString::from(token))
+    }
+
+    pub(super) fn labels(&mut self, key: &'static str, all: &'static str) -> Option<Labels> {
+        let all_labels = self.switch(all);
+        let (_, text, _) = self.get(key);
+        let mut ids: Vec<String> = Vec::new();
+        for id in text.split(',').map(str::trim).filter(|id| !id.is_empty()) {
+            if !ids.iter().any(|known| known == id) {
+                ids.push(id.to_owned());
+            }
+        }
+        match (all_labels?, ids.is_empty()) {
+            (true, true) => Some(Labels::All),
+            (false, false) => Some(Labels::These(ids)),
+            (true, false) => {
+                // Set in different layers, the nearer one is meant.
+                let nearness = |origin: &Origin| match origin {
+                    Origin::Flag => 3,
+                    Origin::Env => 2,
+                    Origin::File(_) => 1,
+                    Origin::Default => 0,
+                };
+                let (all, these) = (nearness(&self.get(all).2), nearness(&self.get(key).2));
+                match all.cmp(&these) {
+                    std::cmp::Ordering::Greater => Some(Labels::All),
+                    std::cmp::Ordering::Less => Some(Labels::These(ids)),
+                    std::cmp::Ordering::Equal => {
+                        self.fault(key, "goes either with single labels or with all of them");
+                        None
+                    }
+                }
+            }
+            (false, true) => {
+                self.fault(key, "a label is required, or --all-labels");
+                None
+            }
+        }
+    }
+
+    pub(super) fn queue(&mut self, key: &'static str) -> Option<String> {
+        let name = self.required(key)?;
+        let rest = name.replace("{label_id}", "").replace("{instance_id}", "");
+        if rest.contains(['{', '}']) {
+            self.fault(key, "only {label_id} and {instance_id} can be filled in");
+            return None;
+        }
+        Some(name)
+    }
+
+    pub(super) fn sink(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Option<Destination> {
+        let (_, mut url, origin) = self.get(key);
+        let (_, path, file_origin) = self.get(file_key);
+        let from_file = !path.is_empty()
+            && (origin == Origin::Default
+                || (file_origin == Origin::Flag && origin != Origin::Flag)
+                || (file_origin == Origin::Env && matches!(origin, Origin::File(_))));
+        let key = if from_file { file_key } else { key };
+        if from_file {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => url = text.trim().to_owned(),
+                Err(error) => {
+                    self.fault(key, &format!("cannot be read: {error}"));
+                    return None;
+                }
+            }
+        }
+        if url == "-" {
+            return Some(Destination::Stdout);
+        }
+        // `file:PATH`, and `file:///PATH` as a URL has it.
+        if let Some(path) = url.strip_prefix("file:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path.ends_with('/') {
+                self.fault(key, "a file's path has to follow file:");
+                return None;
+            }
+            return Some(Destination::File {
+                path: PathBuf::from(path),
+                retain: None,
+            });
+        }
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
+        let what = if is_word {
+            format!("there is no sink “{scheme}:”; there are - and file:PATH")
+        } else {
+            "is not a sink; there are - and file:PATH".to_owned()
+        };
+        self.fault(key, &what);
+        None
+    }
+}

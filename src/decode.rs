@@ -1,0 +1,242 @@
+//! The decoder: the bytes of a body in, batches of chat ids out, at constant memory.
+//!
+//! It runs on a thread of its own, since struson reads from a blocking [`Read`]. [`Input`] stands
+//! between the two: it knows whether bytes have run out, failed, or were simply wrong. What
+//! shapes a body may have is in `list`, one entry's in `entry`, and what an error looks like under
+//! status 200 in `answer`.
+
+mod answer;
+mod entry;
+mod input;
+mod list;
+
+use std::io::Read;
+
+pub use self::answer::Answer;
+pub use self::input::ChunkReader;
+use crate::batch::{Batch, Digest, DigestState, Position};
+
+/// The longest list entry that is accepted, in bytes of JSON.
+pub const MAX_ENTRY_BYTES: u64 = 64 * 1024;
+
+/// How deep arrays and objects may be nested. An entry of [`MAX_ENTRY_BYTES`] cannot nest deeper;
+/// what does is refused, since the parser needs a byte of memory for each level.
+pub const MAX_NESTING: u32 = 64 * 1024;
+
+/// What the decoder is asked for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Entries before this position are proven by `digest` and passed over.
+    pub from: Position,
+    /// What the digest has to be at `from`.
+    pub digest: Digest,
+    /// Whether names are kept.
+    pub include_names: bool,
+    /// The most entries in a batch.
+    pub batch_entries: u32,
+    /// A batch that has this many bytes is closed.
+    pub batch_bytes: usize,
+}
+
+impl Plan {
+    /// Everything from the start, without names, in batches of the usual size.
+    pub fn whole_list() -> Self {
+        Self {
+            from: 0,
+            digest: Digest::of_nothing(),
+            include_names: false,
+            batch_entries: 512,
+            batch_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// What was seen of a body, whole or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Entries, valid or not.
+    pub entries: Position,
+    /// Entries without a valid chat id.
+    pub invalid: u64,
+    /// Valid entries before [`Plan::from`].
+    pub skipped: u64,
+    /// The digest over all entries up to the end of the last batch.
+    pub digest: Digest,
+}
+
+impl Seen {
+    /// Valid entries.
+    pub fn chats(&self) -> u64 {
+        self.entries - self.invalid
+    }
+}
+
+/// Why a body could not be decoded to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Status 200, and nothing else.
+    #[error("the body is empty")]
+    Empty,
+    /// HTML, XML, plain text or a bare JSON scalar.
+    #[error("the body is not a JSON list: it begins with {}, at byte 0", first_byte(*.0))]
+    NotAList(u8),
+    /// An error in JSON, under status 200.
+    #[error("the API answered with an error under status 200: {0}")]
+    Answered(Answer),
+    /// JSON that is none of the known shapes.
+    #[error("the body has an unknown shape at byte {at}: {what}")]
+    Shape {
+        /// Bytes before the place, uncompressed.
+        at: u64,
+        /// What is wrong there.
+        what: &'static str,
+    },
+    /// Not JSON.
+    #[error("the body is malformed JSON at byte {at}: {what}")]
+    Malformed {
+        /// Bytes before the place, uncompressed.
+        at: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The bytes ended before the JSON did.
+    #[error("the body was cut off after {at} bytes, before the end of the list")]
+    Truncated {
+        /// Bytes that came, uncompressed.
+        at: u64,
+    },
+    /// The reader under the decoder failed.
+    #[error("the body could not be read on after {at} bytes: {error}")]
+    Input {
+        /// Bytes that came, uncompressed.
+        at: u64,
+        /// The reader's own error.
+        error: std::io::Error,
+    },
+    /// The list does not begin with what [`Plan::digest`] stands for.
+    #[error("the list changed before position {0}")]
+    ListChanged(Position),
+    /// Nobody takes the batches any more.
+    #[error("decoding was stopped")]
+    Stopped,
+}
+
+fn first_byte(byte: u8) -> String {
+    match byte {
+        b'<' => "“<” (HTML or XML)".to_owned(),
+        0x21..=0x7e => format!("“{}”", char::from(byte)),
+        _ => format!("the byte {byte:#04x}"),
+    }
+}
+
+/// Decodes a body, and hands each batch to `emit`, which gives an empty one back, or `None` to
+/// stop.
+///
+/// Valid entries before an error are all emitted before the error is returned. At most one batch,
+/// one entry's id and name, and a few KiB of input are held at any time.
+pub fn decode<R: Read>(
+    input: R,
+    plan: &Plan,
+    emit: impl FnMut(Batch) -> Option<Batch>,
+) -> (Seen, Result<(), DecodeError>) {
+    let mut out = Output::new(plan, emit);
+    let end = list::read_body(input, plan.include_names, &mut out);
+    let end = match end {
+        Ok(()) => out.end_of_list(),
+        // What came before the error is good, and somebody waits for it.
+        Err(error @ (DecodeError::Stopped | DecodeError::ListChanged(_))) => Err(error),
+        Err(error) => out.cut_batch().and(Err(error)),
+    };
+    (out.seen(), end)
+}
+
+/// Where entries go: into a batch, and from there to `emit`.
+struct Output<'a, F> {
+    plan: &'a Plan,
+    emit: F,
+    batch: Batch,
+    digest: DigestState,
+    invalid: u64,
+    skipped: u64,
+}
+
+impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
+    fn new(plan: &'a Plan, emit: F) -> Self {
+        Self {
+            plan,
+            emit,
+            batch: Batch::new(),
+            digest: DigestState::default(),
+            invalid: 0,
+            skipped: 0,
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            entries: self.batch.end(),
+            invalid: self.invalid,
+            skipped: self.skipped,
+            digest: self.digest.digest(),
+        }
+    }
+
+    #[inline]
+    fn chat(&mut self, id: &[u8], name: Option<Option<&[u8]>>) -> Result<(), DecodeError> {
+        self.batch.push(id, name);
+        self.after_entry()
+    }
+
+    fn invalid(&mut self) -> Result<(), DecodeError> {
+        self.invalid += 1;
+        self.batch.push_invalid();
+        self.after_entry()
+    }
+
+    #[inline]
+    fn after_entry(&mut self) -> Result<(), DecodeError> {
+        if self.batch.entries() >= self.plan.batch_entries
+            || self.batch.bytes() >= self.plan.batch_bytes
+            || self.batch.end() == self.plan.from
+        {
+            self.cut_batch()?;
+        }
+        Ok(())
+    }
+
+    /// Closes the batch and opens the next. One of entries that are passed over goes nowhere.
+    fn cut_batch(&mut self) -> Result<(), DecodeError> {
+        if self.batch.entries() == 0 {
+            return Ok(());
+        }
+        self.digest.update(&self.batch);
+        let end = self.batch.end();
+        if end > self.plan.from {
+            self.batch.seal(self.digest.digest());
+            let full = std::mem::take(&mut self.batch);
+            match (self.emit)(full) {
+                Some(empty) => self.batch = empty,
+                None => {
+                    self.batch.restart(end);
+                    return Err(DecodeError::Stopped);
+                }
+            }
+        } else {
+            self.skipped += u64::from(self.batch.chats());
+            if end == self.plan.from && self.digest.digest() != self.plan.digest {
+                self.batch.restart(end);
+                return Err(DecodeError::ListChanged(end));
+            }
+        }
+        self.batch.restart(end);
+        Ok(())
+    }
+
+    fn end_of_list(&mut self) -> Result<(), DecodeError> {
+        self.cut_batch()?;
+        if self.batch.end() < self.plan.from {
+            return Err(DecodeError::ListChanged(self.batch.end()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! The shapes of a body: a map keyed by index, an array, `{}`, `[]`, and either inside an
+//! envelope.
+//!
+//! Envelope members and index members are read by one loop, since some senders put
+//! `"success": true` right beside `"0": {…}`.
+
+use std::io::Read;
+
+use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings, ValueType};
+
+use super::answer::Answer;
+use super::entry::EntryReader;
+use super::input::Input;
+use super::{Batch, DecodeError, MAX_NESTING, Output};
+
+/// As much of an error's message as is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 400;
+
+pub(super) type Parser<'i, R> = JsonStreamReader<&'i mut Input<R>>;
+
+/// Reads a whole body, and proves that it is whole.
+pub(super) fn read_body<R: Read, F: FnMut(Batch) -> Option<Batch>>(
+    input: R,
+    include_names: bool,
+    out: &mut Output<'_, F>,
+) -> Result<(), DecodeError> {
+    let mut input = Input::new(input);
+    let first = input.open()?;
+    let mut body = Body {
+        parser: JsonStreamReader::new_custom(&mut input, settings()),
+        entries: EntryReader::new(include_names),
+        answer: Answer::default(),
+        is_list: false,
+        out,
+    };
+    match first {
+        b'[' => body.array()?,
+        b'{' => body.object(Level::Body)?,
+        other => return Err(DecodeError::NotAList(other)),
+    }
+    let Body {
+        parser,
+        answer,
+        is_list,
+        ..
+    } = body;
+    let at = position(&parser);
+    let end = parser.consume_trailing_whitespace();
+    end.map_err(|_| input.explain(at, || "something follows the end of the list".to_owned()))?;
+    verdict(answer, is_list, input.position(at))
+}
+
+fn settings() -> ReaderSettings {
+    ReaderSettings {
+        // Costs a factor of two to four, and positions are in the errors all the same.
+        track_path: false,
+        max_nesting_depth: Some(MAX_NESTING),
+        // Numbers are never read as numbers, only passed over.
+        restrict_number_values: false,
+        ..ReaderSettings::default()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Body,
+    Data,
+}
+
+enum Member {
+    Index,
+    Data,
+    Success,
+    Code,
+    Status,
+    Message,
+    Error,
+    Other,
+}
+
+impl Member {
+    #[inline]
+    fn of(name: &str) -> Self {
+        if name.as_bytes().first().is_some_and(u8::is_ascii_digit)
+            && name.bytes().all(|b| b.is_ascii_digit())
+        {
+            return Self::Index;
+        }
+        match name {
+            "data" => Self::Data,
+            "success" | "result" => Self::Success,
+            "code" => Self::Code,
+            "status" | "statusCode" => Self::Status,
+            "message" => Self::Message,
+            "error" | "exception" => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
+
+struct Body<'i, 'o, 'p, R: Read, F> {
+    parser: Parser<'i, R>,
+    entries: EntryReader,
+    answer: Answer,
+    /// Whether a list was seen, if only an empty one.
+    is_list: bool,
+    out: &'o mut Output<'p, F>,
+}
+
+impl<R: Read, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, R, F> {
+    fn array(&mut self) -> Result<(), DecodeError> {
+        self.is_list = true;
+        wrap(&mut self.parser, |p| p.begin_array())?;
+        if self.answer.is_error() {
+            // What is beside an error is not a list to publish; its message may still come.
+            while wrap(&mut self.parser, |p| p.has_next())? {
+                wrap(&mut self.parser, |p| p.skip_value())?;
+            }
+        } else {
+            while wrap(&mut self.parser, |p| p.has_next())? {
+                self.entries.read(&mut self.parser, self.out)?;
+            }
+        }
+        wrap(&mut self.parser, |p| p.end_array())
+    }
+
+    fn object(&mut self, level: Level) -> Result<(), DecodeError> {
+        wrap(&mut self.parser, |p| p.begin_object())?;
+        let mut is_empty = true;
+        while wrap(&mut self.parser, |p| p.has_next())? {
+            is_empty = false;
+            let member = name(&mut self.parser, Member::of)?;
+            self.member(level, &member)?;
+        }
+        self.is_list |= is_empty;
+        wrap(&mut self.parser, |p| p.end_object())
+    }
+
+    #[inline]
+    fn member(&mut self, level: Level, member: &Member) -> Result<(), DecodeError> {
+        match member {
+            Member::Index if self.answer.success == Some(false) || self.answer.is_error() => {
+                wrap(&mut self.parser, |p| p.skip_value())
+            }
+            Member::Index => {
+                self.is_list = true;
+                self.entries.read(&mut self.parser, self.out)
+            }
+            Member::Data if level == Level::Body => self.data(),
+            Member::Success => {
+                let text = self.scalar()?;
+                self.answer.success = text.map(|t| !["false", "0", ""].contains(&t.as_str()));
+                Ok(())
+            }
+            Member::Code => self.scalar().map(|text| self.answer.code = text),
+            Member::Status => self.scalar().map(|text| self.answer.status = text),
+            Member::Message => self.scalar().map(|text| self.answer.message = text),
+            Member::Error => {
+                let text = self.scalar()?;
+                self.answer.error = text.filter(|t| !["false", ""].contains(&t.as_str()));
+                Ok(())
+            }
+            Member::Data | Member::Other => wrap(&mut self.parser, |p| p.skip_value()),
+        }
+    }
+
+    fn data(&mut self) -> Result<(), DecodeError> {
+        match wrap(&mut self.parser, |p| p.peek())? {
+            ValueType::Array => self.array(),
+            ValueType::Object => self.object(Level::Data),
+            _ => wrap(&mut self.parser, |p| p.skip_value()),
+        }
+    }
+
+    /// A scalar as text, cut to [`MAX_MESSAGE_BYTES`]; `None` for null.
+    fn scalar(&mut self) -> Result<Option<String>, DecodeError> {
+        let parser = &mut self.parser;
+        match wrap(parser, |p| p.peek())? {
+            ValueType::String => {
+                let mut text = vec![0; MAX_MESSAGE_BYTES];
+                let length = string(parser, &mut text)?.unwrap_or(MAX_MESSAGE_BYTES);
+                text.truncate(length);
+                Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+            }
+            ValueType::Number => {
+                parser.reader_mut().begin_token();
+                let text = wrap(parser, |p| p.next_number_as_string())?;
+                parser.reader_mut().end_token();
+                Ok(Some(text.chars().take(40).collect()))
+            }
+            ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
+            ValueType::Null => wrap(parser, |p| p.skip_value()).map(|()| None),
+            ValueType::Array | ValueType::Object => {
+                wrap(parser, |p| p.skip_value())?;
+                Ok(Some("(see the API's own log)".to_owned()))
+            }
+        }
+    }
+}
+
+/// What stood beside the list may not be an error, and there has to be a list.
+fn verdict(answer: Answer, is_list: bool, at: u64) -> Result<(), DecodeError> {
+    if answer.is_error() || (!is_list && answer.message.is_some()) {
+        return Err(DecodeError::Answered(answer));
+    }
+    if !is_list {
+        return Err(DecodeError::Shape {
+            at,
+            what: "the object ends without a list of chats in it",
+        });
+    }
+    Ok(())
+}
+
+/// Runs one step of the parser, and says what its failure really was.
+#[inline]
+pub(super) fn wrap<R: Read, T>(
+    parser: &mut Parser<'_, R>,
+    step: impl FnOnce(&mut Parser<'_, R>) -> Result<T, ReaderError>,
+) -> Result<T, DecodeError> {
+    match step(parser) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(explain(parser, &error)),
+    }
+}
+
+#[cold]
+fn explain<R: Read>(parser: &mut Parser<'_, R>, error: &ReaderError) -> DecodeError {
+    let at = position(parser);
+    parser.reader_mut().explain(at, || match error {
+        ReaderError::SyntaxError(error) => error.kind.to_string(),
+        ReaderError::MaxNestingDepthExceeded { .. } => {
+            format!("nested deeper than {MAX_NESTING} levels")
+        }
+        ReaderError::IoError { .. } => "invalid UTF-8".to_owned(),
+        // Its text names types and places, never values.
+        other => other.to_string(),
+    })
+}
+
+#[inline]
+pub(super) fn position<R: Read>(parser: &Parser<'_, R>) -> u64 {
+    parser.current_position(false).data_pos.unwrap_or(0)
+}
+
+/// Reads a member's name, which is held in memory only as long as `what` looks at it.
+#[inline]
+pub(super) fn name<R: Read, T>(
+    parser: &mut Parser<'_, R>,
+    what: impl FnOnce(&str) -> T,
+) -> Result<T, DecodeError> {
+    parser.reader_mut().begin_token();
+    let found = match parser.next_name() {
+        Ok(name) => Ok(what(name)),
+        Err(error) => Err(error),
+    };
+    parser.reader_mut().end_token();
+    found.map_err(|error| explain(parser, &error))
+}
+
+/// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does
+/// not fit is read and dropped.
+#[inline]
+pub(super) fn string<R: Read>(
+    parser: &mut Parser<'_, R>,
+    buf: &mut [u8],
+) -> Result<Option<usize>, DecodeError> {
+    read_string(parser, buf).map_err(|()| {
+        let at = position(parser);
+        let what = || "a string with an invalid escape, control character or UTF-8".to_owned();
+        parser.reader_mut().explain(at, what)
+    })
+}
+
+/// [`string`], with its error still to be explained.
+#[inline]
+fn read_string<R: Read>(parser: &mut Parser<'_, R>, buf: &mut [u8]) -> Result<Option<usize>, ()> {
+    let mut text = parser.next_string_reader().map_err(drop)?;
+    let mut length = 0;
+    while length < buf.len() {
+        match text.read(&mut buf[length..]).map_err(drop)? {
+            0 => return Ok(Some(length)),
+            count => length += count,
+        }
+    }
+    // Full: find out whether this was all.
+    let mut fits = true;
+    while text.read(&mut [0; 64]).map_err(drop)? > 0 {
+        fits = false;
+    }
+    Ok(fits.then_some(length))
+}

@@ -1,0 +1,273 @@
+//! What ends a run, in the terms of whoever has to act on it: an exit code, whether trying again
+//! can help, and a hint that mends it.
+//!
+//! Each room has errors of its own; this is where they meet.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::api::ApiError;
+use crate::config::Faults;
+use crate::decode::DecodeError;
+use crate::shutdown::Cause;
+use crate::sink::SinkError;
+
+/// The exit codes: `sysexits.h` where it has a fitting one, 80 and above where it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Exit {
+    /// All was done.
+    Complete = 0,
+    /// A wrong command line.
+    Usage = 64,
+    /// The body is not what the API should send.
+    Data = 65,
+    /// The API or the sink is unavailable after all retries.
+    Unavailable = 69,
+    /// A bug in labelcast.
+    Bug = 70,
+    /// Reading or writing a local file failed.
+    File = 74,
+    /// Cut short by a signal or the deadline; a later run goes on.
+    Interrupted = 75,
+    /// The API answered with an error.
+    Api = 76,
+    /// The API or the sink refused the credentials.
+    Credentials = 77,
+    /// Settings are wrong.
+    Settings = 78,
+    /// A guard stopped the run.
+    Guarded = 80,
+    /// Another run holds this queue and label.
+    Locked = 81,
+}
+
+impl Exit {
+    /// Which code stands for a run over several labels: the first of these that occurred.
+    pub const BY_WEIGHT: [Self; 12] = [
+        Self::Bug,
+        Self::Settings,
+        Self::Credentials,
+        Self::Data,
+        Self::Api,
+        Self::Guarded,
+        Self::Locked,
+        Self::File,
+        Self::Unavailable,
+        Self::Interrupted,
+        Self::Usage,
+        Self::Complete,
+    ];
+
+    /// The number given to the operating system.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The one of both that decides.
+    #[must_use]
+    pub fn heavier(self, other: Self) -> Self {
+        let decides = |exit: &&Self| **exit == self || **exit == other;
+        Self::BY_WEIGHT
+            .iter()
+            .find(decides)
+            .copied()
+            .unwrap_or(self)
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Whatever ends a run other than success.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings are wrong; every fault is listed.
+    #[error(transparent)]
+    Settings(#[from] Faults),
+    /// A request to the API failed.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The body of a chat list could not be decoded.
+    #[error(transparent)]
+    Decode(DecodeError),
+    /// The sink failed.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// More entries without a valid chat id than allowed. All others were published.
+    #[error(
+        "{invalid} entries of the list have no valid chat id, which is more than the {allowed} allowed"
+    )]
+    TooManyInvalid {
+        /// How many there are.
+        invalid: u64,
+        /// How many may be.
+        allowed: u64,
+    },
+    /// A guard stopped the run.
+    #[error(transparent)]
+    Guarded(#[from] Guard),
+    /// A signal or the deadline.
+    #[error("cut short by {0}")]
+    Interrupted(Cause),
+    /// A local file beside the sink's.
+    #[error("{what} {}: {error}", path.display())]
+    File {
+        /// What was tried, as the start of a sentence: "could not write the report to".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        error: std::io::Error,
+    },
+    /// stdout failed, other than by its reader going away.
+    #[error("could not write to stdout: {0}")]
+    Stdout(std::io::Error),
+    /// A bug in labelcast.
+    #[error("a bug in labelcast: {0}")]
+    Bug(String),
+}
+
+/// What a guard found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Guard {
+    /// The label is not in the account's list of labels.
+    #[error(
+        "label {0} does not exist in this account, and a deleted label looks like an empty list"
+    )]
+    LabelGone(String),
+    /// `--all-labels`, and there is none.
+    #[error("the account has no label at all")]
+    NoLabels,
+    /// `--min-chats`.
+    #[error("the list has {chats} chats, fewer than the {min} that --min-chats asks for")]
+    TooFew {
+        /// Chats in the list.
+        chats: u64,
+        /// Chats that there have to be.
+        min: u64,
+    },
+    /// `--max-shrink`.
+    #[error(
+        "the list has {chats} chats, the last complete run had {last}: it shrank by more than the {percent} % that --max-shrink allows"
+    )]
+    Shrank {
+        /// Chats in the list.
+        chats: u64,
+        /// Chats that the last complete run had.
+        last: u64,
+        /// The setting.
+        percent: u8,
+    },
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            // The body's reader carries the API's own error: it tells more.
+            DecodeError::Input { at, error } => match error.downcast::<ApiError>() {
+                Ok(error) => Self::Api(error),
+                Err(error) => Self::Decode(DecodeError::Input { at, error }),
+            },
+            other => Self::Decode(other),
+        }
+    }
+}
+
+impl Error {
+    /// The exit code that this ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(_) => Exit::Settings,
+            Self::Api(error) => error.exit(),
+            Self::Decode(error) => match error {
+                DecodeError::Empty | DecodeError::NotAList(_) | DecodeError::Answered(_) => {
+                    Exit::Api
+                }
+                DecodeError::Shape { .. } | DecodeError::Malformed { .. } => Exit::Data,
+                DecodeError::Truncated { .. }
+                | DecodeError::Input { .. }
+                | DecodeError::ListChanged(_) => Exit::Unavailable,
+                DecodeError::Stopped => Exit::Bug,
+            },
+            Self::Sink(error) => error.exit(),
+            Self::TooManyInvalid { .. } => Exit::Data,
+            Self::Guarded(_) => Exit::Guarded,
+            Self::Interrupted(_) => Exit::Interrupted,
+            Self::File { .. } | Self::Stdout(_) => Exit::File,
+            Self::Bug(_) => Exit::Bug,
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Api(error) => error.is_transient(),
+            Self::Decode(error) => matches!(
+                error,
+                DecodeError::Truncated { .. } | DecodeError::Input { .. }
+            ),
+            _ => false,
+        }
+    }
+
+    /// How long the API asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Api(error) => error.hint(),
+            Self::Sink(error) => error.hint(),
+            Self::Decode(error) => match error {
+                DecodeError::NotAList(_) | DecodeError::Shape { .. } | DecodeError::Empty => Some(
+                    "check --api-url and --dialect: this does not look like the answer to a list of chats",
+                ),
+                DecodeError::Truncated { .. } => {
+                    Some("every try was cut; ask whoever runs the API or a proxy before it")
+                }
+                _ => None,
+            },
+            Self::TooManyInvalid { .. } => {
+                Some("all other chats were published; --max-invalid says how many are acceptable")
+            }
+            Self::Guarded(Guard::LabelGone(_)) => {
+                Some("`labelcast labels` shows the labels that exist; nothing was published")
+            }
+            Self::Guarded(Guard::NoLabels) => {
+                Some("check --instance-id: another session may be the one with labels")
+            }
+            Self::Guarded(_) => Some("if the list is right, run again with the guard set lower"),
+            Self::Interrupted(_) => Some("run again to go on where this run stopped"),
+            Self::Bug(_) => Some("please report it, with the log"),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weights_hold_each_code_once() {
+        let mut codes: Vec<_> = Exit::BY_WEIGHT.iter().map(|exit| exit.code()).collect();
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 64, 65, 69, 70, 74, 75, 76, 77, 78, 80, 81]);
+    }
+
+    #[test]
+    fn a_guard_weighs_more_than_an_interruption_and_less_than_bad_data() {
+        assert_eq!(Exit::Interrupted.heavier(Exit::Guarded), Exit::Guarded);
+        assert_eq!(Exit::Data.heavier(Exit::Guarded), Exit::Data);
+        assert_eq!(Exit::Complete.heavier(Exit::Unavailable), Exit::Unavailable);
+    }
+}

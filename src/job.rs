@@ -1,0 +1,237 @@
+//! One label's run: attempts, resume, guards, and an orderly end.
+//!
+//! An attempt fetches the list once and publishes what follows the checkpoint. One that fails for
+//! a reason that may pass is followed by another, which goes on where it stopped, once the digest
+//! has proven that the list up to there is the same.
+
+mod attempt;
+mod gate;
+
+use std::time::{Duration, SystemTime};
+
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use self::attempt::Attempt;
+use self::gate::Gate;
+use crate::api::retry::Retries;
+use crate::api::{Client, Label};
+use crate::batch::Digest;
+use crate::config::RunSettings;
+use crate::decode::DecodeError;
+use crate::error::{Error, Exit};
+use crate::message::Layout;
+use crate::report::{Counts, LabelReport, Progress, Status};
+use crate::shutdown::Shutdown;
+use crate::sink::{Checkpoint, Outcome, Past, Sink, SinkError, Target};
+
+/// What all labels of a run share.
+pub struct Context<'a> {
+    /// The API.
+    pub client: &'a Client,
+    /// How often to try again.
+    pub retries: usize,
+    /// What to do with the lists.
+    pub run: &'a RunSettings,
+    /// What messages look like.
+    pub layout: &'a Layout,
+    /// When to stop.
+    pub shutdown: &'a Shutdown,
+    /// Where to show how it goes.
+    pub progress: &'a Progress,
+}
+
+/// What is known of a label's run so far.
+pub(crate) struct Tally {
+    run_id: Uuid,
+    attempts: u32,
+    list_changed: bool,
+    digest: Digest,
+    counts: Counts,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            run_id: Uuid::now_v7(),
+            attempts: 0,
+            list_changed: false,
+            digest: Digest::of_nothing(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+/// Publishes the chats of one label, and tells how it went.
+pub async fn publish_label<S: Sink>(
+    context: &Context<'_>,
+    label: &Label,
+    target: &Target,
+    mut sink: S,
+) -> LabelReport {
+    let mut tally = Tally::new();
+    context.progress.begin(&label.id);
+    let result = run(context, target, &mut sink, &mut tally).await;
+    context.progress.end();
+    let delivered = sink.delivered();
+    tally.counts.published = delivered.chats;
+    tally.counts.messages = delivered.messages;
+    tally.counts.suppressed = delivered.suppressed;
+    report(label.clone(), target, &tally, result.err())
+}
+
+/// A label that was not even tried.
+pub fn not_tried(label: Label, target: &Target, error: Error) -> LabelReport {
+    report(label, target, &Tally::new(), Some(error))
+}
+
+fn report(label: Label, target: &Target, tally: &Tally, error: Option<Error>) -> LabelReport {
+    let exit = error.as_ref().map_or(Exit::Complete, Error::exit);
+    let counts = tally.counts;
+    let on_queue = counts.published + counts.resumed + counts.suppressed > 0;
+    let status = match (&error, exit) {
+        (None, _) => Status::Complete,
+        (_, Exit::Guarded) => Status::Guarded,
+        (_, Exit::Locked) => Status::Locked,
+        (_, Exit::Interrupted | Exit::Complete) => Status::Partial,
+        (_, Exit::Unavailable | Exit::File) if on_queue => Status::Partial,
+        _ => Status::Failed,
+    };
+    let quiet_end = exit == Exit::Complete;
+    let error = error.filter(|_| !quiet_end);
+    log(&label.id, target, tally, status, error.as_ref());
+    LabelReport {
+        label_id: label.id,
+        label_name: label.name,
+        queue: target.queue.clone(),
+        run_id: tally.run_id,
+        status,
+        counts,
+        attempts: tally.attempts,
+        digest: tally.digest,
+        list_changed: tally.list_changed,
+        error: error.map(|error| error.to_string()),
+        exit,
+    }
+}
+
+fn log(label_id: &str, target: &Target, tally: &Tally, status: Status, error: Option<&Error>) {
+    let Tally { run_id, counts, .. } = tally;
+    let Counts {
+        read, published, ..
+    } = counts;
+    let queue = &target.queue;
+    match error {
+        None => {
+            info!(label_id, queue, %run_id, ?status, read, published, "the label's run has ended");
+        }
+        Some(error) => {
+            let exit_code = error.exit().code();
+            let hint = error.hint().unwrap_or_default();
+            error!(label_id, queue, %run_id, ?status, exit_code, hint, "{error}");
+        }
+    }
+}
+
+async fn run<S: Sink>(
+    context: &Context<'_>,
+    target: &Target,
+    sink: &mut S,
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    let past = within(context.shutdown, sink.open()).await?;
+    let from = starting_point(&past, context.run.resume_window, tally.run_id);
+    tally.run_id = from.run_id;
+    tally.counts.resumed = from.chats;
+    within(context.shutdown, sink.start(&from)).await?;
+    let mut gate = Gate::new(context.run, past.last_complete, from.position);
+    let published = attempts(context, target, sink, tally, &mut gate, from).await;
+    settle(context, sink, published).await
+}
+
+/// Where to go on: at an unfinished run's checkpoint, if it is recent enough, or at the start.
+fn starting_point(past: &Past, window: Option<Duration>, new_run: Uuid) -> Checkpoint {
+    let (Some((checkpoint, at)), Some(window)) = (past.unfinished, window) else {
+        return Checkpoint::start_of(new_run);
+    };
+    let age = SystemTime::now().duration_since(at).unwrap_or_default();
+    if age > window {
+        info!(
+            run_id = %checkpoint.run_id,
+            "an unfinished run is older than --resume-window: beginning a new one"
+        );
+        return Checkpoint::start_of(new_run);
+    }
+    info!(
+        run_id = %checkpoint.run_id,
+        position = checkpoint.position,
+        "going on with an unfinished run"
+    );
+    checkpoint
+}
+
+/// Tries until the whole list was published. Returns how many chats it has.
+async fn attempts<S: Sink>(
+    context: &Context<'_>,
+    target: &Target,
+    sink: &mut S,
+    tally: &mut Tally,
+    gate: &mut Gate,
+    mut from: Checkpoint,
+) -> Result<u64, Error> {
+    let mut retries = Retries::new(context.retries);
+    loop {
+        tally.attempts += 1;
+        let attempt = Attempt {
+            context,
+            label_id: &target.label_id,
+            sink: &mut *sink,
+            gate: &mut *gate,
+            tally: &mut *tally,
+        };
+        let error = match attempt.run(&mut from).await {
+            Ok(chats) => return Ok(chats),
+            Err(attempt::End::CountedEnough) => continue,
+            Err(attempt::End::Failed(error)) => error,
+        };
+        if let Error::Decode(DecodeError::ListChanged(position)) = error {
+            warn!(position, "the list changed: publishing it from the start");
+            tally.list_changed = true;
+            tally.counts.resumed = 0;
+            from = Checkpoint::start_of(from.run_id);
+            within(context.shutdown, sink.flush()).await?;
+            within(context.shutdown, sink.start(&from)).await?;
+            continue;
+        }
+        retries.pause(error, context.shutdown).await?;
+    }
+}
+
+/// Makes durable what was published, whatever happened, and writes down how it ended.
+async fn settle<S: Sink>(
+    context: &Context<'_>,
+    sink: &mut S,
+    published: Result<u64, Error>,
+) -> Result<(), Error> {
+    let flushed = within(context.shutdown, sink.flush()).await;
+    // What went wrong first is what there is to tell.
+    let ended = published.and_then(|chats| flushed.map(|()| chats));
+    let outcome = match &ended {
+        Ok(chats) => Outcome::Complete { chats: *chats },
+        Err(_) => Outcome::Unfinished,
+    };
+    let finished = within(context.shutdown, sink.finish(outcome)).await;
+    ended.and_then(|_| finished)
+}
+
+/// Gives the sink its time, also after a stop, but not for ever.
+pub(crate) async fn within<T>(
+    shutdown: &Shutdown,
+    work: impl Future<Output = Result<T, SinkError>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        result = work => result.map_err(Error::Sink),
+        cause = shutdown.drained() => Err(Error::Interrupted(cause)),
+    }
+}

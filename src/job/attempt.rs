@@ -1,0 +1,193 @@
+//! One attempt: the body flows from the API through the decoder to the sink.
+//!
+//! Three parts run at the same time, joined by bounded channels: the body's bytes are fed to the
+//! decoder, the decoder runs on a thread of its own, and its batches are published. Each part ends
+//! when its neighbour does, so there is nothing to clean up.
+
+use std::io;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::gate::{Gate, Passage};
+use super::{Context, Tally, within};
+use crate::api::Body;
+use crate::batch::Batch;
+use crate::decode::{ChunkReader, DecodeError, Plan, decode};
+use crate::error::Error;
+use crate::shutdown::Shutdown;
+use crate::sink::{Checkpoint, Sink};
+
+/// Chunks of the body that wait for the decoder.
+const CHUNKS: usize = 4;
+/// Batches that wait for the sink.
+const BATCHES: usize = 4;
+/// Entries in a batch.
+const BATCH_ENTRIES: u32 = 1024;
+/// A batch that has this many bytes is closed.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Why an attempt did not publish the whole list.
+pub(super) enum End {
+    /// The list is long enough, but was not kept: it has to be fetched again.
+    CountedEnough,
+    /// It failed.
+    Failed(Error),
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An attempt, with all that it needs.
+pub(super) struct Attempt<'a, 'c, S> {
+    pub(super) context: &'a Context<'c>,
+    pub(super) label_id: &'a str,
+    pub(super) sink: &'a mut S,
+    pub(super) gate: &'a mut Gate,
+    pub(super) tally: &'a mut Tally,
+}
+
+impl<S: Sink> Attempt<'_, '_, S> {
+    /// Publishes what follows `from`, and moves it on. Returns how many chats the list has.
+    pub(super) async fn run(mut self, from: &mut Checkpoint) -> Result<u64, End> {
+        let shutdown = self.context.shutdown;
+        let mut body = tokio::select! {
+            biased;
+            cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
+            answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
+        };
+        self.gate.begin();
+        let plan = self.plan(from);
+        let (chunks, arriving) = mpsc::channel(CHUNKS);
+        let (full, batches) = mpsc::channel(BATCHES);
+        let (emptied, empty) = std::sync::mpsc::sync_channel(BATCHES + 1);
+        let decoder = tokio::task::spawn_blocking(move || {
+            decode(ChunkReader::new(arriving), &plan, |batch| {
+                full.blocking_send(batch).ok()?;
+                Some(empty.try_recv().unwrap_or_default())
+            })
+        });
+        let feeding = feed(&mut body, chunks, shutdown);
+        // Takes the receiver, and with it away when it ends: then the decoder ends too.
+        let publishing = self.publish(batches, &emptied, from);
+        let (bytes, published) = tokio::join!(feeding, publishing);
+        let (seen, decoded) = decoder
+            .await
+            .map_err(|_| Error::Bug("the decoder ended early".to_owned()))?;
+        self.tally.counts.bytes = bytes;
+        self.tally.counts.read = seen.entries;
+        self.tally.counts.invalid = seen.invalid;
+        self.tally.digest = seen.digest;
+        published?;
+        decoded.map_err(|error| self.explain(error))?;
+        self.accept(seen.chats(), seen.invalid)
+    }
+
+    fn plan(&self, from: &Checkpoint) -> Plan {
+        let layout = self.context.layout;
+        // A batch holds whole messages, as many as there is room for.
+        let per_message = layout.ids_per_message;
+        let messages = (BATCH_ENTRIES / per_message).max(1);
+        Plan {
+            from: from.position,
+            digest: from.digest,
+            include_names: layout.include_names,
+            batch_entries: messages * per_message,
+            batch_bytes: BATCH_BYTES.max(per_message as usize * 32),
+        }
+    }
+
+    async fn publish(
+        &mut self,
+        mut batches: mpsc::Receiver<Batch>,
+        emptied: &std::sync::mpsc::SyncSender<Batch>,
+        from: &mut Checkpoint,
+    ) -> Result<(), End> {
+        let shutdown = self.context.shutdown;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
+                batch = batches.recv() => batch,
+            };
+            let Some(batch) = batch else { return Ok(()) };
+            match self.gate.pass(batch) {
+                Passage::Held => {}
+                Passage::CountedEnough => return Err(End::CountedEnough),
+                Passage::Through(batch) => {
+                    self.publish_one(&batch, from).await?;
+                    // Where there is no room for another, it is freed.
+                    let _ = emptied.try_send(batch);
+                }
+                Passage::Opened => {
+                    for batch in self.gate.take_held() {
+                        self.publish_one(&batch, from).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn publish_one(&mut self, batch: &Batch, from: &mut Checkpoint) -> Result<(), Error> {
+        within(self.context.shutdown, self.sink.publish(batch)).await?;
+        from.position = batch.end();
+        from.digest = batch.digest();
+        from.chats += u64::from(batch.chats());
+        self.context.progress.add(u64::from(batch.chats()));
+        Ok(())
+    }
+
+    /// What the decoder's failure really was.
+    fn explain(&self, error: DecodeError) -> Error {
+        match (error, self.context.shutdown.cause()) {
+            (DecodeError::Input { .. } | DecodeError::Stopped, Some(cause)) => {
+                Error::Interrupted(cause)
+            }
+            (DecodeError::Answered(answer), _) => {
+                DecodeError::Answered(self.context.client.redact(answer)).into()
+            }
+            (error, _) => error.into(),
+        }
+    }
+
+    /// The list is whole: does it pass for good?
+    fn accept(&self, chats: u64, invalid: u64) -> Result<u64, End> {
+        self.gate.end(chats).map_err(Error::Guarded)?;
+        let allowed = self.context.run.max_invalid;
+        if invalid > allowed {
+            return Err(Error::TooManyInvalid { invalid, allowed }.into());
+        }
+        Ok(chats)
+    }
+}
+
+/// Hands the body's bytes to the decoder, and returns how many there were.
+///
+/// Its end is an empty chunk: without one, as after a stop, the decoder knows that there should
+/// have been more.
+async fn feed(body: &mut Body, chunks: mpsc::Sender<io::Result<Bytes>>, stop: &Shutdown) -> u64 {
+    let mut count = 0;
+    loop {
+        let next = tokio::select! {
+            biased;
+            _ = stop.stopped() => return count,
+            // The decoder has ended, by an error or because nobody takes its batches.
+            () = chunks.closed() => return count,
+            next = body.next() => next,
+        };
+        let chunk = match next {
+            Ok(Some(bytes)) if bytes.is_empty() => continue,
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Ok(Bytes::new()),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        let is_last = !matches!(&chunk, Ok(bytes) if !bytes.is_empty());
+        count += chunk.as_ref().map_or(0, Bytes::len) as u64;
+        if chunks.send(chunk).await.is_err() || is_last {
+            return count;
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The guards on a list's length: nothing is published before they are satisfied.
+//!
+//! The length of a list shows at its end only, and a list does not fit into memory. So batches
+//! are held back as long as there is room; when there is none left, the rest is only counted, and
+//! the list is fetched once more.
+
+use crate::batch::Batch;
+use crate::config::RunSettings;
+use crate::error::Guard;
+
+/// As many bytes of batches as are held back: about 10,000 chats.
+const MAX_HELD_BYTES: usize = 256 * 1024;
+
+/// Holds batches back until there are enough chats.
+pub(super) struct Gate {
+    min_chats: u64,
+    shrink: Option<Shrink>,
+    is_open: bool,
+    chats: u64,
+    held: Vec<Batch>,
+    held_bytes: usize,
+    overflowed: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Shrink {
+    last: u64,
+    percent: u8,
+}
+
+impl Shrink {
+    /// The fewest chats that are not too few.
+    fn least(self) -> u64 {
+        let keep = u128::from(100 - self.percent.min(100));
+        let least = (u128::from(self.last) * keep).div_ceil(100);
+        u64::try_from(least).unwrap_or(u64::MAX)
+    }
+}
+
+/// What is to be done with a batch.
+pub(super) enum Passage {
+    /// Publish it.
+    Through(Batch),
+    /// It is held, or was counted only.
+    Held,
+    /// Publish all that is held.
+    Opened,
+    /// There are enough chats, but the first of them were not kept: fetch the list again.
+    CountedEnough,
+}
+
+impl Gate {
+    /// The guards of a run that begins, or goes on, at a position.
+    pub(super) fn new(run: &RunSettings, last_complete: Option<u64>, position: u64) -> Self {
+        let shrink = run.max_shrink.zip(last_complete);
+        let mut gate = Self {
+            min_chats: run.min_chats,
+            shrink: shrink.map(|(percent, last)| Shrink { last, percent }),
+            is_open: false,
+            chats: 0,
+            held: Vec::new(),
+            held_bytes: 0,
+            overflowed: false,
+        };
+        // A run that has published something already was found long enough then.
+        gate.is_open = position > 0 || gate.least() == 0;
+        gate
+    }
+
+    fn least(&self) -> u64 {
+        self.min_chats
+            .max(self.shrink.map_or(0, |shrink| shrink.least()))
+    }
+
+    /// A new attempt begins: what was held of the last one is of no use.
+    pub(super) fn begin(&mut self) {
+        self.chats = 0;
+        self.held.clear();
+        self.held_bytes = 0;
+        self.overflowed = false;
+    }
+
+    /// A batch comes.
+    pub(super) fn pass(&mut self, batch: Batch) -> Passage {
+        if self.is_open {
+            return Passage::Through(batch);
+        }
+        self.chats += u64::from(batch.chats());
+        if !self.overflowed {
+            self.held_bytes += batch.bytes();
+            self.held.push(batch);
+            if self.held_bytes > MAX_HELD_BYTES {
+                self.overflowed = true;
+                self.held = Vec::new();
+            }
+        }
+        if self.chats < self.least() {
+            return Passage::Held;
+        }
+        self.is_open = true;
+        if self.overflowed {
+            Passage::CountedEnough
+        } else {
+            Passage::Opened
+        }
+    }
+
+    /// What was held back, in its order.
+    pub(super) fn take_held(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.held)
+    }
+
+    /// The list has ended.
+    ///
+    /// # Errors
+    ///
+    /// The guard that is not satisfied.
+    pub(super) fn end(&self, chats: u64) -> Result<(), Guard> {
+        if chats < self.min_chats {
+            return Err(Guard::TooFew {
+                chats,
+                min: self.min_chats,
+            });
+        }
+        match self.shrink {
+            Some(shrink) if chats < shrink.least() => Err(Guard::Shrank {
+                chats,
+                last: shrink.last,
+                percent: shrink.percent,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_may_shrink_by_just_the_percentage() {
+        let least = |last, percent| Shrink { last, percent }.least();
+        assert_eq!(least(1000, 10), 900);
+        assert_eq!(least(3, 50), 2);
+        assert_eq!(least(1000, 0), 1000);
+        assert_eq!(least(1000, 100), 0);
+        assert_eq!(least(u64::MAX, 1), 18_262_276_632_972_456_099);
+    }
+}

@@ -1,0 +1,37 @@
+//! labelcast takes the chats that carry a `WhatsApp` label from the Wawp API, as a byte stream, and
+//! publishes each chat id, at constant memory whatever the length of the list.
+//!
+//! ```text
+//!  API ──bytes──▶ api ──bounded channel──▶ decode ──bounded channel of batches──▶ sink
+//!                                                                                  │
+//!  commands::run ──▶ job (attempts, resume, guards) ◀── position and digest ───────┘──▶ report
+//! ```
+//!
+//! Data goes one way. A sink that is slow pushes back through the bounded channels to the TCP
+//! window of the HTTP body: nothing grows.
+//!
+//! | room | what it is for |
+//! | --- | --- |
+//! | [`cli`], [`config`] | from flags, environment and file to settings, with all faults at once |
+//! | [`api`] | the client: dialects, login, errors, the list as a stream of bytes |
+//! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
+//! | [`message`], [`sink`] | what consumers see, and where it goes |
+//! | [`job`] | one label's run: attempts, resume, guards, an orderly end |
+//! | [`report`], [`telemetry`], [`error`], [`shutdown`] | what is told, and how it ends |
+//! | [`commands`] | the commands, built from the above |
+//! | [`mock`] | the stand-in for the API, for the demo and the tests |
+
+pub mod api;
+pub mod batch;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod job;
+pub mod message;
+pub mod mock;
+pub mod report;
+pub mod shutdown;
+pub mod sink;
+pub mod telemetry;

@@ -1,0 +1,296 @@
+//! What a consumer sees: the JSON of a message, for every sink that carries JSON.
+//!
+//! All that is the same for the messages of a run is laid out once; per chat only bytes are
+//! copied.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use crate::batch::{Batch, Chat};
+
+/// The `type` of a [`CloudEvents`](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md)
+/// event.
+const EVENT_TYPE: &str = "net.wawp.label.chat";
+
+/// How a message is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `{"chat_id":…,"label_id":…,"run_id":…}`.
+    Json,
+    /// A `CloudEvents` 1.0 event in structured JSON, with the above as its data.
+    CloudEvents,
+}
+
+/// What the messages of a run look like.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// The format.
+    pub format: Format,
+    /// The most ids in one message; 1 for a message a chat.
+    pub ids_per_message: u32,
+    /// Whether names are published.
+    pub include_names: bool,
+}
+
+/// Writes the messages of one run.
+pub struct Encoder {
+    layout: Layout,
+    /// Before the event's id: only in an event.
+    event_start: Vec<u8>,
+    /// Between the event's id and its data: only in an event.
+    event_middle: Vec<u8>,
+    /// After the id or ids, up to where names would come.
+    ids_end: Vec<u8>,
+    /// The closing brackets.
+    end: &'static [u8],
+}
+
+impl Encoder {
+    /// For the run `run_id` over a label of an account.
+    pub fn new(layout: &Layout, instance_id: &str, label_id: &str, run_id: Uuid) -> Self {
+        let mut ids_end = b",\"label_id\":\"".to_vec();
+        push_escaped(&mut ids_end, label_id.as_bytes());
+        ids_end.extend_from_slice(format!("\",\"run_id\":\"{run_id}\"").as_bytes());
+        let (mut event_start, mut event_middle) = (Vec::new(), Vec::new());
+        if layout.format == Format::CloudEvents {
+            let source = format!(
+                "/labelcast/{}/labels/{}",
+                in_path(instance_id),
+                in_path(label_id)
+            );
+            event_start = format!(
+                r#"{{"specversion":"1.0","type":"{EVENT_TYPE}","source":"{source}","id":"{run_id}:"#
+            )
+            .into_bytes();
+            let time = humantime::format_rfc3339_millis(snapshot_time(run_id));
+            event_middle =
+                format!(r#"","time":"{time}","datacontenttype":"application/json","data":"#)
+                    .into_bytes();
+        }
+        Self {
+            layout: layout.clone(),
+            event_start,
+            event_middle,
+            ids_end,
+            end: match layout.format {
+                Format::Json => b"}",
+                Format::CloudEvents => b"}}",
+            },
+        }
+    }
+
+    /// Appends the messages of a batch, each followed by `after`, and returns how many there are.
+    pub fn batch(&self, batch: &Batch, after: &[u8], out: &mut Vec<u8>) -> u64 {
+        let mut messages = 0;
+        if self.layout.ids_per_message == 1 {
+            for chat in batch.iter() {
+                self.one(&chat, out);
+                out.extend_from_slice(after);
+                messages += 1;
+            }
+            return messages;
+        }
+        let mut chats = batch.iter().peekable();
+        while chats.peek().is_some() {
+            self.packed(&mut chats, out);
+            out.extend_from_slice(after);
+            messages += 1;
+        }
+        messages
+    }
+
+    fn one(&self, chat: &Chat<'_>, out: &mut Vec<u8>) {
+        if self.layout.format == Format::CloudEvents {
+            out.extend_from_slice(&self.event_start);
+            push_escaped(out, chat.id);
+            out.extend_from_slice(&self.event_middle);
+        }
+        out.extend_from_slice(b"{\"chat_id\":\"");
+        push_escaped(out, chat.id);
+        out.push(b'"');
+        out.extend_from_slice(&self.ids_end);
+        if let Some(name) = chat.name {
+            out.extend_from_slice(b",\"name\":\"");
+            push_escaped(out, name);
+            out.push(b'"');
+        }
+        out.extend_from_slice(self.end);
+    }
+
+    /// One message of as many chats as go into it. With names, these come as a second array, in
+    /// the same order, null where a chat has none.
+    fn packed<'a>(
+        &self,
+        chats: &mut std::iter::Peekable<impl Iterator<Item = Chat<'a>>>,
+        out: &mut Vec<u8>,
+    ) {
+        let mut names = self.layout.include_names.then(Vec::new);
+        if let (Format::CloudEvents, Some(first)) = (self.layout.format, chats.peek()) {
+            out.extend_from_slice(&self.event_start);
+            out.extend_from_slice(first.position.to_string().as_bytes());
+            out.extend_from_slice(&self.event_middle);
+        }
+        out.extend_from_slice(b"{\"chat_ids\":[\"");
+        let mut separator: &[u8] = b"";
+        for chat in chats.take(self.layout.ids_per_message as usize) {
+            out.extend_from_slice(separator);
+            separator = b"\",\"";
+            push_escaped(out, chat.id);
+            if let Some(names) = &mut names {
+                push_name(names, chat.name);
+            }
+        }
+        out.extend_from_slice(b"\"]");
+        out.extend_from_slice(&self.ids_end);
+        if let Some(names) = names {
+            out.extend_from_slice(b",\"names\":[");
+            out.extend_from_slice(names.strip_suffix(b",").unwrap_or(&names));
+            out.push(b']');
+        }
+        out.extend_from_slice(self.end);
+    }
+}
+
+fn push_name(names: &mut Vec<u8>, name: Option<&[u8]>) {
+    match name {
+        Some(name) => {
+            names.push(b'"');
+            push_escaped(names, name);
+            names.push(b'"');
+        }
+        None => names.extend_from_slice(b"null"),
+    }
+    names.push(b',');
+}
+
+/// The time of a snapshot, which its run's id carries in milliseconds (RFC 9562, 5.7).
+pub fn snapshot_time(run_id: Uuid) -> SystemTime {
+    let (seconds, nanos) = run_id
+        .get_timestamp()
+        .map_or((0, 0), |timestamp| timestamp.to_unix());
+    UNIX_EPOCH + Duration::new(seconds, nanos)
+}
+
+/// Appends UTF-8 as the inside of a JSON string.
+#[inline]
+fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
+    let is_plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
+    if text.iter().all(is_plain) {
+        out.extend_from_slice(text);
+    } else {
+        let quoted = serde_json::Value::from(String::from_utf8_lossy(text)).to_string();
+        out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+    }
+}
+
+/// A segment of a URI's path.
+fn in_path(text: &str) -> String {
+    let mut url = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn messages(layout: &Layout, chats: &[(&str, Option<&str>)]) -> Vec<Value> {
+        let run_id: Uuid = "01932c07-20a9-7000-8000-000000000001".parse().unwrap();
+        let mut batch = Batch::new();
+        batch.restart(40);
+        for (id, name) in chats {
+            let name = layout.include_names.then_some(name.map(str::as_bytes));
+            batch.push(id.as_bytes(), name);
+        }
+        let mut out = Vec::new();
+        let encoder = Encoder::new(layout, "my instance", "1\"2", run_id);
+        let count = encoder.batch(&batch, b"\n", &mut out);
+        let lines: Vec<Value> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len() as u64, count);
+        lines
+    }
+
+    const RUN: &str = "01932c07-20a9-7000-8000-000000000001";
+
+    #[test]
+    fn one_message_a_chat() {
+        let layout = Layout {
+            format: Format::Json,
+            ids_per_message: 1,
+            include_names: true,
+        };
+        assert_eq!(
+            messages(
+                &layout,
+                &[("1@c.us", Some("Zoë \"\u{1}\\")), ("2@lid", None)]
+            ),
+            [
+                json!({"chat_id": "1@c.us", "label_id": "1\"2", "run_id": RUN, "name": "Zoë \"\u{1}\\"}),
+                json!({"chat_id": "2@lid", "label_id": "1\"2", "run_id": RUN}),
+            ]
+        );
+    }
+
+    #[test]
+    fn packed_messages_hold_up_to_n_ids() {
+        let mut layout = Layout {
+            format: Format::Json,
+            ids_per_message: 2,
+            include_names: false,
+        };
+        let chats = [("a", Some("A")), ("b", None), ("c", Some("C"))];
+        assert_eq!(
+            messages(&layout, &chats),
+            [
+                json!({"chat_ids": ["a", "b"], "label_id": "1\"2", "run_id": RUN}),
+                json!({"chat_ids": ["c"], "label_id": "1\"2", "run_id": RUN}),
+            ]
+        );
+        layout.include_names = true;
+        let names: Vec<_> = messages(&layout, &chats)
+            .into_iter()
+            .map(|message| message["names"].clone())
+            .collect();
+        assert_eq!(names, [json!(["A", null]), json!(["C"])]);
+    }
+
+    #[test]
+    fn events_carry_an_id_that_stays_and_the_time_of_the_snapshot() {
+        let mut layout = Layout {
+            format: Format::CloudEvents,
+            ids_per_message: 1,
+            include_names: false,
+        };
+        let data = json!({"chat_id": "a", "label_id": "1\"2", "run_id": RUN});
+        assert_eq!(
+            messages(&layout, &[("a", None)]),
+            [json!({
+                "specversion": "1.0",
+                "type": "net.wawp.label.chat",
+                "source": "/labelcast/my%20instance/labels/1%222",
+                "id": format!("{RUN}:a"),
+                "time": "2024-11-14T19:56:26.153Z",
+                "datacontenttype": "application/json",
+                "data": data,
+            })]
+        );
+        layout.ids_per_message = 2;
+        let packed = messages(&layout, &[("a", None), ("b", None), ("c", None)]);
+        assert_eq!(packed[0]["id"], format!("{RUN}:40"));
+        assert_eq!(packed[1]["id"], format!("{RUN}:42"));
+    }
+}

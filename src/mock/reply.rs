@@ -1,0 +1,147 @@
+//! Scripted replies: what is sent, in which pieces, and how it ends.
+
+use std::io;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::{self, Stream, StreamExt};
+
+use super::Chats;
+
+/// Bytes of a generated list that are sent at once.
+const GENERATED_CHUNK: usize = 64 * 1024;
+
+/// A part of a body.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// These bytes, in a chunk of their own.
+    Bytes(Bytes),
+    /// All chats of the label.
+    Chats(Chats),
+    /// Nothing more, and no end either.
+    Hold,
+    /// The connection breaks.
+    Cut,
+}
+
+/// A reply.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    pieces: Vec<Piece>,
+}
+
+impl Reply {
+    /// Status 200, with a body in these pieces.
+    pub fn pieces(pieces: impl IntoIterator<Item = Piece>) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", "application/json".to_owned())],
+            pieces: pieces.into_iter().collect(),
+        }
+    }
+
+    /// Status 200 and this body, with its length.
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        let length = body.len().to_string();
+        Self::pieces([Piece::Bytes(body)]).header("content-length", length)
+    }
+
+    /// Status 200 and a list.
+    pub fn chats(chats: Chats) -> Self {
+        match chats {
+            Chats::Body(body) => Self::json(body),
+            generated @ Chats::Generated(_) => Self::pieces([Piece::Chats(generated)]),
+        }
+    }
+
+    /// With another status.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// With another header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response {
+        let body = stream::iter(self.pieces).flat_map(chunks);
+        let mut response = Response::new(Body::from_stream(body));
+        *response.status_mut() =
+            StatusCode::from_u16(self.status).unwrap_or(StatusCode::IM_A_TEAPOT);
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+type Chunks = stream::BoxStream<'static, io::Result<Bytes>>;
+
+fn chunks(piece: Piece) -> Chunks {
+    match piece {
+        Piece::Bytes(bytes) => stream::iter([Ok(bytes)]).boxed(),
+        Piece::Chats(Chats::Body(bytes)) => stream::iter([Ok(bytes)]).boxed(),
+        Piece::Chats(Chats::Generated(count)) => generated(count).map(Ok).boxed(),
+        Piece::Hold => stream::pending().boxed(),
+        Piece::Cut => stream::iter([Err(io::ErrorKind::ConnectionReset.into())]).boxed(),
+    }
+}
+
+/// A map of so many chats, written while it is sent.
+fn generated(count: u64) -> impl Stream<Item = Bytes> + Send {
+    stream::unfold(0, move |from| async move {
+        let mut chunk = BytesMut::with_capacity(GENERATED_CHUNK + 256);
+        let mut index = from;
+        if index > count {
+            return None;
+        }
+        if index == 0 {
+            chunk.put_u8(b'{');
+        }
+        while index < count && chunk.len() < GENERATED_CHUNK {
+            let separator = if index == 0 { "" } else { "," };
+            put(
+                &mut chunk,
+                format_args!(
+                    r#"{separator}"{index}":{{"id":"{}","name":"Chat {index}"}}"#,
+                    chat_id(index)
+                ),
+            );
+            index += 1;
+        }
+        if index == count {
+            chunk.put_u8(b'}');
+            index += 1;
+        }
+        Some((chunk.freeze(), index))
+    })
+}
+
+fn put(chunk: &mut BytesMut, text: std::fmt::Arguments<'_>) {
+    // Writing to memory does not fail.
+    let _ = std::fmt::Write::write_fmt(chunk, text);
+}
+
+/// The id of the chat at a place in a generated list: digits, and one of the endings that occur.
+pub(super) fn chat_id(index: u64) -> String {
+    let ending = match index % 10 {
+        0 => "lid",
+        1 => "g.us",
+        _ => "c.us",
+    };
+    // Multiplying by an odd number permutes the numbers below 2^32: no two are the same.
+    let number = 4_900_000_000_000 + (index.wrapping_mul(2_654_435_761) & 0xffff_ffff);
+    format!("{number}@{ending}")
+}

@@ -1,0 +1,252 @@
+//! What a run did: for machines as JSON, for people as text, and as a progress line meanwhile.
+
+mod progress;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+pub use self::progress::Progress;
+use crate::batch::Digest;
+use crate::error::{Error, Exit};
+
+/// The value of `schema`.
+const SCHEMA: &str = "labelcast.report/1";
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// All is on the queue.
+    Complete,
+    /// A part is, and running again goes on.
+    Partial,
+    /// It needs a person.
+    Failed,
+    /// A guard stopped it.
+    Guarded,
+    /// Another run holds the queue and label.
+    Locked,
+}
+
+/// What happened to one label.
+#[derive(Clone, Debug, Serialize)]
+pub struct LabelReport {
+    /// The label.
+    pub label_id: String,
+    /// Its name, where the list of labels was asked for.
+    pub label_name: Option<String>,
+    /// The queue.
+    pub queue: String,
+    /// The run, which may be one that an earlier process began.
+    pub run_id: Uuid,
+    /// How it ended.
+    pub status: Status,
+    /// The numbers.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// How often the list was asked for.
+    pub attempts: u32,
+    /// The digest over the list, as far as it was read.
+    pub digest: Digest,
+    /// Whether the list changed between two attempts or processes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub list_changed: bool,
+    /// What went wrong.
+    pub error: Option<String>,
+    /// What that ends the process with.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// What is counted, for a label and in total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Entries of the list, as far as it was read.
+    pub read: u64,
+    /// Chats that this process put on the queue.
+    pub published: u64,
+    /// Chats that an earlier process of the same run had put there.
+    pub resumed: u64,
+    /// Chats that were on the queue already when the list had changed.
+    pub suppressed: u64,
+    /// Entries without a valid chat id.
+    pub invalid: u64,
+    /// Messages that this process put on the queue.
+    pub messages: u64,
+    /// Bytes of the body, uncompressed.
+    pub bytes: u64,
+}
+
+impl Counts {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            read: self.read + other.read,
+            published: self.published + other.published,
+            resumed: self.resumed + other.resumed,
+            suppressed: self.suppressed + other.suppressed,
+            invalid: self.invalid + other.invalid,
+            messages: self.messages + other.messages,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
+/// What happened to all labels.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    schema: &'static str,
+    /// The run, where there is one label; else this invocation.
+    pub run_id: Uuid,
+    /// How it ended, all in all.
+    pub status: Status,
+    exit_code: u8,
+    #[serde(serialize_with = "rfc3339")]
+    started_at: SystemTime,
+    #[serde(serialize_with = "rfc3339")]
+    finished_at: SystemTime,
+    elapsed_ms: u64,
+    /// Each label, in the order in which they were tried.
+    pub labels: Vec<LabelReport>,
+    totals: Counts,
+    /// What went wrong before there was any label to speak of.
+    error: Option<String>,
+}
+
+impl Report {
+    /// Sums a run up.
+    pub fn new(
+        started_at: SystemTime,
+        labels: Vec<LabelReport>,
+        error: Option<&Error>,
+    ) -> (Self, Exit) {
+        let finished_at = SystemTime::now();
+        let exit = labels
+            .iter()
+            .map(|label| label.exit)
+            .chain(error.map(Error::exit))
+            .fold(Exit::Complete, Exit::heavier);
+        let is = |status: Status| labels.iter().any(|label| label.status == status);
+        let all_complete = labels.iter().all(|label| label.status == Status::Complete);
+        let interrupted = error.is_some_and(|error| error.exit() == Exit::Interrupted);
+        let status = if error.is_none() && all_complete {
+            Status::Complete
+        } else if is(Status::Complete) || is(Status::Partial) || interrupted {
+            Status::Partial
+        } else {
+            Status::Failed
+        };
+        let run_id = match labels.as_slice() {
+            [label] => label.run_id,
+            _ => Uuid::now_v7(),
+        };
+        let elapsed = finished_at.duration_since(started_at).unwrap_or_default();
+        let totals = labels
+            .iter()
+            .fold(Counts::default(), |sum, label| sum.plus(label.counts));
+        let report = Self {
+            schema: SCHEMA,
+            run_id,
+            status,
+            exit_code: exit.code(),
+            started_at,
+            finished_at,
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            labels,
+            totals,
+            error: error.map(Error::to_string),
+        };
+        (report, exit)
+    }
+
+    /// The report as one line of JSON.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The report for a person.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for label in &self.labels {
+            let Counts {
+                read,
+                published,
+                resumed,
+                suppressed,
+                invalid,
+                ..
+            } = label.counts;
+            let name = label.label_name.as_deref().unwrap_or_default();
+            let _ = write!(
+                text,
+                "label {} {name:?}: {:?}: {published} chats published",
+                label.label_id, label.status
+            );
+            for (count, what) in [
+                (resumed, "published before"),
+                (suppressed, "already there"),
+                (invalid, "invalid"),
+            ] {
+                if count > 0 {
+                    let _ = write!(text, ", {count} {what}");
+                }
+            }
+            let _ = writeln!(
+                text,
+                ", of {read} read; run {}, attempts {}",
+                label.run_id, label.attempts
+            );
+        }
+        let elapsed = Duration::from_millis(self.elapsed_ms);
+        let _ = writeln!(
+            text,
+            "{:?} in {}, exit code {}",
+            self.status,
+            humantime::format_duration(elapsed),
+            self.exit_code
+        );
+        text
+    }
+
+    /// Writes the JSON to a file: whole or not at all, where the file can be replaced.
+    ///
+    /// # Errors
+    ///
+    /// When neither the file nor a new one beside it can be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let line = self.json() + "\n";
+        match replace(path, line.as_bytes()) {
+            // A mount, a link, a device, or a file in a directory that is read-only, such as
+            // /dev/termination-log in a pod, can be written to, but not replaced.
+            Err(_) if path.exists() => std::fs::write(path, line),
+            replaced => replaced,
+        }
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = std::fs::File::create(&new)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_data()
+        })
+        .and_then(|()| std::fs::rename(&new, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    written
+}
+
+fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+}

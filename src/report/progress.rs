@@ -1,0 +1,100 @@
+//! A line on stderr that moves while a run does.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::config::ProgressMode;
+
+/// How often the line is drawn at the most, in hertz.
+const DRAWS: u8 = 10;
+
+/// The progress of a run: chats and bytes so far. How many there will be, nobody knows.
+#[derive(Clone)]
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// A line on stderr, or none.
+    pub fn new(mode: ProgressMode, quiet: bool) -> Self {
+        let shows = match mode {
+            _ if quiet => false,
+            ProgressMode::Always => true,
+            ProgressMode::Never => false,
+            ProgressMode::Auto => std::io::stderr().is_terminal(),
+        };
+        if !shows {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = if std::io::stderr().is_terminal() {
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS))
+        } else {
+            // Asked for all the same: indicatif draws on terminals only.
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Plain), 1);
+            ProgressBar::with_draw_target(None, target)
+        };
+        let style = ProgressStyle::with_template(
+            "{prefix} {spinner} {human_pos} chats, {per_sec}, {elapsed} {msg}",
+        );
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        Self(bar)
+    }
+
+    /// The line itself, for the log to write above it.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.0
+    }
+
+    pub(crate) fn begin(&self, label_id: &str) {
+        self.0.reset();
+        self.0.set_prefix(format!("label {label_id}"));
+        self.0.tick();
+    }
+
+    pub(crate) fn add(&self, chats: u64) {
+        self.0.inc(chats);
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// stderr where it is no terminal: a line each time.
+#[derive(Debug)]
+struct Plain;
+
+impl indicatif::TermLike for Plain {
+    fn width(&self) -> u16 {
+        120
+    }
+    fn move_cursor_up(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_down(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_right(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn move_cursor_left(&self, _: usize) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn write_line(&self, line: &str) -> std::io::Result<()> {
+        self.write_str(line)
+    }
+    fn write_str(&self, text: &str) -> std::io::Result<()> {
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        use std::io::Write as _;
+        writeln!(std::io::stderr(), "{}", text.trim_end())
+    }
+    fn clear_line(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! JSON lines: on stdout, or appended to a file.
+//!
+//! A file has a journal beside it, `PATH.labelcast`, with the checkpoint after each batch. Lines
+//! that a killed run wrote after its last checkpoint are cut off before the next run goes on, so
+//! that no half line and no repeat stays behind.
+//!
+//! Encoding a batch overlaps with writing the one before, which is done on a blocking thread: a
+//! full pipe or a slow disk must not keep signals from being heard.
+
+mod file;
+mod journal;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use self::file::LineFile;
+use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Target};
+use crate::batch::Batch;
+use crate::message::{Encoder, Layout};
+
+pub use self::file::check;
+
+/// The sink `-` or `file:PATH`.
+pub struct Lines {
+    target: Target,
+    layout: Layout,
+    encoder: Option<Encoder>,
+    destination: Destination,
+    /// The writer, when no write is under way.
+    writer: Option<Writer>,
+    /// The write that is under way.
+    writing: Option<JoinHandle<Written>>,
+    /// A buffer that is free.
+    spare: Vec<u8>,
+    /// Up to where batches were taken.
+    taken: Checkpoint,
+    delivered: Delivered,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// stdout: no lock, no checkpoint.
+    Stdout,
+    /// A file.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// How long the journal's memory lasts.
+        retain: Option<Duration>,
+    },
+}
+
+enum Writer {
+    Stdout,
+    File(LineFile),
+}
+
+/// The end of a write: the writer and the buffer come back.
+struct Written {
+    writer: Writer,
+    buffer: Vec<u8>,
+    delivers: Delivered,
+    result: Result<(), SinkError>,
+}
+
+impl Lines {
+    /// Nothing is opened yet.
+    pub fn new(destination: Destination, target: Target, layout: Layout) -> Self {
+        Self {
+            target,
+            layout,
+            encoder: None,
+            destination,
+            writer: None,
+            writing: None,
+            spare: Vec::new(),
+            taken: Checkpoint::start_of(uuid::Uuid::nil()),
+            delivered: Delivered::default(),
+        }
+    }
+
+    /// Waits for the write that is under way.
+    async fn written(&mut self) -> Result<&mut Writer, SinkError> {
+        if let Some(writing) = &mut self.writing {
+            let written = writing.await.map_err(died)?;
+            self.writing = None;
+            self.spare = written.buffer;
+            self.writer = Some(written.writer);
+            written.result?;
+            self.delivered.chats += written.delivers.chats;
+            self.delivered.messages += written.delivers.messages;
+        }
+        self.writer
+            .as_mut()
+            .ok_or_else(|| SinkError::Bug("the sink was not opened".to_owned()))
+    }
+
+    /// Does something with the file, if it is one, on a blocking thread.
+    async fn with_file(
+        &mut self,
+        work: impl FnOnce(&mut LineFile) -> Result<(), SinkError> + Send + 'static,
+    ) -> Result<(), SinkError> {
+        if let Writer::Stdout = self.written().await? {
+            return Ok(());
+        }
+        let Some(Writer::File(mut file)) = self.writer.take() else {
+            return Ok(());
+        };
+        let work = tokio::task::spawn_blocking(move || (work(&mut file), file));
+        let (result, file) = work.await.map_err(died)?;
+        self.writer = Some(Writer::File(file));
+        result
+    }
+}
+
+impl Sink for Lines {
+    async fn open(&mut self) -> Result<Past, SinkError> {
+        let Destination::File { path, retain } = self.destination.clone() else {
+            self.writer = Some(Writer::Stdout);
+            return Ok(Past::default());
+        };
+        let target = self.target.clone();
+        let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
+        let (file, past) = open.await.map_err(died)??;
+        self.writer = Some(Writer::File(file));
+        Ok(past)
+    }
+
+    async fn start(&mut self, from: &Checkpoint) -> Result<(), SinkError> {
+        self.written().await?;
+        self.taken = *from;
+        let Target {
+            instance_id,
+            label_id,
+            ..
+        } = &self.target;
+        self.encoder = Some(Encoder::new(
+            &self.layout,
+            instance_id,
+            label_id,
+            from.run_id,
+        ));
+        let from = *from;
+        self.with_file(move |file| file.start(from)).await
+    }
+
+    async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let mut buffer = std::mem::take(&mut self.spare);
+        buffer.clear();
+        let messages = match &self.encoder {
+            Some(encoder) => encoder.batch(batch, b"\n", &mut buffer),
+            None => return Err(SinkError::Bug("the sink was not started".to_owned())),
+        };
+        self.written().await?;
+        let delivers = Delivered {
+            chats: u64::from(batch.chats()),
+            messages,
+            suppressed: 0,
+        };
+        self.taken.position = batch.end();
+        self.taken.digest = batch.digest();
+        self.taken.chats += delivers.chats;
+        let reached = self.taken;
+        if let Some(mut writer) = self.writer.take() {
+            self.writing = Some(tokio::task::spawn_blocking(move || {
+                let result = writer.write(&buffer, reached);
+                Written {
+                    writer,
+                    buffer,
+                    delivers,
+                    result,
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        self.with_file(LineFile::sync).await
+    }
+
+    fn delivered(&self) -> Delivered {
+        self.delivered
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
+        self.with_file(move |file| file.finish(outcome)).await?;
+        self.writer = None;
+        Ok(())
+    }
+}
+
+impl Writer {
+    fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
+        match self {
+            Self::File(file) => file.write(lines, reached),
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout
+                    .write_all(lines)
+                    .and_then(|()| stdout.flush())
+                    .map_err(|error| match error.kind() {
+                        io::ErrorKind::BrokenPipe => SinkError::ReaderGone,
+                        _ => SinkError::Stdout(error),
+                    })
+            }
+        }
+    }
+}
+
+fn died(error: tokio::task::JoinError) -> SinkError {
+    SinkError::Bug(format!("the writing thread ended early ({error})"))
+}

@@ -1,0 +1,254 @@
+//! The file that lines are appended to: its lock, its end, and what a killed run left there.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::super::{Checkpoint, Outcome, Past, SinkError, Target};
+use super::journal::{Journal, Record, State};
+
+/// The most that one killed write can have left behind. Messages of 10,000 ids of 512 bytes each
+/// come to half of it.
+const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+/// A line's run id stands this close to its end, unless a name follows it.
+const RUN_ID_WITHIN: u64 = 256 * 1024;
+
+/// A locked file, and its journal.
+pub(super) struct LineFile {
+    path: PathBuf,
+    file: File,
+    journal: Journal,
+    target: Target,
+    /// What is in the file by the journal, or by what was there before.
+    length: u64,
+    state: Option<Record>,
+}
+
+impl LineFile {
+    pub(super) fn open(
+        path: PathBuf,
+        target: Target,
+        retain: Option<Duration>,
+    ) -> Result<(Self, Past), SinkError> {
+        let file = open_data(&path)?;
+        lock(&path, &file)?;
+        let journal = Journal::read(&path)?;
+        let mut line_file = Self {
+            path,
+            file,
+            journal,
+            target,
+            length: 0,
+            state: None,
+        };
+        line_file.mend()?;
+        let past = line_file.past(retain)?;
+        Ok((line_file, past))
+    }
+
+    /// What the journal knows of this queue and label, as far as the file still bears it out.
+    fn past(&mut self, retain: Option<Duration>) -> Result<Past, SinkError> {
+        let is_fresh = |record: &&Record| {
+            let age = record.at.elapsed().unwrap_or_default();
+            retain.is_none_or(|retain| age <= retain)
+        };
+        let history = self.journal.of(&self.target);
+        let last_complete = history
+            .complete
+            .as_ref()
+            .filter(is_fresh)
+            .map(|record| record.checkpoint.chats);
+        let unfinished = history.unfinished.clone().filter(|r| is_fresh(&r));
+        let unfinished = match unfinished {
+            Some(record) if self.bears_out(&record)? => Some((record.checkpoint, record.at)),
+            Some(record) => {
+                warn!(
+                    "the lines of the unfinished run are no longer in the file: publishing its list again"
+                );
+                let start = Checkpoint::start_of(record.checkpoint.run_id);
+                Some((start, record.at))
+            }
+            None => None,
+        };
+        Ok(Past {
+            unfinished,
+            last_complete,
+        })
+    }
+
+    pub(super) fn start(&mut self, from: Checkpoint) -> Result<(), SinkError> {
+        if self.length > 0 && !self.ends_with_newline()? {
+            // Somebody else's last line: ours must not become a part of it.
+            self.append(b"\n")?;
+        }
+        self.journal.compact()?;
+        self.note(from, State::Running)
+    }
+
+    /// Appends lines, and notes how far they reach. A failed write leaves nothing behind.
+    pub(super) fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
+        self.append(lines)?;
+        self.note(reached, State::Running)
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), SinkError> {
+        self.file
+            .sync_data()
+            .map_err(|error| failed("could not flush", &self.path, error))?;
+        self.journal.sync()
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
+        let Some(record) = self.state.clone() else {
+            return Ok(());
+        };
+        if let Outcome::Complete { chats } = outcome {
+            let end = Checkpoint {
+                chats,
+                ..record.checkpoint
+            };
+            self.note(end, State::Complete)?;
+            self.journal.compact()?;
+        }
+        self.journal.sync()
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        if let Err(error) = self.file.write_all(bytes) {
+            let _ = self.file.set_len(self.length);
+            return Err(failed("could not append to", &self.path, error));
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn note(&mut self, checkpoint: Checkpoint, state: State) -> Result<(), SinkError> {
+        let record = Record::new(&self.target, checkpoint, self.length, state);
+        self.journal.append(&record)?;
+        self.state = Some(record);
+        Ok(())
+    }
+
+    /// Cuts off what a killed run wrote after its last checkpoint.
+    fn mend(&mut self) -> Result<(), SinkError> {
+        self.length = self
+            .file
+            .metadata()
+            .map_err(|error| failed("could not look at", &self.path, error))?
+            .len();
+        let Some(last) = self.journal.last().cloned() else {
+            return Ok(());
+        };
+        let tail = self.length.saturating_sub(last.length);
+        if tail == 0 || tail > MAX_TAIL_BYTES || !self.bears_out(&last)? {
+            return Ok(());
+        }
+        let bytes = self.read_at(last.length, tail)?;
+        if !is_left_by(&last, &bytes) {
+            return Ok(());
+        }
+        self.file
+            .set_len(last.length)
+            .map_err(|error| failed("could not cut an unfinished line off", &self.path, error))?;
+        self.length = last.length;
+        info!(
+            bytes = tail,
+            "cut off what a killed run wrote after its last checkpoint"
+        );
+        Ok(())
+    }
+
+    /// Whether the file still has, at its place, the last line that a record speaks of.
+    fn bears_out(&mut self, record: &Record) -> Result<bool, SinkError> {
+        if record.length > self.length {
+            return Ok(false);
+        }
+        if record.checkpoint.chats == 0 {
+            return Ok(true);
+        }
+        let count = record.length.min(RUN_ID_WITHIN);
+        let bytes = self.read_at(record.length - count, count)?;
+        Ok(bytes.ends_with(b"\n") && contains(&bytes, &record.checkpoint.run_id.to_string()))
+    }
+
+    fn ends_with_newline(&mut self) -> Result<bool, SinkError> {
+        Ok(self.read_at(self.length - 1, 1)? == b"\n")
+    }
+
+    fn read_at(&mut self, offset: u64, count: u64) -> Result<Vec<u8>, SinkError> {
+        let mut bytes = Vec::new();
+        let read = self
+            .file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| (&self.file).take(count).read_to_end(&mut bytes));
+        read.map_err(|error| failed("could not read", &self.path, error))?;
+        Ok(bytes)
+    }
+}
+
+/// Whether each whole line of `tail` is the record's run's, and a half one at the end may be.
+fn is_left_by(record: &Record, tail: &[u8]) -> bool {
+    let run_id = record.checkpoint.run_id.to_string();
+    record.state == State::Running
+        && tail.split_inclusive(|byte| *byte == b'\n').all(|line| {
+            line.starts_with(b"{\"") && (!line.ends_with(b"\n") || contains(line, &run_id))
+                || b"{\"".starts_with(line)
+        })
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+fn open_data(path: &Path) -> Result<File, SinkError> {
+    // Looked at first: opening a pipe would wait for its other end.
+    match std::fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(SinkError::NotAFile(path.to_owned()));
+        }
+        _ => {}
+    }
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|error| failed("could not open", path, error))
+}
+
+fn lock(path: &Path, file: &File) -> Result<(), SinkError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(SinkError::Locked(path.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(failed("could not lock", path, error)),
+    }
+}
+
+pub(super) fn failed(what: &'static str, path: &Path, error: io::Error) -> SinkError {
+    SinkError::File {
+        what,
+        path: path.to_owned(),
+        error,
+    }
+}
+
+/// Whether a run could append to the file. Nothing is changed.
+///
+/// # Errors
+///
+/// What a run would fail with.
+pub fn check(path: &Path) -> Result<(), SinkError> {
+    if path.exists() {
+        lock(path, &open_data(path)?)?;
+        Journal::read(path)?;
+    }
+    // The journal is written anew beside the file, so new files have to be possible there.
+    let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
+    let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
+    written.map_err(|error| failed("could not create a file beside", path, error))
+}

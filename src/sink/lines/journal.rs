@@ -1,0 +1,222 @@
+//! The journal beside a file: one JSON line for each checkpoint, the newest last.
+//!
+//! A line that was only half written does not count. A journal of several labels is kept short by
+//! writing it anew, with the newest lines only, at the start and the end of a run.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::super::{Checkpoint, SinkError, Target};
+use super::file::failed;
+
+/// Added to the file's whole name.
+const SUFFIX: &str = ".labelcast";
+/// A record's line is far shorter; what is longer is not ours.
+const MAX_LINE_BYTES: u64 = 64 * 1024;
+
+/// One line of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) queue: String,
+    pub(super) label_id: String,
+    pub(super) state: State,
+    #[serde(flatten)]
+    pub(super) checkpoint: Checkpoint,
+    /// The file's length that goes with it, in bytes.
+    pub(super) length: u64,
+    #[serde(with = "rfc3339")]
+    pub(super) at: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    Running,
+    Complete,
+}
+
+impl Record {
+    pub(super) fn new(target: &Target, checkpoint: Checkpoint, length: u64, state: State) -> Self {
+        Self {
+            queue: target.queue.clone(),
+            label_id: target.label_id.clone(),
+            state,
+            checkpoint,
+            length,
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// The newest records of one queue and label.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    pub(super) complete: Option<Record>,
+    pub(super) unfinished: Option<Record>,
+}
+
+pub(super) struct Journal {
+    path: PathBuf,
+    file: Option<File>,
+    histories: BTreeMap<(String, String), History>,
+    last: Option<Record>,
+    line: Vec<u8>,
+}
+
+impl Journal {
+    /// Reads the journal beside `data`, if there is one.
+    pub(super) fn read(data: &Path) -> Result<Self, SinkError> {
+        let mut name = data.as_os_str().to_owned();
+        name.push(SUFFIX);
+        let path = PathBuf::from(name);
+        let mut journal = Self {
+            path,
+            file: None,
+            histories: BTreeMap::new(),
+            last: None,
+            line: Vec::new(),
+        };
+        match File::open(&journal.path) {
+            Ok(file) => journal.read_lines(file)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("could not open", &journal.path, error)),
+        }
+        Ok(journal)
+    }
+
+    fn read_lines(&mut self, file: File) -> Result<(), SinkError> {
+        let mut lines = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = std::io::Read::take(&mut lines, MAX_LINE_BYTES).read_until(b'\n', &mut line);
+            match read {
+                Ok(0) => return Ok(()),
+                Ok(_) => match serde_json::from_slice(&line) {
+                    Ok(record) => self.remember(record),
+                    Err(_) if !line.ends_with(b"\n") => {}
+                    Err(_) => {
+                        warn!("a line of the journal is not one of labelcast's, and is passed over")
+                    }
+                },
+                Err(error) => return Err(failed("could not read", &self.path, error)),
+            }
+        }
+    }
+
+    fn remember(&mut self, record: Record) {
+        let key = (record.queue.clone(), record.label_id.clone());
+        let history = self.histories.entry(key).or_default();
+        match record.state {
+            State::Running => history.unfinished = Some(record.clone()),
+            State::Complete => {
+                history.unfinished = None;
+                history.complete = Some(record.clone());
+            }
+        }
+        self.last = Some(record);
+    }
+
+    pub(super) fn of(&self, target: &Target) -> History {
+        let key = (target.queue.clone(), target.label_id.clone());
+        self.histories.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// The newest record of all.
+    pub(super) fn last(&self) -> Option<&Record> {
+        self.last.as_ref()
+    }
+
+    /// Adds a line. One write: a kill leaves it whole, or not at all.
+    pub(super) fn append(&mut self, record: &Record) -> Result<(), SinkError> {
+        if self.file.is_none() {
+            self.compact()?;
+        }
+        self.line.clear();
+        push_line(&mut self.line, record);
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.line)
+                .map_err(|error| failed("could not append to", &self.path, error))?;
+        }
+        self.remember(record.clone());
+        Ok(())
+    }
+
+    /// Writes the journal anew, with the newest records only.
+    pub(super) fn compact(&mut self) -> Result<(), SinkError> {
+        let mut records: Vec<&Record> = self
+            .histories
+            .values()
+            .flat_map(|history| history.complete.iter().chain(&history.unfinished))
+            .collect();
+        records.sort_by_key(|record| record.at);
+        let mut bytes = Vec::new();
+        // The newest record says where the file ends: it stays last, whatever the clock did.
+        if let Some(last) = &self.last {
+            records.retain(|record| {
+                record.checkpoint != last.checkpoint || record.state != last.state
+            });
+        }
+        for record in records.into_iter().chain(&self.last) {
+            push_line(&mut bytes, record);
+        }
+        let new = self.path.with_extension("labelcast-new");
+        let written = (|| {
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_data()?;
+            std::fs::rename(&new, &self.path)?;
+            OpenOptions::new().append(true).open(&self.path)
+        })();
+        match written {
+            Ok(file) => {
+                self.file = Some(file);
+                Ok(())
+            }
+            Err(error) => Err(failed("could not write the journal", &self.path, error)),
+        }
+    }
+
+    pub(super) fn sync(&mut self) -> Result<(), SinkError> {
+        match &self.file {
+            Some(file) => file
+                .sync_data()
+                .map_err(|error| failed("could not flush", &self.path, error)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn push_line(bytes: &mut Vec<u8>, record: &Record) {
+    // A record is made of texts and numbers, which always have a JSON form.
+    if serde_json::to_writer(&mut *bytes, record).is_ok() {
+        bytes.push(b'\n');
+    }
+}
+
+/// Times as text, to the millisecond.
+mod rfc3339 {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)
+    }
+}

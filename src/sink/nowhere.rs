@@ -1,0 +1,34 @@
+//! A sink that takes everything and keeps nothing, for `--dry-run`.
+
+use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError};
+use crate::batch::Batch;
+
+/// Takes everything, keeps nothing.
+#[derive(Debug, Default)]
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    async fn open(&mut self) -> Result<Past, SinkError> {
+        Ok(Past::default())
+    }
+
+    async fn start(&mut self, _: &Checkpoint) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn publish(&mut self, _: &Batch) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn delivered(&self) -> Delivered {
+        Delivered::default()
+    }
+
+    async fn finish(&mut self, _: Outcome) -> Result<(), SinkError> {
+        Ok(())
+    }
+}

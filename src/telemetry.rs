@@ -1,0 +1,66 @@
+//! Logging, and what is said when labelcast itself is wrong.
+
+use std::io::{self, IsTerminal, Write};
+
+use indicatif::ProgressBar;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::LogSettings;
+
+/// Sets logging up, for the whole process.
+///
+/// Only labelcast's own events are logged below warnings: at their more detailed levels the HTTP
+/// client and its like write whole URLs and buffers, and with them tokens and chat ids.
+pub fn init(settings: &LogSettings, progress: &ProgressBar) {
+    let level = if settings.quiet {
+        tracing::Level::ERROR
+    } else {
+        settings.level
+    };
+    let others = level.min(tracing::Level::WARN);
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target(env!("CARGO_CRATE_NAME"), level);
+    let is_terminal = io::stderr().is_terminal();
+    let bar = progress.clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || Above(bar.clone()));
+    let layer = if settings.json.unwrap_or(!is_terminal) {
+        layer.json().flatten_event(true).boxed()
+    } else {
+        layer.with_ansi(is_terminal).with_target(false).boxed()
+    };
+    // Fails only when it was set up already, as in tests.
+    let _ = tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init();
+}
+
+/// stderr, above the progress line.
+struct Above(ProgressBar);
+
+impl Write for Above {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Lets a panic say where it was, and not what: its message may hold a part of the data.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info
+            .location()
+            .map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
+        let _ = writeln!(
+            io::stderr(),
+            "labelcast has a bug{place}; please report it, with the version {}",
+            env!("CARGO_PKG_VERSION")
+        );
+    }));
+}
