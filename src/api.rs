@@ -79,7 +79,7 @@ pub enum ApiError {
         /// The status.
         status: StatusCode,
         /// What the body says, without secrets and ids.
-        answer: Answer,
+        answer: Box<Answer>,
         /// `Retry-After`.
         retry_after: Option<Duration>,
     },
@@ -94,7 +94,7 @@ pub enum ApiError {
     Labels(String),
     /// A list of labels that says error.
     #[error("the API answered with an error under status 200: {0}")]
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// The HTTP client could not be set up.
     #[error("the HTTP client could not be set up: {0}")]
     Setup(String),
@@ -201,11 +201,8 @@ impl Client {
     /// When the request fails, or the answer is not a list of labels.
     pub async fn labels(&self) -> Result<Vec<Label>, ApiError> {
         let response = self.get(&["labels"], false).await?;
-        let body = Body::new(response)?.bounded(MAX_LABELS_BYTES).await?;
-        answer::labels(&body).map_err(|error| match error {
-            ApiError::Answered(answer) => ApiError::Answered(self.redact.answer(answer)),
-            other => other,
-        })
+        let body = self.body(response)?.bounded(MAX_LABELS_BYTES).await?;
+        answer::labels(&body).map_err(|error| self.without_secrets(error))
     }
 
     /// The account's labels, asked for until they come.
@@ -238,12 +235,24 @@ impl Client {
     /// When the request fails, or is answered with anything but status 200.
     pub async fn chats(&self, label_id: &str) -> Result<Body, ApiError> {
         let response = self.get(&["labels", label_id, "chats"], true).await?;
-        Body::new(response)
+        self.body(response)
+    }
+
+    fn body(&self, response: Response) -> Result<Body, ApiError> {
+        Body::new(response).map_err(|error| self.without_secrets(error))
+    }
+
+    fn without_secrets(&self, error: ApiError) -> ApiError {
+        match error {
+            ApiError::Answered(answer) => ApiError::Answered(self.redact(*answer)),
+            ApiError::Coding(coding) => ApiError::Coding(self.redact.text(&coding)),
+            other => other,
+        }
     }
 
     /// What the API says of itself, without secrets and ids.
-    pub(crate) fn redact(&self, answer: Answer) -> Answer {
-        self.redact.answer(answer)
+    pub(crate) fn redact(&self, answer: Answer) -> Box<Answer> {
+        Box::new(self.redact.answer(answer))
     }
 
     async fn get(&self, path: &[&str], compressed: bool) -> Result<Response, ApiError> {
@@ -284,7 +293,7 @@ impl Client {
             return ApiError::Redirect(self.redact.text(&host));
         }
         let retry_after = answer::retry_after(response.headers());
-        let answer = self.redact.answer(answer::of(response).await);
+        let answer = self.redact(answer::of(response).await);
         ApiError::Status {
             status,
             answer,

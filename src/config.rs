@@ -143,10 +143,13 @@ pub(crate) enum Origin {
     Default,
 }
 
+/// The environment.
+type Env = Box<dyn Fn(&str) -> Option<String>>;
+
 /// What was set where. Later layers are asked first.
 pub struct Layers {
     flags: BTreeMap<&'static str, String>,
-    env: Box<dyn Fn(&str) -> Option<String>>,
+    env: Env,
     file: BTreeMap<&'static str, String>,
     file_path: PathBuf,
     token: Option<SecretString>,

@@ -1,6 +1,6 @@
 //! The decoder: the bytes of a body in, batches of chat ids out, at constant memory.
 //!
-//! It runs on a thread of its own, since struson reads from a blocking [`Read`]. [`Input`] stands
+//! It runs on a thread of its own, since struson reads from a blocking [`Read`]. `input` stands
 //! between the two: it knows whether bytes have run out, failed, or were simply wrong. What
 //! shapes a body may have is in `list`, one entry's in `entry`, and what an error looks like under
 //! status 200 in `answer`.
@@ -9,7 +9,9 @@ mod answer;
 mod entry;
 mod input;
 mod list;
+mod surrogates;
 
+use std::cell::RefCell;
 use std::io::Read;
 
 pub use self::answer::Answer;
@@ -36,6 +38,9 @@ pub struct Plan {
     pub batch_entries: u32,
     /// A batch that has this many bytes is closed.
     pub batch_bytes: usize,
+    /// How many chats go into a message. A batch that is closed early, because the input has run
+    /// dry for now, is closed between two messages.
+    pub ids_per_message: u32,
 }
 
 impl Plan {
@@ -47,6 +52,7 @@ impl Plan {
             include_names: false,
             batch_entries: 512,
             batch_bytes: 64 * 1024,
+            ids_per_message: 1,
         }
     }
 }
@@ -82,7 +88,7 @@ pub enum DecodeError {
     NotAList(u8),
     /// An error in JSON, under status 200.
     #[error("the API answered with an error under status 200: {0}")]
-    Answered(Answer),
+    Answered(Box<Answer>),
     /// JSON that is none of the known shapes.
     #[error("the body has an unknown shape at byte {at}: {what}")]
     Shape {
@@ -129,18 +135,29 @@ fn first_byte(byte: u8) -> String {
     }
 }
 
+/// Where a body comes from.
+pub trait Source: Read {
+    /// Whether the next read would wait. Before it does, what was decoded is handed on.
+    fn would_wait(&mut self) -> bool {
+        false
+    }
+}
+
+impl Source for &[u8] {}
+
 /// Decodes a body, and hands each batch to `emit`, which gives an empty one back, or `None` to
 /// stop.
 ///
 /// Valid entries before an error are all emitted before the error is returned. At most one batch,
 /// one entry's id and name, and a few KiB of input are held at any time.
-pub fn decode<R: Read>(
-    input: R,
+pub fn decode<S: Source>(
+    source: S,
     plan: &Plan,
     emit: impl FnMut(Batch) -> Option<Batch>,
 ) -> (Seen, Result<(), DecodeError>) {
-    let mut out = Output::new(plan, emit);
-    let end = list::read_body(input, plan.include_names, &mut out);
+    let out = RefCell::new(Output::new(plan, emit));
+    let end = list::read_body(source, plan.include_names, &out);
+    let mut out = out.into_inner();
     let end = match end {
         Ok(()) => out.end_of_list(),
         // What came before the error is good, and somebody waits for it.
@@ -158,6 +175,8 @@ struct Output<'a, F> {
     digest: DigestState,
     invalid: u64,
     skipped: u64,
+    /// Whether the input ran dry while a message was not full.
+    is_overdue: bool,
 }
 
 impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
@@ -169,6 +188,7 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
             digest: DigestState::default(),
             invalid: 0,
             skipped: 0,
+            is_overdue: false,
         }
     }
 
@@ -198,10 +218,25 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
         if self.batch.entries() >= self.plan.batch_entries
             || self.batch.bytes() >= self.plan.batch_bytes
             || self.batch.end() == self.plan.from
+            || (self.is_overdue && self.is_between_messages())
         {
             self.cut_batch()?;
         }
         Ok(())
+    }
+
+    /// The input has run dry for now: what is here must not wait for more.
+    fn when_dry(&mut self) -> Result<(), DecodeError> {
+        if self.is_between_messages() {
+            self.cut_batch()
+        } else {
+            self.is_overdue = true;
+            Ok(())
+        }
+    }
+
+    fn is_between_messages(&self) -> bool {
+        self.batch.chats().is_multiple_of(self.plan.ids_per_message)
     }
 
     /// Closes the batch and opens the next. One of entries that are passed over goes nowhere.
@@ -209,6 +244,7 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
         if self.batch.entries() == 0 {
             return Ok(());
         }
+        self.is_overdue = false;
         self.digest.update(&self.batch);
         let end = self.batch.end();
         if end > self.plan.from {

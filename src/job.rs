@@ -221,7 +221,7 @@ async fn settle<S: Sink>(
         Err(_) => Outcome::Unfinished,
     };
     let finished = within(context.shutdown, sink.finish(outcome)).await;
-    ended.and_then(|_| finished)
+    ended.and(finished)
 }
 
 /// Gives the sink its time, also after a stop, but not for ever.

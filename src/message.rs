@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn messages(layout: &Layout, chats: &[(&str, Option<&str>)]) -> Vec<Value> {
-        let run_id: Uuid = "01932c07-20a9-7000-8000-000000000001".parse().unwrap();
+        let run_id: Uuid = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
         let mut batch = Batch::new();
         batch.restart(40);
         for (id, name) in chats {
@@ -224,7 +224,8 @@ mod tests {
         lines
     }
 
-    const RUN: &str = "01932c07-20a9-7000-8000-000000000001";
+    // The example of RFC 9562, A.6: 22 February 2022, 19:22:22 UTC.
+    const RUN: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
     #[test]
     fn one_message_a_chat() {
@@ -283,7 +284,7 @@ mod tests {
                 "type": "net.wawp.label.chat",
                 "source": "/labelcast/my%20instance/labels/1%222",
                 "id": format!("{RUN}:a"),
-                "time": "2024-11-14T19:56:26.153Z",
+                "time": "2022-02-22T19:22:22.000Z",
                 "datacontenttype": "application/json",
                 "data": data,
             })]

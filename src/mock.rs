@@ -128,7 +128,7 @@ impl Mock {
     }
 
     /// Gives a label other chats.
-    pub fn set_chats(&self, label_id: &str, chats: Chats) {
+    pub fn set_chats(&self, label_id: &str, chats: &Chats) {
         for label in &mut lock(&self.served.account).labels {
             if label.0 == label_id {
                 label.2 = chats.clone();

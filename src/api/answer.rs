@@ -26,7 +26,7 @@ pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
     };
     let answer = of_json(&value);
     if answer.is_error() {
-        return Err(ApiError::Answered(answer));
+        return Err(ApiError::Answered(Box::new(answer)));
     }
     if let Some(data) = value.get_mut("data") {
         value = data.take();
@@ -41,7 +41,7 @@ pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
             .filter(|(key, _)| key.bytes().all(|b| b.is_ascii_digit()))
             .map(|(_, value)| label(value))
             .collect(),
-        _ if !answer.is_empty() => Err(ApiError::Answered(answer)),
+        _ if !answer.is_empty() => Err(ApiError::Answered(Box::new(answer))),
         _ => Err(ApiError::Labels("it has an unknown shape".to_owned())),
     }
 }

@@ -16,7 +16,14 @@ pub struct Fault {
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    pub(super) fn or_nothing(faults: Vec<Fault>) -> Result<(), Self> {
+    pub(super) fn or_nothing(mut faults: Vec<Fault>) -> Result<(), Self> {
+        // A setting that was read twice is wrong once.
+        let mut seen = Vec::new();
+        faults.retain(|fault| {
+            let is_new = !seen.contains(fault);
+            seen.push(fault.clone());
+            is_new
+        });
         if faults.is_empty() {
             Ok(())
         } else {

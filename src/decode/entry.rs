@@ -1,11 +1,10 @@
 //! One entry of the list: `{"id": …, "name": …}`, with whatever else an engine adds.
 
-use std::io::Read;
-
 use struson::reader::{JsonReader, ValueType};
 
-use super::list::{Parser, name, position, string, wrap};
-use super::{Batch, DecodeError, MAX_ENTRY_BYTES, Output};
+use super::input::Tracked;
+use super::list::{Out, Parser, name, position, string, wrap};
+use super::{Batch, DecodeError, MAX_ENTRY_BYTES};
 use crate::batch::MAX_ID_BYTES;
 
 /// Reads entries; the buffers are used again for each.
@@ -52,35 +51,35 @@ impl EntryReader {
 
     /// Reads one entry. One that is not what it should be is counted and passed over.
     #[inline]
-    pub(super) fn read<R: Read, F: FnMut(Batch) -> Option<Batch>>(
+    pub(super) fn read<I: Tracked, F: FnMut(Batch) -> Option<Batch>>(
         &mut self,
-        parser: &mut Parser<'_, R>,
-        out: &mut Output<'_, F>,
+        parser: &mut Parser<'_, I>,
+        out: &Out<'_, F>,
     ) -> Result<(), DecodeError> {
         if wrap(parser, |p| p.peek())? != ValueType::Object {
             wrap(parser, |p| p.skip_value())?;
-            return out.invalid();
+            return out.borrow_mut().invalid();
         }
         let start = position(parser);
         let (id, name) = self.members(parser)?;
         if position(parser) - start > MAX_ENTRY_BYTES {
-            return out.invalid();
+            return out.borrow_mut().invalid();
         }
         let Found::Text(length @ 1..) = id else {
-            return out.invalid();
+            return out.borrow_mut().invalid();
         };
         let name = match name {
             _ if !self.include_names => None,
             Found::Text(length) => Some(Some(&self.name[..length])),
             Found::Nothing | Found::Unusable => Some(None),
         };
-        out.chat(&self.id[..length], name)
+        out.borrow_mut().chat(&self.id[..length], name)
     }
 
     #[inline]
-    fn members<R: Read>(
+    fn members<I: Tracked>(
         &mut self,
-        parser: &mut Parser<'_, R>,
+        parser: &mut Parser<'_, I>,
     ) -> Result<(Found, Found), DecodeError> {
         let mut id = Found::Nothing;
         let mut chat_name = if self.include_names {
@@ -115,7 +114,7 @@ impl EntryReader {
 
     /// An id is a string, or an object with `_serialized` in it.
     #[inline]
-    fn id<R: Read>(&mut self, parser: &mut Parser<'_, R>) -> Result<Found, DecodeError> {
+    fn id<I: Tracked>(&mut self, parser: &mut Parser<'_, I>) -> Result<Found, DecodeError> {
         if wrap(parser, |p| p.peek())? != ValueType::Object {
             return text(parser, &mut self.id);
         }
@@ -139,7 +138,7 @@ impl EntryReader {
 
 /// A string into `buf`; any other value, or a string that does not fit, is passed over.
 #[inline]
-fn text<R: Read>(parser: &mut Parser<'_, R>, buf: &mut [u8]) -> Result<Found, DecodeError> {
+fn text<I: Tracked>(parser: &mut Parser<'_, I>, buf: &mut [u8]) -> Result<Found, DecodeError> {
     if wrap(parser, |p| p.peek())? != ValueType::String {
         wrap(parser, |p| p.skip_value())?;
         return Ok(Found::Unusable);

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
-use super::DecodeError;
+use super::{DecodeError, Source, surrogates};
 
 /// The longest member name or scalar of an envelope that is held, in bytes. Longer ones are
 /// refused.
@@ -32,6 +32,12 @@ impl ChunkReader {
     }
 }
 
+impl Source for ChunkReader {
+    fn would_wait(&mut self) -> bool {
+        self.current.is_empty() && !self.ended && self.chunks.is_empty()
+    }
+}
+
 impl Read for ChunkReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.current.is_empty() && !self.ended {
@@ -55,30 +61,56 @@ impl Read for ChunkReader {
     }
 }
 
+/// Bytes that are taken from the source at once, at the most.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// What the parser's reader tells beside bytes.
+pub(super) trait Tracked: Read {
+    /// From here on the parser reads one token, which it holds in memory.
+    fn begin_token(&mut self);
+
+    /// The token has ended.
+    fn end_token(&mut self);
+
+    /// What a failure of the parser at its position `at` really was.
+    fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError;
+}
+
 /// The parser's reader.
 ///
-/// It passes over a byte-order mark, bounds single tokens, and keeps what the parser's own errors
-/// do not tell: whether the bytes had run out, or the reader below had failed.
-pub(super) struct Input<R> {
-    below: R,
-    /// A byte that was looked at by [`Input::open`], still to be given to the parser.
-    first: Option<u8>,
+/// It passes over a byte-order mark, mends lone surrogates, bounds single tokens, and keeps what
+/// the parser's own errors do not tell: whether the bytes had run out, or the source had failed.
+pub(super) struct Input<S, D> {
+    source: S,
+    /// Called before waiting for the source.
+    when_dry: D,
+    buffer: Box<[u8]>,
+    /// What of the buffer was given away.
+    given_end: usize,
+    /// What of the buffer may be given away.
+    ready_end: usize,
+    /// What of the buffer is filled: behind `ready_end` is the start of an escape.
+    filled_end: usize,
     /// Bytes before the parser's first.
     offset: u64,
     /// Bytes given to the parser.
     given: u64,
     at_end: bool,
-    failure: Option<io::Error>,
+    failure: Option<DecodeError>,
     /// How many more bytes the current token may take, where it is bounded.
     token: Option<usize>,
     token_too_long: bool,
 }
 
-impl<R: Read> Input<R> {
-    pub(super) fn new(below: R) -> Self {
+impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
+    pub(super) fn new(source: S, when_dry: D) -> Self {
         Self {
-            below,
-            first: None,
+            source,
+            when_dry,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            given_end: 0,
+            ready_end: 0,
+            filled_end: 0,
             offset: 0,
             given: 0,
             at_end: false,
@@ -91,76 +123,98 @@ impl<R: Read> Input<R> {
     /// Passes over a byte-order mark and white space, and looks at the first byte of the JSON.
     pub(super) fn open(&mut self) -> Result<u8, DecodeError> {
         const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-        loop {
-            let Some(byte) = self.below_byte()? else {
-                return Err(DecodeError::Empty);
-            };
-            if self.offset == 0 && byte == BYTE_ORDER_MARK[0] {
-                for expected in &BYTE_ORDER_MARK[1..] {
-                    match self.below_byte()? {
-                        Some(byte) if byte == *expected => {}
-                        _ => return Err(DecodeError::NotAList(byte)),
-                    }
+        let first = self.peek()?;
+        if first == BYTE_ORDER_MARK[0] {
+            for expected in BYTE_ORDER_MARK {
+                if self.peek()? != expected {
+                    return Err(DecodeError::NotAList(first));
                 }
-                self.offset = 3;
-            } else if byte.is_ascii_whitespace() {
-                self.offset += 1;
-            } else {
-                self.first = Some(byte);
-                return Ok(byte);
+                self.pass_over();
             }
         }
-    }
-
-    fn below_byte(&mut self) -> Result<Option<u8>, DecodeError> {
-        let mut byte = [0];
         loop {
-            return match self.below.read(&mut byte) {
-                Ok(0) => Ok(None),
-                Ok(_) => Ok(Some(byte[0])),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(DecodeError::Input {
-                    at: self.offset,
-                    error,
-                }),
-            };
-        }
-    }
-
-    /// From here to [`Input::end_token`] the parser reads one token, which it holds in memory.
-    pub(super) fn begin_token(&mut self) {
-        self.token = Some(MAX_TOKEN_BYTES);
-    }
-
-    pub(super) fn end_token(&mut self) {
-        self.token = None;
-    }
-
-    /// What a failure of the parser at its position `at` really was.
-    pub(super) fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
-        let at = self.offset + at;
-        let came = self.offset + self.given;
-        if let Some(error) = self.failure.take() {
-            DecodeError::Input { at: came, error }
-        } else if self.token_too_long {
-            DecodeError::Shape {
-                at,
-                what: "a member name is over 64 KiB long",
+            match self.peek()? {
+                b' ' | b'\t' | b'\n' | b'\r' => self.pass_over(),
+                other => return Ok(other),
             }
-        } else if self.at_end {
-            DecodeError::Truncated { at: came }
-        } else {
-            DecodeError::Malformed { at, what: what() }
         }
+    }
+
+    fn peek(&mut self) -> Result<u8, DecodeError> {
+        self.fill().map_err(|error| DecodeError::Input {
+            at: self.offset,
+            error,
+        })?;
+        if self.given_end == self.ready_end {
+            return Err(DecodeError::Empty);
+        }
+        Ok(self.buffer[self.given_end])
+    }
+
+    fn pass_over(&mut self) {
+        self.given_end += 1;
+        self.offset += 1;
     }
 
     /// The parser's position as one in the body.
     pub(super) fn position(&self, at: u64) -> u64 {
         self.offset + at
     }
+
+    /// Sees to it that there is something to give, unless the source has ended.
+    fn fill(&mut self) -> io::Result<()> {
+        while self.given_end == self.ready_end && !self.at_end {
+            self.buffer.copy_within(self.ready_end..self.filled_end, 0);
+            self.filled_end -= self.ready_end;
+            (self.given_end, self.ready_end) = (0, 0);
+            if self.source.would_wait() {
+                (self.when_dry)().map_err(io::Error::other)?;
+            }
+            match self.source.read(&mut self.buffer[self.filled_end..]) {
+                Ok(count) => {
+                    self.filled_end += count;
+                    self.at_end = count == 0;
+                    let filled = &mut self.buffer[..self.filled_end];
+                    self.ready_end = surrogates::mend(filled, self.at_end);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
-impl<R: Read> Read for Input<R> {
+impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
+    #[inline]
+    fn begin_token(&mut self) {
+        self.token = Some(MAX_TOKEN_BYTES);
+    }
+
+    #[inline]
+    fn end_token(&mut self) {
+        self.token = None;
+    }
+
+    fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
+        let at = self.position(at);
+        let came = self.position(self.given);
+        if let Some(failure) = self.failure.take() {
+            failure
+        } else if self.token_too_long {
+            DecodeError::Shape {
+                at,
+                what: "a member name or a number is over 64 KiB long",
+            }
+        } else if self.at_end && self.given_end == self.ready_end {
+            DecodeError::Truncated { at: came }
+        } else {
+            DecodeError::Malformed { at, what: what() }
+        }
+    }
+}
+
+impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Read for Input<S, D> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if let Some(left) = &mut self.token {
             if *left == 0 {
@@ -169,23 +223,20 @@ impl<R: Read> Read for Input<R> {
             }
             *left = left.saturating_sub(buf.len());
         }
-        if let (Some(first), [place, ..]) = (self.first.take(), &mut *buf) {
-            *place = first;
-            self.given += 1;
-            return Ok(1);
+        if let Err(error) = self.fill() {
+            // The parser wraps errors, and not always in the same way: keep this one here.
+            let at = self.position(self.given);
+            self.failure = Some(match error.downcast::<DecodeError>() {
+                Ok(error) => error,
+                Err(error) => DecodeError::Input { at, error },
+            });
+            return Err(io::ErrorKind::Other.into());
         }
-        match self.below.read(buf) {
-            Ok(count) => {
-                self.at_end = count == 0 && !buf.is_empty();
-                self.given += count as u64;
-                Ok(count)
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-            Err(error) => {
-                // The parser wraps errors, and not always in the same way: keep it here.
-                self.failure = Some(error);
-                Err(io::Error::other("the input failed"))
-            }
-        }
+        let ready = &self.buffer[self.given_end..self.ready_end];
+        let count = ready.len().min(buf.len());
+        buf[..count].copy_from_slice(&ready[..count]);
+        self.given_end += count;
+        self.given += count as u64;
+        Ok(count)
     }
 }

@@ -4,27 +4,31 @@
 //! Envelope members and index members are read by one loop, since some senders put
 //! `"success": true` right beside `"0": {…}`.
 
-use std::io::Read;
+use std::cell::RefCell;
+use std::io::Read as _;
 
 use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings, ValueType};
 
 use super::answer::Answer;
 use super::entry::EntryReader;
-use super::input::Input;
-use super::{Batch, DecodeError, MAX_NESTING, Output};
+use super::input::{Input, Tracked};
+use super::{Batch, DecodeError, MAX_NESTING, Output, Source};
 
 /// As much of an error's message as is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 400;
 
-pub(super) type Parser<'i, R> = JsonStreamReader<&'i mut Input<R>>;
+pub(super) type Parser<'i, I> = JsonStreamReader<&'i mut I>;
+
+/// What entries are put into.
+pub(super) type Out<'p, F> = RefCell<Output<'p, F>>;
 
 /// Reads a whole body, and proves that it is whole.
-pub(super) fn read_body<R: Read, F: FnMut(Batch) -> Option<Batch>>(
-    input: R,
+pub(super) fn read_body<S: Source, F: FnMut(Batch) -> Option<Batch>>(
+    source: S,
     include_names: bool,
-    out: &mut Output<'_, F>,
+    out: &Out<'_, F>,
 ) -> Result<(), DecodeError> {
-    let mut input = Input::new(input);
+    let mut input = Input::new(source, || out.borrow_mut().when_dry());
     let first = input.open()?;
     let mut body = Body {
         parser: JsonStreamReader::new_custom(&mut input, settings()),
@@ -98,16 +102,16 @@ impl Member {
     }
 }
 
-struct Body<'i, 'o, 'p, R: Read, F> {
-    parser: Parser<'i, R>,
+struct Body<'i, 'o, 'p, I: Tracked, F> {
+    parser: Parser<'i, I>,
     entries: EntryReader,
     answer: Answer,
     /// Whether a list was seen, if only an empty one.
     is_list: bool,
-    out: &'o mut Output<'p, F>,
+    out: &'o Out<'p, F>,
 }
 
-impl<R: Read, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, R, F> {
+impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
     fn array(&mut self) -> Result<(), DecodeError> {
         self.is_list = true;
         wrap(&mut self.parser, |p| p.begin_array())?;
@@ -201,7 +205,7 @@ impl<R: Read, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, R, F> {
 /// What stood beside the list may not be an error, and there has to be a list.
 fn verdict(answer: Answer, is_list: bool, at: u64) -> Result<(), DecodeError> {
     if answer.is_error() || (!is_list && answer.message.is_some()) {
-        return Err(DecodeError::Answered(answer));
+        return Err(DecodeError::Answered(Box::new(answer)));
     }
     if !is_list {
         return Err(DecodeError::Shape {
@@ -214,9 +218,9 @@ fn verdict(answer: Answer, is_list: bool, at: u64) -> Result<(), DecodeError> {
 
 /// Runs one step of the parser, and says what its failure really was.
 #[inline]
-pub(super) fn wrap<R: Read, T>(
-    parser: &mut Parser<'_, R>,
-    step: impl FnOnce(&mut Parser<'_, R>) -> Result<T, ReaderError>,
+pub(super) fn wrap<I: Tracked, T>(
+    parser: &mut Parser<'_, I>,
+    step: impl FnOnce(&mut Parser<'_, I>) -> Result<T, ReaderError>,
 ) -> Result<T, DecodeError> {
     match step(parser) {
         Ok(value) => Ok(value),
@@ -225,7 +229,7 @@ pub(super) fn wrap<R: Read, T>(
 }
 
 #[cold]
-fn explain<R: Read>(parser: &mut Parser<'_, R>, error: &ReaderError) -> DecodeError {
+fn explain<I: Tracked>(parser: &mut Parser<'_, I>, error: &ReaderError) -> DecodeError {
     let at = position(parser);
     parser.reader_mut().explain(at, || match error {
         ReaderError::SyntaxError(error) => error.kind.to_string(),
@@ -239,14 +243,14 @@ fn explain<R: Read>(parser: &mut Parser<'_, R>, error: &ReaderError) -> DecodeEr
 }
 
 #[inline]
-pub(super) fn position<R: Read>(parser: &Parser<'_, R>) -> u64 {
+pub(super) fn position<I: Tracked>(parser: &Parser<'_, I>) -> u64 {
     parser.current_position(false).data_pos.unwrap_or(0)
 }
 
 /// Reads a member's name, which is held in memory only as long as `what` looks at it.
 #[inline]
-pub(super) fn name<R: Read, T>(
-    parser: &mut Parser<'_, R>,
+pub(super) fn name<I: Tracked, T>(
+    parser: &mut Parser<'_, I>,
     what: impl FnOnce(&str) -> T,
 ) -> Result<T, DecodeError> {
     parser.reader_mut().begin_token();
@@ -261,8 +265,8 @@ pub(super) fn name<R: Read, T>(
 /// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does
 /// not fit is read and dropped.
 #[inline]
-pub(super) fn string<R: Read>(
-    parser: &mut Parser<'_, R>,
+pub(super) fn string<I: Tracked>(
+    parser: &mut Parser<'_, I>,
     buf: &mut [u8],
 ) -> Result<Option<usize>, DecodeError> {
     read_string(parser, buf).map_err(|()| {
@@ -274,7 +278,10 @@ pub(super) fn string<R: Read>(
 
 /// [`string`], with its error still to be explained.
 #[inline]
-fn read_string<R: Read>(parser: &mut Parser<'_, R>, buf: &mut [u8]) -> Result<Option<usize>, ()> {
+fn read_string<I: Tracked>(
+    parser: &mut Parser<'_, I>,
+    buf: &mut [u8],
+) -> Result<Option<usize>, ()> {
     let mut text = parser.next_string_reader().map_err(drop)?;
     let mut length = 0;
     while length < buf.len() {

@@ -97,6 +97,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
             include_names: layout.include_names,
             batch_entries: messages * per_message,
             batch_bytes: BATCH_BYTES.max(per_message as usize * 32),
+            ids_per_message: per_message,
         }
     }
 
@@ -147,7 +148,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
                 Error::Interrupted(cause)
             }
             (DecodeError::Answered(answer), _) => {
-                DecodeError::Answered(self.context.client.redact(answer)).into()
+                DecodeError::Answered(self.context.client.redact(*answer)).into()
             }
             (error, _) => error.into(),
         }

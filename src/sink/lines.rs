@@ -56,7 +56,7 @@ pub enum Destination {
 
 enum Writer {
     Stdout,
-    File(LineFile),
+    File(Box<LineFile>),
 }
 
 /// The end of a write: the writer and the buffer come back.
@@ -86,7 +86,7 @@ impl Lines {
     /// Waits for the write that is under way.
     async fn written(&mut self) -> Result<&mut Writer, SinkError> {
         if let Some(writing) = &mut self.writing {
-            let written = writing.await.map_err(died)?;
+            let written = writing.await.map_err(|error| died(&error))?;
             self.writing = None;
             self.spare = written.buffer;
             self.writer = Some(written.writer);
@@ -111,7 +111,7 @@ impl Lines {
             return Ok(());
         };
         let work = tokio::task::spawn_blocking(move || (work(&mut file), file));
-        let (result, file) = work.await.map_err(died)?;
+        let (result, file) = work.await.map_err(|error| died(&error))?;
         self.writer = Some(Writer::File(file));
         result
     }
@@ -125,8 +125,8 @@ impl Sink for Lines {
         };
         let target = self.target.clone();
         let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
-        let (file, past) = open.await.map_err(died)??;
-        self.writer = Some(Writer::File(file));
+        let (file, past) = open.await.map_err(|error| died(&error))??;
+        self.writer = Some(Writer::File(Box::new(file)));
         Ok(past)
     }
 
@@ -212,6 +212,6 @@ impl Writer {
     }
 }
 
-fn died(error: tokio::task::JoinError) -> SinkError {
+fn died(error: &tokio::task::JoinError) -> SinkError {
     SinkError::Bug(format!("the writing thread ended early ({error})"))
 }

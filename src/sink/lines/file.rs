@@ -61,7 +61,10 @@ impl LineFile {
             .as_ref()
             .filter(is_fresh)
             .map(|record| record.checkpoint.chats);
-        let unfinished = history.unfinished.clone().filter(|r| is_fresh(&r));
+        // A run that never published anything is nothing to go on with.
+        let has_begun = |record: &&Record| record.checkpoint.position > 0;
+        let unfinished = history.unfinished.as_ref();
+        let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
         let unfinished = match unfinished {
             Some(record) if self.bears_out(&record)? => Some((record.checkpoint, record.at)),
             Some(record) => {

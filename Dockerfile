@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+
+# The binary is static: musl, with its own TLS, so that the image needs nothing but certificates.
+FROM rust:1.95-alpine AS build
+RUN apk add --no-cache musl-dev gcc make ca-certificates
+WORKDIR /src
+
+# The dependencies are a layer of their own, built again only when the lock file changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' > benches/throughput.rs \
+    && cargo build --release --locked --bin labelcast \
+    && rm -r src benches
+
+COPY src src
+COPY README.md ./
+RUN mkdir -p benches && echo 'fn main() {}' > benches/throughput.rs \
+    && touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin labelcast
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/target/release/labelcast /labelcast
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+# Nobody: no name is needed for it, and none is there.
+USER 65532:65532
+ENTRYPOINT ["/labelcast"]
+CMD ["run"]

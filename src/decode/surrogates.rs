@@ -1,0 +1,114 @@
+//! Lone surrogates: `\ud83d` without its other half.
+//!
+//! JavaScript cuts strings between the two, as it does with long names, and writes what is left as
+//! an escape. JSON's grammar allows that, but it stands for no character, and the parser refuses
+//! it. Such an escape becomes `\ufffd`, the replacement character, which is as long.
+
+use memchr::memchr;
+
+/// The length of `\uXXXX`.
+const ESCAPE: usize = 6;
+
+/// Mends the escapes in a piece of JSON that does not begin within an escape.
+///
+/// Returns how much of it is done. What remains is the start of an escape, at most 11 bytes, which
+/// has to be looked at again with what follows; at the end of the input nothing remains.
+pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
+    let mut done = 0;
+    while let Some(found) = memchr(b'\\', &json[done..]) {
+        let start = done + found;
+        match escape_at(&json[start..]) {
+            Escape::Incomplete if at_end => break,
+            Escape::Incomplete => return start,
+            Escape::Fine(length) => done = start + length,
+            Escape::Lone => {
+                json[start + 2..start + ESCAPE].copy_from_slice(b"fffd");
+                done = start + ESCAPE;
+            }
+        }
+    }
+    json.len()
+}
+
+enum Escape {
+    Incomplete,
+    /// This long, and not to be changed, be it right or wrong.
+    Fine(usize),
+    Lone,
+}
+
+fn escape_at(json: &[u8]) -> Escape {
+    match json.get(1) {
+        None => return Escape::Incomplete,
+        Some(b'u') => {}
+        Some(_) => return Escape::Fine(2),
+    }
+    if json.len() < ESCAPE {
+        return Escape::Incomplete;
+    }
+    match code_unit(&json[2..ESCAPE]) {
+        Some(0xdc00..=0xdfff) => Escape::Lone,
+        Some(0xd800..=0xdbff) => match second_half(&json[ESCAPE..]) {
+            None => Escape::Incomplete,
+            Some(true) => Escape::Fine(2 * ESCAPE),
+            Some(false) => Escape::Lone,
+        },
+        _ => Escape::Fine(2),
+    }
+}
+
+/// Whether the low half of a pair begins here; `None` where that cannot be told yet.
+fn second_half(json: &[u8]) -> Option<bool> {
+    let start = &json[..json.len().min(2)];
+    if !b"\\u".starts_with(start) {
+        return Some(false);
+    }
+    let digits = json.get(2..ESCAPE)?;
+    Some(matches!(code_unit(digits), Some(0xdc00..=0xdfff)))
+}
+
+fn code_unit(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |unit, digit| {
+        Some(unit * 16 + char::from(*digit).to_digit(16)?)
+    })
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// Mends a text that comes in two parts.
+    fn mended(json: &str, split: usize) -> String {
+        let (first, second) = json.as_bytes().split_at(split);
+        let mut buffer = first.to_vec();
+        let done = mend(&mut buffer, false);
+        assert!(buffer.len() - done <= 11);
+        let mut out = buffer[..done].to_vec();
+        let mut rest = buffer[done..].to_vec();
+        rest.extend_from_slice(second);
+        assert_eq!(mend(&mut rest, true), rest.len());
+        out.extend_from_slice(&rest);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn lone_halves_are_replaced_and_nothing_else() {
+        for (json, expected) in [
+            (r#""a\ud83d""#, r#""a\ufffd""#),
+            (r#""\uD83D\uDE00""#, r#""\uD83D\uDE00""#),
+            (r#""\uDE00\uD83D""#, r#""\ufffd\ufffd""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud83d\n\ude00""#, r#""\ufffd\n\ufffd""#),
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            (r#""\\\ud83d""#, r#""\\\ufffd""#),
+            (r#""\u00e9\"\u12""#, r#""\u00e9\"\u12""#),
+            (r#""\ud83d\u"#, r#""\ud83d\u"#),
+            (r#""\"#, r#""\"#),
+        ] {
+            for split in 0..=json.len() {
+                assert_eq!(mended(json, split), expected, "{json} split at {split}");
+            }
+        }
+    }
+}

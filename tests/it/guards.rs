@@ -1,0 +1,130 @@
+//! No false zero: the label has to exist, and the list must not be too short.
+
+use bytes::Bytes;
+use labelcast::mock::{Chats, Piece, Reply};
+
+use crate::support::{Stage, small_list};
+
+#[test]
+fn a_label_that_does_not_exist_is_not_even_asked_for() {
+    let stage = Stage::with_labels(vec![("2", Chats::Generated(5))]);
+    let ended = stage.run().end().expect(80);
+    assert_eq!(ended.label()["status"], "guarded");
+    assert_eq!(ended.label()["attempts"], 0);
+    assert!(!stage.out().exists());
+    assert_eq!(stage.mock.requests().len(), 1);
+    assert!(ended.stderr.contains("labelcast labels"), "a hint");
+}
+
+#[test]
+fn without_the_check_the_list_is_all_there_is() {
+    let stage = Stage::with_labels(vec![]);
+    let ended = stage.run().args(["--skip-label-check"]).end().expect(0);
+    assert_eq!(ended.label()["read"], 0);
+    assert_eq!(ended.label()["label_name"], serde_json::Value::Null);
+}
+
+#[test]
+fn all_labels_of_an_account() {
+    let labels = vec![("7", Chats::Generated(3)), ("x/8", Chats::Generated(4))];
+    let stage = Stage::with_labels(labels);
+    let sink = format!("file:{}", stage.out().display());
+    let arguments = ["--all-labels", "--sink", &sink];
+    let ended = stage.program("run").args(arguments).end().expect(0);
+    assert_eq!(ended.report["totals"]["published"], 7);
+    assert_eq!(ended.report["labels"][1]["label_id"], "x/8");
+    assert_eq!(ended.report["labels"][1]["label_name"], "name of x/8");
+    assert_eq!(ended.report["labels"][1]["queue"], "labelcast:x/8");
+
+    let empty = Stage::with_labels(vec![]);
+    let ended = empty.program("run").args(["--all-labels"]).end().expect(80);
+    assert_eq!(ended.report["status"], "failed");
+}
+
+#[test]
+fn too_few_chats_publish_nothing() {
+    // A short list is held back; a long one is counted first.
+    for (count, min) in [(0, 1), (9, 10), (49_999, 50_000)] {
+        let stage = Stage::with_chats(count);
+        let min = min.to_string();
+        let ended = stage.run().args(["--min-chats", &min]).end().expect(80);
+        assert_eq!(ended.label()["status"], "guarded");
+        assert_eq!(ended.label()["read"], count);
+        assert_eq!(ended.label()["published"], 0);
+        assert!(stage.ids().is_empty());
+        let error = ended.label()["error"].as_str().unwrap();
+        assert!(error.contains(&count.to_string()), "{error}");
+        assert!(error.contains("--min-chats"), "{error}");
+    }
+}
+
+#[test]
+fn enough_chats_are_all_published_in_their_order() {
+    for count in [10, 2000, 50_000] {
+        let (ids, body) = small_list(count);
+        let stage = Stage::with_body(body);
+        let min = count.to_string();
+        let ended = stage.run().args(["--min-chats", &min]).end().expect(0);
+        assert_eq!(stage.ids(), ids);
+        assert_eq!(ended.label()["published"], count);
+        // What does not fit into memory is counted, and fetched again.
+        let attempts = if count > 10_000 { 2 } else { 1 };
+        assert_eq!(ended.label()["attempts"], attempts);
+    }
+}
+
+#[test]
+fn a_body_that_is_cut_while_it_is_held_back() {
+    let (ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    let ended = stage.run().args(["--min-chats", "4000"]).end().expect(0);
+    assert_eq!(ended.label()["attempts"], 2);
+    assert_eq!(stage.ids(), ids);
+}
+
+#[test]
+fn a_list_that_shrank_too_much_publishes_nothing() {
+    let stage = Stage::with_chats(100);
+    let guarded = || stage.run().args(["--max-shrink", "10"]);
+    guarded().end().expect(0);
+    stage.mock.set_chats("1", &Chats::Generated(90));
+    guarded().end().expect(0);
+    assert_eq!(stage.ids().len(), 190);
+    stage.mock.set_chats("1", &Chats::Generated(80));
+    let ended = guarded().end().expect(80);
+    assert_eq!(ended.label()["status"], "guarded");
+    assert!(ended.label()["error"].as_str().unwrap().contains("had 90"));
+    assert_eq!(stage.ids().len(), 190);
+    // It is the last complete run that counts, however often the guard has stopped one since.
+    guarded().end().expect(80);
+    stage.mock.set_chats("1", &Chats::Generated(81));
+    guarded().end().expect(0);
+}
+
+#[test]
+fn what_the_last_run_had_is_known_for_as_long_as_it_is_kept() {
+    let stage = Stage::with_chats(100);
+    stage.run().end().expect(0);
+    stage.mock.set_chats("1", &Chats::Generated(0));
+    let guarded = ["--max-shrink", "0%"];
+    stage.run().args(guarded).end().expect(80);
+    stage.age_journal();
+    let forever = ["--retain", "forever"];
+    stage.run().args(guarded).args(forever).end().expect(80);
+    stage.run().args(guarded).end().expect(0);
+}
+
+#[test]
+fn a_dry_run_publishes_nothing_and_is_guarded_too() {
+    let stage = Stage::with_chats(100);
+    let ended = stage.run().args(["--dry-run"]).end().expect(0);
+    assert_eq!(ended.label()["read"], 100);
+    assert_eq!(ended.label()["published"], 0);
+    assert!(!stage.out().exists());
+    let arguments = ["--dry-run", "--min-chats", "101"];
+    stage.run().args(arguments).end().expect(80);
+}

@@ -1,0 +1,168 @@
+//! Memory stays flat whatever comes: measured as the peak of the process, while it waits for the
+//! rest of a body.
+
+use bytes::Bytes;
+use labelcast::mock::{Piece, Reply};
+
+use crate::support::{Stage, lines_in, wait_until};
+
+/// The most that any of these may take, in KiB. A debug build takes some 14,000 for an ordinary
+/// list; each of these bodies is many times as large as what is left.
+const PEAK_KIB: u64 = 24 * 1024;
+
+/// A piece that is sent again and again.
+fn repeated(bytes: impl Into<Bytes>, times: usize) -> impl Iterator<Item = Piece> {
+    std::iter::repeat_n(Piece::Bytes(bytes.into()), times)
+}
+
+fn piece(text: &str) -> impl Iterator<Item = Piece> {
+    std::iter::once(Piece::Bytes(Bytes::copy_from_slice(text.as_bytes())))
+}
+
+/// A MiB of one byte.
+fn of(byte: u8) -> Bytes {
+    Bytes::from(vec![byte; 1024 * 1024])
+}
+
+/// Runs over an entry in pieces between ordinary ones, and looks at the peak of memory before the
+/// body has ended.
+#[track_caller]
+fn flat_over(entry: impl IntoIterator<Item = Piece>, invalid: u64) {
+    let pieces: Vec<Piece> = piece(r#"[{"id":"1@c.us"},"#)
+        .chain(entry)
+        .chain(piece(r#",{"id":"2@c.us"}"#))
+        .chain([Piece::Hold])
+        .collect();
+    let stage = Stage::with_chats(0);
+    stage.mock.script("1", Reply::pieces(pieces));
+    let process = stage.run().args(["--include-names"]).spawn();
+    let last = "\"2@c.us\"";
+    wait_until("the body was decoded", || {
+        std::fs::read_to_string(stage.out()).is_ok_and(|text| text.contains(last))
+    });
+    let peak = process.peak_memory();
+    assert!(peak < PEAK_KIB, "{peak} KiB");
+    process.signal("TERM");
+    let ended = process.end().expect(75);
+    assert_eq!(ended.label()["invalid"], invalid);
+    assert_eq!(ended.label()["read"], 3);
+}
+
+#[test]
+fn an_id_of_10_mib() {
+    let id = piece(r#"{"id":""#)
+        .chain(repeated(of(b'9'), 10))
+        .chain(piece(r#"@c.us"}"#));
+    flat_over(id, 1);
+}
+
+#[test]
+fn an_id_of_10_mib_in_an_object() {
+    let id = piece(r#"{"id":{"_serialized":""#)
+        .chain(repeated(of(b'9'), 10))
+        .chain(piece(r#""}}"#));
+    flat_over(id, 1);
+}
+
+#[test]
+fn a_name_of_100_mib() {
+    let name = piece(r#"{"id":"x@c.us","name":""#)
+        .chain(repeated(of(b'n'), 100))
+        .chain(piece(r#""}"#));
+    flat_over(name, 1);
+}
+
+#[test]
+fn a_million_unknown_members() {
+    let members = r#""unknown":[1,{"x":null}],"#.repeat(1000);
+    let entry = piece("{")
+        .chain(repeated(members, 1000))
+        .chain(piece(r#""id":"x@c.us"}"#));
+    flat_over(entry, 1);
+}
+
+#[test]
+fn nesting_of_10_000() {
+    let nested = format!(
+        r#"{{"x":{}{},"id":"x@c.us"}}"#,
+        "[".repeat(10_000),
+        "]".repeat(10_000)
+    );
+    flat_over(piece(&nested), 0);
+}
+
+#[test]
+fn white_space_of_100_mib() {
+    let spaces = repeated(of(b' '), 100).chain(piece(r#"{"id":"x@c.us"}"#));
+    flat_over(spaces, 0);
+}
+
+#[test]
+fn a_number_of_100_mib() {
+    let number = piece(r#"{"x":"#)
+        .chain(repeated(of(b'7'), 100))
+        .chain(piece(r#","id":"x"}"#));
+    flat_over(number, 1);
+}
+
+#[test]
+fn nesting_without_end_is_refused() {
+    let stage = Stage::with_chats(0);
+    let pieces = piece("[{\"x\":").chain(repeated(of(b'['), 10));
+    stage.mock.script("1", Reply::pieces(pieces));
+    let ended = stage.run().end().expect(65);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("nested deeper"), "{error}");
+}
+
+#[test]
+fn a_member_name_without_end_is_refused() {
+    for body in ["[{\"", "{\"", "[{\"id\":{\""] {
+        let stage = Stage::with_chats(0);
+        let pieces = piece(body).chain(repeated(of(b'n'), 10));
+        stage.mock.script("1", Reply::pieces(pieces));
+        let ended = stage.run().end().expect(65);
+        let error = ended.label()["error"].as_str().unwrap();
+        assert!(error.contains("64 KiB"), "{error}");
+    }
+}
+
+#[test]
+fn a_gzip_bomb() {
+    use async_compression::tokio::write::GzipEncoder;
+    use tokio::io::AsyncWriteExt;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let bomb = runtime.block_on(async {
+        let mut encoder = GzipEncoder::new(Vec::new());
+        encoder
+            .write_all(b"[{\"id\":\"1@c.us\",\"name\":\"")
+            .await
+            .unwrap();
+        for _ in 0..500 {
+            encoder.write_all(&of(b'n')).await.unwrap();
+        }
+        encoder.write_all(b"\"},{\"id\":\"2@c.us\"}").await.unwrap();
+        encoder.flush().await.unwrap();
+        encoder.into_inner()
+    });
+    assert!(bomb.len() < 1024 * 1024);
+    let stage = Stage::with_chats(0);
+    let pieces = [Piece::Bytes(Bytes::from(bomb)), Piece::Hold];
+    let reply = Reply::pieces(pieces).header("content-encoding", "gzip");
+    stage.mock.script("1", reply);
+    let process = stage.run().spawn();
+    wait_until("the bomb has gone off", || lines_in(&stage.out()) == 1);
+    let peak = process.peak_memory();
+    assert!(peak < PEAK_KIB, "{peak} KiB");
+}
+
+#[test]
+fn a_refusal_without_end_is_cut_off() {
+    let stage = Stage::with_chats(0);
+    let pieces = repeated(of(b'x'), 20).chain([Piece::Hold]);
+    stage.mock.script("1", Reply::pieces(pieces).status(400));
+    let ended = stage.run().end().expect(76);
+    assert!(ended.label()["error"].as_str().unwrap().len() < 1000);
+}

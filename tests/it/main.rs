@@ -1,0 +1,24 @@
+//! The tests that see what a user sees: the real binary against real HTTP. A module a promise.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod api;
+mod chunks;
+mod cli;
+mod exits;
+mod file;
+mod guards;
+mod labels;
+mod limits;
+mod report;
+mod resume;
+mod secrets;
+mod settings;
+mod shapes;
+mod signals;
+mod support;
+mod truncation;

@@ -1,0 +1,157 @@
+//! The report: on stdout, in a file, for a person; and progress.
+
+use crate::support::{Running, Stage};
+
+#[test]
+fn json_on_stdout_is_the_file_s() {
+    let stage = Stage::with_chats(1000);
+    let ended = stage.run().args(["--report", "json"]).end().expect(0);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report, ended.report);
+    assert_eq!(ended.stdout.lines().count(), 1);
+    assert_eq!(report["schema"], "labelcast.report/1");
+    assert_eq!(report["totals"]["read"], 1000);
+    assert_eq!(report["totals"]["bytes"], report["labels"][0]["bytes"]);
+    let label = report["labels"][0].as_object().unwrap();
+    let keys: Vec<&str> = label.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [
+            "attempts",
+            "bytes",
+            "digest",
+            "error",
+            "invalid",
+            "label_id",
+            "label_name",
+            "messages",
+            "published",
+            "queue",
+            "read",
+            "resumed",
+            "run_id",
+            "status",
+            "suppressed",
+        ]
+    );
+    let keys: Vec<&str> = report
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "elapsed_ms",
+            "error",
+            "exit_code",
+            "finished_at",
+            "labels",
+            "run_id",
+            "schema",
+            "started_at",
+            "status",
+            "totals",
+        ]
+    );
+    assert_eq!(label["digest"].as_str().unwrap().len(), 32);
+    assert_eq!(label["error"], serde_json::Value::Null);
+}
+
+#[test]
+fn the_digest_is_the_list_s() {
+    let digest = |body: &str| {
+        let ended = Stage::with_body(body).run().end().expect(0);
+        ended.label()["digest"].as_str().unwrap().to_owned()
+    };
+    let map = digest(r#"{"0":{"id":"1@c.us","name":"A"},"1":{"id":"2@c.us"}}"#);
+    assert_eq!(
+        map,
+        digest(r#"[{"id":"1@c.us"},{"name":"x","id":"2@c.us"}]"#)
+    );
+    assert_ne!(map, digest(r#"[{"id":"2@c.us"},{"id":"1@c.us"}]"#));
+}
+
+#[test]
+fn a_file_that_cannot_be_replaced_is_written_to() {
+    let stage = Stage::with_chats(1);
+    let (target, link) = (stage.path("target"), stage.path("link"));
+    std::fs::write(
+        &target,
+        "before, and much longer than a report would ever be",
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let ended = stage
+        .run()
+        .args(["--report-file", link.to_str().unwrap()])
+        .end();
+    assert_eq!(ended.code, Some(0));
+    let text = std::fs::read_to_string(&target).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["status"], "complete");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_and_ends_with_74() {
+    let stage = Stage::with_chats(1);
+    let run = stage.run().args(["--report-file", "/nowhere/report.json"]);
+    let ended = run.end();
+    assert_eq!(ended.code, Some(74), "{ended:#?}");
+    assert!(ended.stderr.contains("/nowhere/report.json"));
+    assert_eq!(stage.ids().len(), 1);
+}
+
+#[test]
+fn text_goes_to_stderr_and_quiet_means_quiet() {
+    let stage = Stage::with_chats(7);
+    let ended = stage.run().args(["--log-format", "text"]).end().expect(0);
+    assert!(ended.stdout.is_empty());
+    assert!(
+        ended.stderr.contains("7 chats published, of 7 read"),
+        "{}",
+        ended.stderr
+    );
+    let ended = stage.run().args(["--quiet"]).end().expect(0);
+    assert!(
+        ended.stdout.is_empty() && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
+    let ended = stage.run().args(["--report", "none"]).end().expect(0);
+    assert!(!ended.stderr.contains("published, of"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_log_is_one_json_line_an_event_where_nobody_looks() {
+    let stage = Stage::with_chats(7);
+    let ended = stage.run().args(["--report", "none"]).end().expect(0);
+    for line in ended.stderr.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(
+            event["message"].is_string() && event["level"] == "INFO",
+            "{event}"
+        );
+    }
+    assert_eq!(ended.stderr.lines().count(), 2);
+}
+
+#[test]
+fn progress_shows_where_it_is_asked_for() {
+    let stage = Stage::with_chats(50_000);
+    let ended = stage.run().args(["--progress", "always"]).end().expect(0);
+    assert!(ended.stderr.contains("label 1"), "{}", ended.stderr);
+    assert!(ended.stderr.contains(" chats, "), "{}", ended.stderr);
+    let ended = stage.run().end().expect(0);
+    assert!(!ended.stderr.contains(" chats, "), "{}", ended.stderr);
+}
+
+#[test]
+fn faults_are_reported_where_a_report_was_asked_for() {
+    let ended = Running::new("run").args(["--report", "json"]).end();
+    assert_eq!(ended.code, Some(78));
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["exit_code"], 78);
+    assert_eq!(report["labels"], serde_json::json!([]));
+}

@@ -1,0 +1,250 @@
+//! A run that was cut short goes on where it stopped.
+
+use bytes::Bytes;
+use labelcast::mock::{Chats, Piece, Reply};
+use serde_json::Value;
+
+use crate::support::{Stage, lines_in, map_of, small_list, wait_until};
+
+/// Runs until at least `lines` are in the file, and kills.
+fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
+    let length = (body.len() as f64 * part) as usize;
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..length]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+    let process = stage.run().spawn();
+    wait_until("lines are written", || lines_in(&stage.out()) >= lines);
+    process.signal("KILL");
+    assert_eq!(process.end().code, None);
+}
+
+fn run_id_of(line: &str) -> String {
+    let message: Value = serde_json::from_str(line).unwrap();
+    message["run_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
+    let (ids, body) = small_list(20_000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.5, 5000);
+    let before = std::fs::read_to_string(stage.out()).unwrap();
+    let run_id = run_id_of(before.lines().next().unwrap());
+
+    let ended = stage.run().end().expect(0);
+    let label = ended.label();
+    assert_eq!(stage.ids(), ids, "each chat, once, in order");
+    assert_eq!(label["run_id"], run_id);
+    assert_eq!(ended.report["run_id"], run_id);
+    let resumed = label["resumed"].as_u64().unwrap();
+    assert!(resumed >= 5000, "{label}");
+    assert_eq!(label["published"], 20_000 - resumed);
+    assert_eq!(label["read"], 20_000);
+
+    let again = stage.run().end().expect(0);
+    assert_ne!(again.label()["run_id"], run_id, "a complete run is over");
+    assert_eq!(again.label()["published"], 20_000);
+}
+
+#[test]
+fn killed_again_and_again_it_comes_to_its_end() {
+    let (ids, body) = small_list(30_000);
+    let stage = Stage::with_body(&body);
+    for (part, lines) in [(0.2, 1), (0.4, 6000), (0.4, 11_000), (0.9, 20_000)] {
+        kill_after(&stage, &body, part, lines);
+    }
+    stage.run().end().expect(0);
+    assert_eq!(stage.ids(), ids);
+}
+
+#[test]
+fn a_half_written_last_line_is_cut_off() {
+    let (ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.9, 2000);
+    let mut text = std::fs::read_to_string(stage.out()).unwrap();
+    let run_id = run_id_of(text.lines().next().unwrap());
+    // A whole line and a half that the journal does not know of.
+    text.push_str(&format!(
+        "{{\"chat_id\":\"x\",\"label_id\":\"1\",\"run_id\":\"{run_id}\"}}\n{{\"chat_id\":\"y\",\"la"
+    ));
+    std::fs::write(stage.out(), text).unwrap();
+    stage.run().end().expect(0);
+    assert_eq!(stage.ids(), ids);
+}
+
+#[test]
+fn a_half_written_line_is_cut_off_for_a_new_run_too() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.9, 1000);
+    let mut text = std::fs::read_to_string(stage.out()).unwrap();
+    let before = text.lines().count();
+    text.push_str("{\"chat_id\":\"y\",\"la");
+    std::fs::write(stage.out(), text).unwrap();
+    let ended = stage.run().args(["--no-resume"]).end().expect(0);
+    assert_eq!(ended.label()["resumed"], 0);
+    assert_eq!(stage.ids()[before..], ids);
+}
+
+#[test]
+fn what_somebody_else_wrote_is_left_alone() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.9, 1000);
+    let mut text = std::fs::read_to_string(stage.out()).unwrap();
+    let before = text.lines().count();
+    text.push_str("{\"chat_id\":\"theirs\"}\n{\"chat_id\":\"theirs too\"}");
+    std::fs::write(stage.out(), text).unwrap();
+    stage.run().end().expect(0);
+    let mut found = stage.ids();
+    let theirs: Vec<String> = found.drain(before..before + 2).collect();
+    assert_eq!(theirs, ["theirs", "theirs too"]);
+    assert_eq!(found, ids);
+}
+
+#[test]
+fn the_resume_window_and_no_resume_begin_a_new_run() {
+    let (ids, body) = small_list(3000);
+    for arguments in [["--no-resume", "--retries=1"], ["--resume-window", "0s"]] {
+        let stage = Stage::with_body(&body);
+        kill_after(&stage, &body, 0.5, 1000);
+        let before = stage.ids().len();
+        let ended = stage.run().args(arguments).end().expect(0);
+        assert_eq!(ended.label()["resumed"], 0);
+        assert_eq!(ended.label()["published"], 3000);
+        assert_eq!(stage.ids()[before..], ids);
+    }
+}
+
+#[test]
+fn a_run_older_than_the_window_is_not_gone_on_with() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.5, 1000);
+    let before = stage.ids().len();
+    stage.age_journal();
+    let ended = stage.run().end().expect(0);
+    assert_eq!(ended.label()["resumed"], 0);
+    assert_eq!(stage.ids()[before..], ids);
+}
+
+#[test]
+fn a_list_that_changed_in_the_published_part_is_published_again() {
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.8, 1000);
+    let before = stage.ids();
+    ids.swap(3, 4);
+    let changed = Bytes::from(map_of(&ids));
+    stage.mock.set_chats("1", &Chats::Body(changed));
+    let ended = stage.run().end().expect(0);
+    let label = ended.label();
+    assert_eq!(label["list_changed"], true);
+    assert_eq!(label["attempts"], 2);
+    assert_eq!(label["published"], 3000);
+    assert_eq!(label["resumed"], 0);
+    let found = stage.ids();
+    assert!(before.len() >= 1000);
+    assert_eq!(found[found.len() - 3000..], ids);
+    let runs: std::collections::BTreeSet<String> = stage
+        .messages()
+        .iter()
+        .map(|message| message["run_id"].to_string())
+        .collect();
+    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+}
+
+#[test]
+fn a_list_that_changed_only_behind_the_published_part_is_simply_gone_on_with() {
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.5, 1000);
+    ids.push("new@c.us".to_owned());
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(map_of(&ids))));
+    let ended = stage.run().end().expect(0);
+    assert_eq!(ended.label().get("list_changed"), None);
+    assert_eq!(stage.ids(), ids);
+}
+
+#[test]
+fn a_list_that_became_shorter_than_the_published_part_is_published_again() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.9, 1000);
+    let before = stage.ids().len();
+    let few = &ids[..10];
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(map_of(few))));
+    let ended = stage.run().end().expect(0);
+    assert_eq!(ended.label()["list_changed"], true);
+    assert_eq!(stage.ids()[before..], *few);
+}
+
+#[test]
+fn a_list_that_changes_between_two_attempts_of_one_process() {
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    ids.reverse();
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(map_of(&ids))));
+    let ended = stage.run().end().expect(0);
+    assert_eq!(ended.label()["list_changed"], true);
+    assert_eq!(ended.label()["attempts"], 3);
+    let found = stage.ids();
+    assert_eq!(found[found.len() - 3000..], ids);
+}
+
+#[test]
+fn invalid_entries_count_as_places_in_the_list() {
+    let entries: Vec<String> = (0..4000)
+        .map(|i| match i % 3 {
+            0 => "{\"id\":null}".to_owned(),
+            _ => format!("{{\"id\":\"{i}@c.us\"}}"),
+        })
+        .collect();
+    let body = format!("[{}]", entries.join(","));
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.7, 700);
+    let ended = stage.run().args(["--max-invalid", "4000"]).end().expect(0);
+    let label = ended.label();
+    let count = |key: &str| label[key].as_u64().unwrap();
+    assert_eq!(count("invalid"), 1334);
+    assert_eq!(count("read"), 4000);
+    assert_eq!(count("published") + count("resumed") + 1334, 4000);
+    assert_eq!(stage.ids().len(), 2666);
+}
+
+#[test]
+fn a_second_run_while_one_is_alive_publishes_nothing() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+    let first = stage.run().spawn();
+    wait_until("the first run is at it", || lines_in(&stage.out()) > 1000);
+    let second = stage
+        .run()
+        .args(["--report-file", stage.path("second.json").to_str().unwrap()])
+        .end();
+    assert_eq!(second.code, Some(81), "{second:#?}");
+    let report = std::fs::read_to_string(stage.path("second.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["labels"][0]["status"], "locked");
+    assert_eq!(report["labels"][0]["published"], 0);
+    first.signal("KILL");
+    first.end();
+    stage.run().end().expect(0);
+    assert_eq!(stage.ids(), ids, "the lock of a dead run is no lock");
+}

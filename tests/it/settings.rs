@@ -1,0 +1,250 @@
+//! Flags beat environment, environment beats the file, the file beats defaults; and all faults at
+//! once.
+
+use crate::support::{Running, Stage, TOKEN};
+
+/// Which queue a run with a queue set in some of the layers ends up with.
+fn queue(flag: bool, env: bool, file: bool) -> String {
+    let stage = Stage::with_chats(1);
+    let config = stage.path("labelcast.toml");
+    let text = if file {
+        "[sink]\nqueue = \"from-file\"\n"
+    } else {
+        ""
+    };
+    std::fs::write(&config, text).unwrap();
+    let mut run = stage
+        .run()
+        .env("LABELCAST_CONFIG", config.to_str().unwrap());
+    if env {
+        run = run.env("LABELCAST_QUEUE", "from-env-{instance_id}-{label_id}");
+    }
+    if flag {
+        run = run.args(["--queue", "from-flag"]);
+    }
+    let ended = run.end().expect(0);
+    ended.label()["queue"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn nearer_layers_win() {
+    assert_eq!(queue(true, true, true), "from-flag");
+    assert_eq!(queue(false, true, true), "from-env-inst-1-1");
+    assert_eq!(queue(false, false, true), "from-file");
+    assert_eq!(queue(false, false, false), "labelcast:1");
+    assert_eq!(queue(true, false, true), "from-flag");
+}
+
+#[test]
+fn a_whole_run_from_environment_alone() {
+    let stage = Stage::with_chats(3);
+    let ended = Running::new("run")
+        .env("WAWP_API_URL", &stage.mock.url())
+        .env("WAWP_INSTANCE_ID", crate::support::INSTANCE)
+        .env("WAWP_ACCESS_TOKEN", TOKEN)
+        .env("WAWP_AUTH", "bearer")
+        .env("LABELCAST_LABELS", "1")
+        .env("LABELCAST_SINK", "-")
+        .env("LABELCAST_INCLUDE_NAMES", "true")
+        .env("LABELCAST_DEADLINE", "")
+        .env("LABELCAST_REPORT", "none")
+        .end()
+        .expect(0);
+    assert_eq!(ended.stdout.lines().count(), 3);
+    assert!(ended.stdout.contains("\"name\":\"Chat 2\""));
+}
+
+#[test]
+fn a_whole_run_from_a_file_and_a_token_file() {
+    let stage = Stage::with_chats(3);
+    let token = stage.path("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let sink = stage.path("sink-url");
+    std::fs::write(&sink, format!("file://{}\n", stage.out().display())).unwrap();
+    let config = stage.path("labelcast.toml");
+    let text = format!(
+        "[api]\nurl = \"{}\"\ninstance_id = \"{}\"\naccess_token_file = \"{}\"\nretries = 0\n\
+         [run]\nlabels = [1]\nmin_chats = 3\nskip_label_check = true\n\
+         [sink]\nurl_file = \"{}\"\nids_per_message = 2\n[report]\nformat = \"json\"\n",
+        stage.mock.url(),
+        crate::support::INSTANCE,
+        token.display(),
+        sink.display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    let ended = Running::new("run")
+        .args(["--config", config.to_str().unwrap()])
+        .end()
+        .expect(0);
+    let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["labels"][0]["messages"], 2);
+    assert_eq!(stage.messages()[0]["chat_ids"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_token_comes_from_the_nearer_place() {
+    let stage = Stage::with_chats(1);
+    let wrong = stage.path("wrong");
+    std::fs::write(&wrong, "wrong").unwrap();
+    let wrong = wrong.to_str().unwrap();
+    stage
+        .run()
+        .env("WAWP_ACCESS_TOKEN_FILE", wrong)
+        .end()
+        .expect(0);
+    stage
+        .run()
+        .args(["--access-token-file", wrong])
+        .end()
+        .expect(77);
+}
+
+#[test]
+fn a_bare_run_says_all_that_it_needs() {
+    let ended = Running::new("run").end().expect(78);
+    for mend in [
+        "--instance-id, WAWP_INSTANCE_ID, or api.instance_id",
+        "WAWP_ACCESS_TOKEN, or a file that holds it: --access-token-file",
+        "--label, LABELCAST_LABELS, or run.labels",
+    ] {
+        assert!(ended.stderr.contains(mend), "{}", ended.stderr);
+    }
+    assert!(ended.stderr.contains("3 settings are wrong"));
+}
+
+#[test]
+fn every_fault_is_listed_at_once() {
+    let stage = Stage::with_chats(1);
+    let config = stage.path("labelcast.toml");
+    std::fs::write(
+        &config,
+        "[api]\nretires = 3\nretries = true\n[sink]\nids-per-message = 3\n[colour]\nx = 1\n",
+    )
+    .unwrap();
+    let ended = stage
+        .run()
+        .args(["--config", config.to_str().unwrap()])
+        .args([
+            "--deadline",
+            "soon",
+            "--max-shrink",
+            "101",
+            "--format",
+            "xml",
+        ])
+        .args([
+            "--sink",
+            "kafka://x",
+            "--queue",
+            "a{b}",
+            "--ids-per-message",
+            "0",
+        ])
+        .env("LABELCAST_MIN_CHATS", "-1")
+        .env("WAWP_DIALECT", "wawp-v3")
+        .env("LABELCAST_INCLUDE_NAMES", "perhaps")
+        .end()
+        .expect(78);
+    for fault in [
+        "unknown key api.retires",
+        "api.retries takes a text or a number",
+        "unknown key sink.ids-per-message; is sink.ids_per_message meant?",
+        "unknown key colour.x",
+        "--deadline “soon”: is not a duration; one is written 30s, 15m, 2h or 7d",
+        "--max-shrink “101”",
+        "--format “xml”: is none of json, cloudevents",
+        "there is no sink “kafka:”",
+        "--queue “a{b}”",
+        "--ids-per-message “0”: is not a whole number from 1 to 10000",
+        "LABELCAST_MIN_CHATS “-1”",
+        "WAWP_DIALECT “wawp-v3”: is none of wawp-v2, wawp-v1, waha",
+        "LABELCAST_INCLUDE_NAMES",
+    ] {
+        assert!(ended.stderr.contains(fault), "{fault}: {}", ended.stderr);
+    }
+    assert!(
+        ended.stderr.contains("13 settings are wrong"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn settings_that_do_not_go_together() {
+    let stage = Stage::with_chats(1);
+    let arguments = ["--sink", "-", "--report", "json", "--max-shrink", "10"];
+    let ended = stage.run().args(arguments).end().expect(78);
+    assert!(
+        ended.stderr.contains("use --report-file"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("no memory of the last complete run"));
+    let arguments = ["--all-labels", "--sink", "-"];
+    let ended = stage.run().args(arguments).end().expect(78);
+    assert!(
+        ended
+            .stderr
+            .contains("either with single labels or with all")
+    );
+}
+
+#[test]
+fn a_config_file_that_is_not_there_is_a_fault() {
+    let stage = Stage::with_chats(1);
+    let ended = stage
+        .run()
+        .args(["--config", "/no/such.toml"])
+        .end()
+        .expect(78);
+    assert!(ended.stderr.contains("/no/such.toml"), "{}", ended.stderr);
+}
+
+#[test]
+fn the_example_file_is_the_table_of_settings_and_is_accepted() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/labelcast.example.toml");
+    let example = labelcast::config::example();
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(path, &example).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), example);
+
+    let stage = Stage::with_chats(2);
+    stage.run().args(["--config", path]).end().expect(0);
+    // With each default written out, nothing changes either.
+    let defaults: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(line) if line.contains(" = ") && !line.starts_with(' ') => line,
+            _ => line,
+        })
+        .filter(|line| {
+            let required = ["instance_id", "access_token_file", "labels", "deadline"];
+            let unset = ["max_shrink", "url_file", "file", "format = \"text|json\""];
+            !required
+                .iter()
+                .chain(&unset)
+                .any(|key| line.starts_with(key))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let written = stage.path("defaults.toml");
+    std::fs::write(&written, defaults).unwrap();
+    stage
+        .run()
+        .args(["--config", written.to_str().unwrap()])
+        .end()
+        .expect(0);
+}
+
+#[test]
+fn the_readme_lists_every_setting() {
+    let readme = include_str!("../../README.md");
+    for setting in labelcast::config::table::SETTINGS {
+        let row = format!("| `--{}", setting.flag);
+        let found = readme.lines().find(|line| line.starts_with(&row));
+        let line = found.unwrap_or_else(|| panic!("{row} is not in the README"));
+        assert!(line.contains(&format!("`{}`", setting.env)), "{line}");
+        assert!(line.contains(&format!("`{}`", setting.key)), "{line}");
+    }
+}

@@ -1,0 +1,103 @@
+//! A signal is an orderly end, and a second one an end at once.
+
+use bytes::Bytes;
+use labelcast::mock::{Piece, Reply};
+
+use crate::support::{Stage, lines_in, small_list, wait_until};
+
+#[test]
+fn a_signal_ends_the_run_in_order_and_the_next_one_goes_on() {
+    for signal in ["TERM", "INT"] {
+        let (ids, body) = small_list(5000);
+        let stage = Stage::with_body(&body);
+        let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+        stage
+            .mock
+            .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+        let process = stage.run().spawn();
+        wait_until("it is at it", || lines_in(&stage.out()) > 1000);
+        process.signal(signal);
+        let first = process.end().expect(75);
+        assert_eq!(first.label()["status"], "partial");
+        let published = first.label()["published"].as_u64().unwrap() as usize;
+        assert_eq!(stage.ids(), ids[..published], "no more, no less");
+
+        let second = stage.run().end().expect(0);
+        assert_eq!(second.label()["resumed"], published);
+        assert_eq!(stage.ids(), ids);
+    }
+}
+
+#[test]
+fn a_signal_during_a_pause_or_before_an_answer() {
+    for reply in [
+        Reply::json("busy").status(503).header("retry-after", "600"),
+        Reply::pieces([Piece::Hold]),
+    ] {
+        let stage = Stage::with_chats(10);
+        stage.mock.script("1", reply);
+        let process = stage.run().spawn();
+        wait_until("the list was asked for", || {
+            stage.mock.requests().len() == 2
+        });
+        process.signal("TERM");
+        process.end().expect(75);
+    }
+}
+
+#[test]
+fn all_labels_after_a_signal_are_told_of() {
+    use labelcast::mock::Chats;
+    let labels = ["1", "2", "3"].map(|id| (id, Chats::Generated(5)));
+    let stage = Stage::with_labels(labels.to_vec());
+    stage.mock.script("2", Reply::pieces([Piece::Hold]));
+    let process = stage.run().args(["--label", "2,3"]).spawn();
+    wait_until("the second is asked for", || {
+        stage.mock.requests().len() == 3
+    });
+    process.signal("TERM");
+    let ended = process.end().expect(75);
+    let statuses: Vec<_> = (0..3)
+        .map(|i| ended.report["labels"][i]["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["complete", "partial", "partial"]);
+    assert_eq!(ended.report["status"], "partial");
+}
+
+#[test]
+fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
+    let stage = Stage::with_chats(100_000);
+    let mut process = stage.run().args(["--sink", "-"]).spawn();
+    // Held open, and never read: the pipe is full soon.
+    let stdout = process.take_stdout();
+    wait_until("the list was asked for", || {
+        stage.mock.requests().len() == 2
+    });
+    process.signal("TERM");
+    process.end().expect(75);
+    drop(stdout);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let stage = Stage::with_chats(500_000);
+    let mut process = stage.run().args(["--sink", "-"]).spawn();
+    let mut stdout = process.take_stdout();
+    // So much is written that the next write is stuck in the full pipe.
+    std::io::Read::read_exact(&mut stdout, &mut [0; 100]).unwrap();
+    process.signal("TERM");
+    let report = stage.path("report.json");
+    // The signals are two only if the first was seen; it is repeated until it has its effect.
+    let id = process.id();
+    let ended = std::thread::spawn(move || process.end());
+    wait_until("the second signal has come through", || {
+        let line = format!("kill -TERM {id} 2>/dev/null");
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .status();
+        ended.is_finished()
+    });
+    assert_eq!(ended.join().unwrap().code, Some(75));
+    assert!(!report.exists(), "at once means without a report");
+    drop(stdout);
+}

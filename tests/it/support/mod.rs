@@ -1,0 +1,145 @@
+//! What the tests have in common: a stand-in, the program, and a folder for its files.
+
+mod program;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use labelcast::mock::{Account, Chats, Mock};
+use serde_json::Value;
+
+pub(crate) use self::program::{Ended, Running};
+
+pub(crate) const TOKEN: &str = "t0ken-that-nobody-may-see";
+pub(crate) const INSTANCE: &str = "inst-1";
+
+/// Long enough for any machine; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A stand-in with the label "1", and a folder of its own.
+pub(crate) struct Stage {
+    pub(crate) mock: Mock,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Stage {
+    /// With this list.
+    pub(crate) fn with_body(body: impl AsRef<[u8]>) -> Self {
+        let body = bytes::Bytes::copy_from_slice(body.as_ref());
+        Self::with_labels(vec![("1", Chats::Body(body))])
+    }
+
+    /// With a list of so many chats.
+    pub(crate) fn with_chats(count: u64) -> Self {
+        Self::with_labels(vec![("1", Chats::Generated(count))])
+    }
+
+    pub(crate) fn with_labels(labels: Vec<(&str, Chats)>) -> Self {
+        let account = Account {
+            instance_id: INSTANCE.to_owned(),
+            token: TOKEN.to_owned(),
+            labels: labels
+                .into_iter()
+                .map(|(id, chats)| (id.to_owned(), format!("name of {id}"), chats))
+                .collect(),
+        };
+        Self {
+            mock: Mock::start(([127, 0, 0, 1], 0).into(), account).unwrap(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Where the runs of this stage put chats.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.path("out.jsonl")
+    }
+
+    /// A run into [`Stage::out`], with a report beside it.
+    pub(crate) fn run(&self) -> Running {
+        let sink = format!("file:{}", self.out().display());
+        self.program("run").args(["--label", "1", "--sink", &sink])
+    }
+
+    /// A command that talks to the stand-in.
+    pub(crate) fn program(&self, command: &str) -> Running {
+        let program =
+            Running::new(command).args(["--api-url", &self.mock.url(), "--instance-id", INSTANCE]);
+        let program = program.env("WAWP_ACCESS_TOKEN", TOKEN);
+        match command {
+            "run" => program.report_file(self.path("report.json")),
+            _ => program,
+        }
+    }
+
+    /// Makes all that the journal knows of years old.
+    pub(crate) fn age_journal(&self) {
+        let journal = self.path("out.jsonl.labelcast");
+        let text = std::fs::read_to_string(&journal).unwrap();
+        let aged = text.lines().map(|line| {
+            let mut record: Value = serde_json::from_str(line).unwrap();
+            record["at"] = "2006-01-02T15:04:05.000Z".into();
+            format!("{record}\n")
+        });
+        std::fs::write(&journal, aged.collect::<String>()).unwrap();
+    }
+
+    /// The ids that are in the file, in its order.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        ids_in(&self.out())
+    }
+
+    /// The messages that are in the file.
+    pub(crate) fn messages(&self) -> Vec<Value> {
+        messages_in(&self.out())
+    }
+}
+
+pub(crate) fn messages_in(path: &Path) -> Vec<Value> {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Vec::new();
+    };
+    assert!(text.is_empty() || text.ends_with('\n'), "a half line");
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+pub(crate) fn ids_in(path: &Path) -> Vec<String> {
+    messages_in(path)
+        .iter()
+        .map(|message| message["chat_id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The ids of a map like `{"0":{"id":"0@c.us"},…}`, and the map.
+pub(crate) fn small_list(count: usize) -> (Vec<String>, String) {
+    let ids: Vec<String> = (0..count).map(|i| format!("{i}5551234@c.us")).collect();
+    (ids.clone(), map_of(&ids))
+}
+
+pub(crate) fn map_of(ids: &[String]) -> String {
+    let entries: Vec<String> = ids
+        .iter()
+        .enumerate()
+        .map(|(i, id)| format!(r#""{i}":{{"id":"{id}","name":"Person {i}"}}"#))
+        .collect();
+    format!("{{{}}}", entries.join(","))
+}
+
+/// Looks until something is so.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub(crate) fn lines_in(path: &Path) -> usize {
+    let text = std::fs::read(path).unwrap_or_default();
+    text.iter().filter(|byte| **byte == b'\n').count()
+}

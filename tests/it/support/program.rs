@@ -1,0 +1,160 @@
+//! The program under test, as a process of its own.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// A command that is to be run, or runs.
+pub(crate) struct Running {
+    command: Command,
+    report_file: Option<PathBuf>,
+}
+
+/// A process that runs.
+pub(crate) struct Process {
+    child: Option<Child>,
+    report_file: Option<PathBuf>,
+}
+
+/// What it has left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The exit code; none when a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    /// The report, from its file.
+    pub(crate) report: Value,
+}
+
+impl Running {
+    pub(crate) fn new(command: &str) -> Self {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_labelcast"));
+        // What is set on the machine must not reach a test.
+        program.env_clear().arg(command);
+        program.stdin(Stdio::null());
+        program.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self {
+            command: program,
+            report_file: None,
+        }
+    }
+
+    pub(crate) fn args<S: AsRef<std::ffi::OsStr>>(
+        mut self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn report_file(mut self, path: PathBuf) -> Self {
+        self.command.arg("--report-file").arg(&path);
+        self.report_file = Some(path);
+        self
+    }
+
+    pub(crate) fn spawn(mut self) -> Process {
+        if let Some(path) = &self.report_file {
+            let _ = std::fs::remove_file(path);
+        }
+        Process {
+            child: Some(self.command.spawn().unwrap()),
+            report_file: self.report_file,
+        }
+    }
+
+    /// Runs it to its end.
+    pub(crate) fn end(self) -> Ended {
+        self.spawn().end()
+    }
+}
+
+impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Sends a signal, by its name.
+    pub(crate) fn signal(&self, signal: &str) {
+        let line = format!("kill -{signal} {}", self.id());
+        let status = Command::new("sh").args(["-c", &line]).status().unwrap();
+        assert!(status.success(), "{line}");
+    }
+
+    /// The most memory it has had so far, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM"));
+        let words: Vec<&str> = line.unwrap().split_whitespace().collect();
+        words[1].parse().unwrap()
+    }
+
+    /// Its stdout, for the test to read or to close.
+    pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
+        self.child.as_mut().unwrap().stdout.take().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let mut child = self.child.take().unwrap();
+        // Both at once, so that neither pipe fills up.
+        let stderr = child.stderr.take().map(|mut pipe| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                pipe.read_to_string(&mut text).unwrap();
+                text
+            })
+        });
+        let mut stdout = String::new();
+        if let Some(mut pipe) = child.stdout.take() {
+            pipe.read_to_string(&mut stdout).unwrap();
+        }
+        let code = child.wait().unwrap().code();
+        let stderr = stderr.map_or_else(String::new, |thread| thread.join().unwrap());
+        let report = self
+            .report_file
+            .as_ref()
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+        Ended {
+            code,
+            stdout,
+            stderr,
+            report,
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Ended {
+    /// The report on the first label.
+    pub(crate) fn label(&self) -> &Value {
+        &self.report["labels"][0]
+    }
+
+    /// Checks the exit code, and shows all when it is another.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        if !self.report.is_null() {
+            assert_eq!(self.report["exit_code"], code, "{self:#?}");
+        }
+        self
+    }
+}
