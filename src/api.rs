@@ -86,9 +86,15 @@ pub enum ApiError {
     /// A redirect to somewhere the token must not go.
     #[error("the API redirects to another host, {0}; the token was not sent there")]
     Redirect(String),
+    /// Redirects that come to no end.
+    #[error("the API redirects more than {MAX_REDIRECTS} times in a row")]
+    RedirectLoop,
     /// A coding that was not asked for.
     #[error("the body has the content coding “{0}”, which was not asked for")]
     Coding(String),
+    /// Status 200, and nothing else.
+    #[error("the answer is empty")]
+    Empty,
     /// A list of labels that is none.
     #[error("the list of labels is not what the API should send: {0}")]
     Labels(String),
@@ -110,7 +116,11 @@ impl ApiError {
                 _ if self.is_transient() => Exit::Unavailable,
                 _ => Exit::Api,
             },
-            Self::Redirect(_) | Self::Coding(_) | Self::Answered(_) => Exit::Api,
+            Self::Redirect(_)
+            | Self::RedirectLoop
+            | Self::Coding(_)
+            | Self::Empty
+            | Self::Answered(_) => Exit::Api,
             Self::Labels(_) => Exit::Data,
             Self::Setup(_) => Exit::Settings,
         }
@@ -289,8 +299,11 @@ impl Client {
     async fn refusal(&self, response: Response) -> ApiError {
         let status = response.status();
         if status.is_redirection() {
-            let host = answer::location(&response);
-            return ApiError::Redirect(self.redact.text(&host));
+            return match answer::location(&response) {
+                Some(host) if host == answer::origin(response.url()) => ApiError::RedirectLoop,
+                Some(host) => ApiError::Redirect(self.redact.text(&host)),
+                None => ApiError::Redirect("which it does not name".to_owned()),
+            };
         }
         let retry_after = answer::retry_after(response.headers());
         let answer = self.redact(answer::of(response).await);

@@ -29,7 +29,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
         Action::Man => return man().into(),
         _ => {}
     }
-    let env = |name: &str| std::env::var(name).ok();
+    let env = |name: &str| std::env::var_os(name);
     let layers = Layers::new(flags, env, config.as_deref());
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,22 +114,12 @@ fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> 
     }
 }
 
-/// The report of a run that did not begin, where it can be told where that should go.
-fn report_faults(faults: &Error, settings: Option<&ReportSettings>) -> Exit {
+/// The report of a run that did not begin, wherever it can be told that it should go.
+fn report_faults(faults: &Error, settings: &ReportSettings) -> Exit {
     let exit = fail(faults);
-    if let Some(settings) = settings {
-        let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(faults));
-        let on_stdout = ReportSettings {
-            format: match settings.format {
-                ReportFormat::Json => ReportFormat::Json,
-                // The faults were listed already.
-                _ => ReportFormat::None,
-            },
-            ..settings.clone()
-        };
-        give(&report, exit, &on_stdout, true);
-    }
-    exit
+    let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(faults));
+    // As text, the faults were listed already.
+    give(&report, exit, settings, true)
 }
 
 /// Prints data on stdout. A reader that has gone is a normal end.

@@ -9,6 +9,7 @@ pub mod table;
 mod values;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{Auth, Dialect};
 use crate::message::{Format, Layout};
-use crate::sink::lines::Destination;
+use crate::sink::lines::{self, Destination};
 
 /// The variable that holds the access token.
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
@@ -160,15 +161,27 @@ impl Layers {
     /// The layers of flags (by key), environment and, if there is one, a file.
     pub fn new(
         flags: BTreeMap<&'static str, String>,
-        env: impl Fn(&str) -> Option<String> + 'static,
+        env: impl Fn(&str) -> Option<OsString> + 'static,
         config: Option<&Path>,
     ) -> Self {
+        let mut faults = Vec::new();
+        let others = [TOKEN_VARIABLE, CONFIG_VARIABLE];
+        for name in SETTINGS.iter().map(|setting| setting.env).chain(others) {
+            if env(name).is_some_and(|text| text.to_str().is_none()) {
+                faults.push(Fault {
+                    what: format!("{name} is not UTF-8"),
+                    mend: name.to_owned(),
+                });
+            }
+        }
         // An empty variable is how many tools write one that is not set.
-        let env = move |name: &str| env(name).filter(|text| !text.is_empty());
+        let env = move |name: &str| {
+            let text = env(name)?.into_string().ok()?;
+            (!text.is_empty()).then_some(text)
+        };
         let file_path = config
             .map(Path::to_owned)
             .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
-        let mut faults = Vec::new();
         let file = match &file_path {
             Some(path) => file::read(path, &mut faults),
             None => BTreeMap::new(),
@@ -232,14 +245,14 @@ impl Layers {
                 ("waha", Dialect::Waha),
             ],
         );
-        let instance_id = read.required("api.instance_id");
+        let instance_id = read.instance_id("api.instance_id");
         let token = read.token("api.access_token_file");
         let auth = read.one_of(
             "api.auth",
             &[("query", Auth::Query), ("bearer", Auth::Bearer)],
         );
-        let connect_timeout = read.duration("api.connect_timeout");
-        let read_timeout = read.duration("api.read_timeout");
+        let connect_timeout = read.timeout("api.connect_timeout");
+        let read_timeout = read.timeout("api.read_timeout");
         let retries = read.number("api.retries", 0..=1000);
         Some(ApiSettings {
             url: url?,
@@ -307,6 +320,31 @@ impl Layers {
 
     /// The settings of the report.
     pub fn report(&mut self) -> Option<ReportSettings> {
+        let (format, file, progress) = self.report_parts();
+        Some(ReportSettings {
+            format: format?,
+            file: file?,
+            progress: progress?,
+        })
+    }
+
+    /// The settings of the report, with defaults for those that are wrong.
+    pub(crate) fn report_at_least(&mut self) -> ReportSettings {
+        let (format, file, progress) = self.report_parts();
+        ReportSettings {
+            format: format.unwrap_or(ReportFormat::Text),
+            file: file.flatten(),
+            progress: progress.unwrap_or(ProgressMode::Never),
+        }
+    }
+
+    fn report_parts(
+        &mut self,
+    ) -> (
+        Option<ReportFormat>,
+        Option<Option<PathBuf>>,
+        Option<ProgressMode>,
+    ) {
         let mut read = Reader::new(self);
         let format = read.one_of(
             "report.format",
@@ -325,11 +363,7 @@ impl Layers {
                 ("never", ProgressMode::Never),
             ],
         );
-        Some(ReportSettings {
-            format: format?,
-            file: file?,
-            progress: progress?,
-        })
+        (format, file, progress)
     }
 
     /// The settings of the log.
@@ -348,20 +382,32 @@ impl Layers {
     }
 
     /// What only shows when several settings are seen together.
-    pub fn together(&mut self, run: &RunSettings, sink: &SinkSettings, report: &ReportSettings) {
+    pub fn together(&mut self, dry_run: bool) {
         let mut read = Reader::new(self);
-        let on_stdout = matches!(sink.destination, Destination::Stdout);
-        if on_stdout && !run.dry_run && report.format == ReportFormat::Json {
-            read.fault(
-                "report.format",
-                "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
-            );
-        }
-        if on_stdout && run.max_shrink.is_some() {
-            read.fault(
-                "run.max_shrink",
-                "the sink “-” keeps no memory of the last complete run: use another --sink",
-            );
+        // What is wrong in itself was noted where it was read.
+        let destination = read.sink("sink.url", "sink.url_file");
+        let report_file = read.optional("report.file", Reader::path).flatten();
+        match destination {
+            Some(Destination::Stdout) => {
+                if !dry_run && read.text("report.format") == "json" {
+                    read.fault(
+                        "report.format",
+                        "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
+                    );
+                }
+                if !read.text("run.max_shrink").is_empty() {
+                    read.fault(
+                        "run.max_shrink",
+                        "the sink “-” keeps no memory of the last complete run: use another --sink",
+                    );
+                }
+            }
+            Some(Destination::File { path, .. })
+                if report_file.is_some_and(|file| lines::uses(&path, &file)) =>
+            {
+                read.fault("report.file", "is the sink's own file: use another one");
+            }
+            Some(Destination::File { .. }) | None => {}
         }
     }
 }

@@ -77,19 +77,19 @@ pub async fn publish_label<S: Sink>(
     tally.counts.published = delivered.chats;
     tally.counts.messages = delivered.messages;
     tally.counts.suppressed = delivered.suppressed;
-    report(label.clone(), target, &tally, result.err())
+    report(label.clone(), target, &tally, result.err().as_ref())
 }
 
 /// A label that was not even tried.
-pub fn not_tried(label: Label, target: &Target, error: Error) -> LabelReport {
+pub fn not_tried(label: Label, target: &Target, error: &Error) -> LabelReport {
     report(label, target, &Tally::new(), Some(error))
 }
 
-fn report(label: Label, target: &Target, tally: &Tally, error: Option<Error>) -> LabelReport {
-    let exit = error.as_ref().map_or(Exit::Complete, Error::exit);
+fn report(label: Label, target: &Target, tally: &Tally, error: Option<&Error>) -> LabelReport {
+    let exit = error.map_or(Exit::Complete, Error::exit);
     let counts = tally.counts;
     let on_queue = counts.published + counts.resumed + counts.suppressed > 0;
-    let status = match (&error, exit) {
+    let status = match (error, exit) {
         (None, _) => Status::Complete,
         (_, Exit::Guarded) => Status::Guarded,
         (_, Exit::Locked) => Status::Locked,
@@ -99,7 +99,7 @@ fn report(label: Label, target: &Target, tally: &Tally, error: Option<Error>) ->
     };
     let quiet_end = exit == Exit::Complete;
     let error = error.filter(|_| !quiet_end);
-    log(&label.id, target, tally, status, error.as_ref());
+    log(&label.id, target, tally, status, error);
     LabelReport {
         label_id: label.id,
         label_name: label.name,
@@ -110,7 +110,7 @@ fn report(label: Label, target: &Target, tally: &Tally, error: Option<Error>) ->
         attempts: tally.attempts,
         digest: tally.digest,
         list_changed: tally.list_changed,
-        error: error.map(|error| error.to_string()),
+        error: error.map(Error::to_string),
         exit,
     }
 }
@@ -144,7 +144,7 @@ async fn run<S: Sink>(
     tally.run_id = from.run_id;
     tally.counts.resumed = from.chats;
     within(context.shutdown, sink.start(&from)).await?;
-    let mut gate = Gate::new(context.run, past.last_complete, from.position);
+    let mut gate = Gate::new(context.run, past.last_complete);
     let published = attempts(context, target, sink, tally, &mut gate, from).await;
     settle(context, sink, published).await
 }
@@ -218,6 +218,7 @@ async fn settle<S: Sink>(
     let ended = published.and_then(|chats| flushed.map(|()| chats));
     let outcome = match &ended {
         Ok(chats) => Outcome::Complete { chats: *chats },
+        Err(Error::TooManyInvalid { .. }) => Outcome::Rejected,
         Err(_) => Outcome::Unfinished,
     };
     let finished = within(context.shutdown, sink.finish(outcome)).await;

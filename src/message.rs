@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::{Batch, Chat};
 
@@ -125,31 +126,55 @@ impl Encoder {
         chats: &mut std::iter::Peekable<impl Iterator<Item = Chat<'a>>>,
         out: &mut Vec<u8>,
     ) {
-        let mut names = self.layout.include_names.then(Vec::new);
-        if let (Format::CloudEvents, Some(first)) = (self.layout.format, chats.peek()) {
+        let position = chats.peek().map_or(0, |first| first.position);
+        let mut ids = Vec::new();
+        let names = self.arrays(chats, &mut ids);
+        if self.layout.format == Format::CloudEvents {
+            // Where the list has changed, other chats have come to this position: the id has to
+            // tell these messages apart.
             out.extend_from_slice(&self.event_start);
-            out.extend_from_slice(first.position.to_string().as_bytes());
+            out.extend_from_slice(format!("{position}:{:016x}", xxh3_64(&ids)).as_bytes());
             out.extend_from_slice(&self.event_middle);
         }
-        out.extend_from_slice(b"{\"chat_ids\":[\"");
-        let mut separator: &[u8] = b"";
+        out.extend_from_slice(b"{\"chat_ids\":");
+        out.extend_from_slice(&ids);
+        out.extend_from_slice(&self.ids_end);
+        if let Some(names) = names {
+            out.extend_from_slice(b",\"names\":");
+            out.extend_from_slice(&names);
+        }
+        out.extend_from_slice(self.end);
+    }
+
+    /// Appends the array of as many ids as go into a message; gives that of their names, if names
+    /// are published.
+    fn arrays<'a>(
+        &self,
+        chats: &mut std::iter::Peekable<impl Iterator<Item = Chat<'a>>>,
+        out: &mut Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let mut names = self.layout.include_names.then(|| b"[".to_vec());
+        out.push(b'[');
         for chat in chats.take(self.layout.ids_per_message as usize) {
-            out.extend_from_slice(separator);
-            separator = b"\",\"";
+            out.push(b'"');
             push_escaped(out, chat.id);
+            out.extend_from_slice(b"\",");
             if let Some(names) = &mut names {
                 push_name(names, chat.name);
             }
         }
-        out.extend_from_slice(b"\"]");
-        out.extend_from_slice(&self.ids_end);
-        if let Some(names) = names {
-            out.extend_from_slice(b",\"names\":[");
-            out.extend_from_slice(names.strip_suffix(b",").unwrap_or(&names));
-            out.push(b']');
-        }
-        out.extend_from_slice(self.end);
+        close(out);
+        names.as_mut().map(close);
+        names
     }
+}
+
+/// Puts a bracket in place of the last comma.
+fn close(array: &mut Vec<u8>) {
+    if array.ends_with(b",") {
+        array.pop();
+    }
+    array.push(b']');
 }
 
 fn push_name(names: &mut Vec<u8>, name: Option<&[u8]>) {
@@ -291,7 +316,18 @@ mod tests {
         );
         layout.ids_per_message = 2;
         let packed = messages(&layout, &[("a", None), ("b", None), ("c", None)]);
-        assert_eq!(packed[0]["id"], format!("{RUN}:40"));
-        assert_eq!(packed[1]["id"], format!("{RUN}:42"));
+        let id = |message: &Value| message["id"].as_str().unwrap().to_owned();
+        assert!(
+            id(&packed[0]).starts_with(&format!("{RUN}:40:")),
+            "{packed:?}"
+        );
+        assert!(
+            id(&packed[1]).starts_with(&format!("{RUN}:42:")),
+            "{packed:?}"
+        );
+        let same = messages(&layout, &[("a", None), ("b", None)]);
+        assert_eq!(id(&same[0]), id(&packed[0]));
+        let other = messages(&layout, &[("b", None), ("a", None)]);
+        assert_ne!(id(&other[0]), id(&packed[0]));
     }
 }

@@ -113,6 +113,9 @@ pub struct Report {
     /// Each label, in the order in which they were tried.
     pub labels: Vec<LabelReport>,
     totals: Counts,
+    /// Whether nothing was to be published.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dry_run: bool,
     /// What went wrong before there was any label to speak of.
     error: Option<String>,
 }
@@ -158,9 +161,17 @@ impl Report {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             labels,
             totals,
+            dry_run: false,
             error: error.map(Error::to_string),
         };
         (report, exit)
+    }
+
+    /// Marks a dry run, which reads and does not publish.
+    #[must_use]
+    pub fn of_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
     }
 
     /// The report as one line of JSON.
@@ -180,11 +191,12 @@ impl Report {
                 invalid,
                 ..
             } = label.counts;
-            let name = label.label_name.as_deref().unwrap_or_default();
+            let name = printable(label.label_name.as_deref().unwrap_or_default());
             let _ = write!(
                 text,
-                "label {} {name:?}: {:?}: {published} chats published",
-                label.label_id, label.status
+                "label {} “{name}”: {:?}: {published} chats published",
+                printable(&label.label_id),
+                label.status
             );
             for (count, what) in [
                 (resumed, "published before"),
@@ -226,6 +238,11 @@ impl Report {
             replaced => replaced,
         }
     }
+}
+
+/// Free text for a terminal: without what moves its cursor or colours it.
+pub(crate) fn printable(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -4,10 +4,10 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -46,14 +46,22 @@ pub struct Shutdown {
     deadline: Option<Instant>,
 }
 
+/// When, after the stop, the process ends whatever still holds it up: a pipe that nobody reads, or
+/// a disk that does not answer.
+const GIVE_UP: Duration = Duration::from_millis(9500);
+
 /// Listens for signals and the deadline as long as it lives.
 pub struct Listener {
-    task: JoinHandle<()>,
+    over: CancellationToken,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.task.abort();
+        self.over.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -73,31 +81,67 @@ impl Shutdown {
     ///
     /// When the operating system refuses the signal handlers.
     pub fn listen(deadline: Option<Duration>) -> std::io::Result<(Self, Listener)> {
-        let shutdown = Self::manual(deadline.map(|deadline| Instant::now() + deadline));
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let ours = shutdown.clone();
-        let task = tokio::spawn(async move {
-            let deadline = async {
-                match ours.deadline {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let cause = tokio::select! {
+        let deadline = deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let shutdown = Self::manual(deadline);
+        // A thread and a runtime of its own: the main one may be stuck in a write.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (terminate, interrupt) = {
+            let _context = runtime.enter();
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            )
+        };
+        let over = CancellationToken::new();
+        let (ours, ended) = (shutdown.clone(), over.clone());
+        let thread = std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = ours.serve(terminate, interrupt) => {}
+                        () = ended.cancelled() => {}
+                    }
+                });
+            })?;
+        let thread = Some(thread);
+        Ok((shutdown, Listener { over, thread }))
+    }
+
+    /// Stops at the first signal or the deadline; ends the process at the next signal, or when the
+    /// orderly end takes too long.
+    async fn serve(&self, mut terminate: Signal, mut interrupt: Signal) {
+        let mut signalled = async || {
+            tokio::select! {
                 _ = terminate.recv() => Cause::Terminated,
                 _ = interrupt.recv() => Cause::KeyPressed,
-                () = deadline => Cause::Deadline,
-            };
-            ours.stop(cause);
+            }
+        };
+        let deadline = async {
+            match self.deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let cause = tokio::select! {
+            cause = signalled() => cause,
+            () = deadline => Cause::Deadline,
+        };
+        self.stop(cause);
+        let at_once = async {
             if cause == Cause::Deadline {
                 // The first signal after it still finds an orderly end under way.
-                tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+                signalled().await;
             }
-            tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
-            std::process::exit(i32::from(Exit::Interrupted.code()));
-        });
-        Ok((shutdown, Listener { task }))
+            signalled().await;
+        };
+        tokio::select! {
+            () = at_once => {}
+            () = tokio::time::sleep(GIVE_UP) => {}
+        }
+        std::process::exit(i32::from(Exit::Interrupted.code()));
     }
 
     /// Asks for an orderly end. The first cause stays.

@@ -80,6 +80,8 @@ pub enum Outcome {
         /// Chats in the list.
         chats: u64,
     },
+    /// The whole list is on the queue, but it does not pass for a complete one.
+    Rejected,
     /// A later run may go on.
     Unfinished,
 }

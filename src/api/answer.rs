@@ -11,11 +11,14 @@ use crate::decode::Answer;
 
 /// As much of a refusal's body as is looked at.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
-/// As much of a text as is quoted, in characters.
-const MAX_QUOTED: usize = 300;
+/// As much of a text as is kept, in characters. Less is shown, once secrets were taken out.
+const MAX_KEPT: usize = 4096;
 
 /// The labels in a body: an array or a map of them, bare or in an envelope.
 pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Err(ApiError::Empty);
+    }
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut value: Value = match serde_json::from_slice(body) {
         Ok(value) => value,
@@ -25,7 +28,13 @@ pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
         Err(error) => return Err(ApiError::Labels(error.to_string())),
     };
     let answer = of_json(&value);
-    if answer.is_error() {
+    let list = value.get("data").unwrap_or(&value);
+    let is_empty = match list {
+        Value::Array(labels) => labels.is_empty(),
+        Value::Object(map) => !map.keys().any(|key| is_index(key)),
+        _ => true,
+    };
+    if answer.is_error() || (is_empty && answer.casts_doubt()) {
         return Err(ApiError::Answered(Box::new(answer)));
     }
     if let Some(data) = value.get_mut("data") {
@@ -33,17 +42,18 @@ pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
     }
     match value {
         Value::Array(labels) => labels.into_iter().map(label).collect(),
-        Value::Object(map) if map.keys().all(|k| k.bytes().all(|b| b.is_ascii_digit())) => {
-            map.into_values().map(label).collect()
-        }
-        Value::Object(map) if map.contains_key("success") => map
+        Value::Object(map) if map.keys().any(|key| is_index(key)) || map.is_empty() => map
             .into_iter()
-            .filter(|(key, _)| key.bytes().all(|b| b.is_ascii_digit()))
+            .filter(|(key, _)| is_index(key))
             .map(|(_, value)| label(value))
             .collect(),
         _ if !answer.is_empty() => Err(ApiError::Answered(Box::new(answer))),
         _ => Err(ApiError::Labels("it has an unknown shape".to_owned())),
     }
+}
+
+fn is_index(key: &str) -> bool {
+    !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn label(value: Value) -> Result<Label, ApiError> {
@@ -93,23 +103,29 @@ fn of_json(value: &Value) -> Answer {
     let text = |key: &str| scalar(value.get(key)?);
     let nested = |key: &str| {
         let inner = value.get(key)?;
-        scalar(inner).or_else(|| scalar(inner.get("message")?))
+        let more = || match inner {
+            Value::Array(all) if !all.is_empty() => Some("(more than a text)".to_owned()),
+            Value::Object(all) if !all.is_empty() => Some("(more than a text)".to_owned()),
+            _ => None,
+        };
+        scalar(inner)
+            .or_else(|| scalar(inner.get("message")?))
+            .or_else(more)
     };
-    let flag = |key: &str| match value.get(key)? {
-        Value::Bool(flag) => Some(*flag),
-        Value::String(text) => Some(!["false", "0", ""].contains(&text.as_str())),
-        Value::Number(number) => Some(number.as_f64() != Some(0.0)),
-        _ => None,
-    };
-    Answer {
-        success: flag("success").or_else(|| flag("result")),
+    let mut answer = Answer {
+        success: None,
         code: text("code"),
         status: text("status").or_else(|| text("statusCode")),
         message: text("message"),
-        error: nested("error")
-            .or_else(|| nested("exception"))
+        error: ["error", "errors", "exception"]
+            .into_iter()
+            .find_map(nested)
             .filter(|text| text != "false"),
+    };
+    for key in ["success", "result", "ok"] {
+        answer.add_success(text(key).as_deref());
     }
+    answer
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -122,7 +138,7 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 fn quoted(text: &str) -> String {
-    text.chars().take(MAX_QUOTED).collect()
+    text.chars().take(MAX_KEPT).collect()
 }
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3).
@@ -136,25 +152,19 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The host that a redirect points to: never more, since the rest may hold the token.
-pub(super) fn location(response: &Response) -> String {
-    response
-        .headers()
-        .get(LOCATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| {
-            Url::options()
-                .base_url(Some(response.url()))
-                .parse(text)
-                .ok()
-        })
-        .and_then(|url| {
-            let host = url.host_str()?;
-            Some(match url.port() {
-                Some(port) => format!("{}://{host}:{port}", url.scheme()),
-                None => format!("{}://{host}", url.scheme()),
-            })
-        })
-        .unwrap_or_else(|| "which it does not name".to_owned())
+pub(super) fn location(response: &Response) -> Option<String> {
+    let text = response.headers().get(LOCATION)?.to_str().ok()?;
+    let base = Url::options().base_url(Some(response.url())).parse(text);
+    base.ok().map(|url| origin(&url))
+}
+
+/// Scheme, host and port.
+pub(super) fn origin(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::pin::Pin;
 
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use reqwest::Response;
 use reqwest::header::CONTENT_ENCODING;
-use tokio::io::AsyncRead;
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
 
 use super::{ApiError, causes};
 
@@ -22,9 +22,11 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 /// Uncompressed bytes that are handed on at once.
 const DECODED_CHUNK: usize = 32 * 1024;
 
+type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
 /// A body that is still arriving.
 pub struct Body {
-    stream: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+    stream: Chunks,
 }
 
 impl Body {
@@ -36,19 +38,25 @@ impl Body {
         let raw = response
             .bytes_stream()
             .map_err(|error| io::Error::other(cut(error)));
-        let stream: Pin<Box<dyn Stream<Item = _> + Send>> = match coding.as_deref() {
+        let stream: Chunks = match coding.as_deref() {
             None | Some("" | "identity") => Box::pin(raw),
             Some("gzip" | "x-gzip") => {
                 let mut decoder = GzipDecoder::new(StreamReader::new(raw));
                 decoder.multiple_members(true);
-                decoded(decoder)
+                decoded(decoder, GzipDecoder::into_inner)
             }
-            Some("br") => decoded(BrotliDecoder::new(StreamReader::new(raw))),
+            Some("br") => {
+                let raw = raw.scan(true, |is_first, chunk| {
+                    std::future::ready(Some(small_window(is_first, chunk)))
+                });
+                let decoder = BrotliDecoder::new(StreamReader::new(Box::pin(raw)));
+                decoded(decoder, BrotliDecoder::into_inner)
+            }
             Some("zstd") => {
                 let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
                 let mut decoder = ZstdDecoder::with_params(StreamReader::new(raw), &window);
                 decoder.multiple_members(true);
-                decoded(decoder)
+                decoded(decoder, ZstdDecoder::into_inner)
             }
             Some(other) => return Err(ApiError::Coding(other.chars().take(40).collect())),
         };
@@ -83,10 +91,44 @@ impl Body {
     }
 }
 
-fn decoded(
-    reader: impl AsyncRead + Send + 'static,
-) -> Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>> {
-    Box::pin(ReaderStream::with_capacity(reader, DECODED_CHUNK))
+/// What a decoder gives, until it and the body under it have both come to their end. A decoder
+/// knows its end by itself, and would leave the rest of the body, and how that ends, unread.
+fn decoded<D, R>(decoder: D, into_inner: fn(D) -> R) -> Chunks
+where
+    D: AsyncRead + Unpin + Send + 'static,
+    R: AsyncRead + Unpin + Send + 'static,
+{
+    Box::pin(stream::try_unfold(Some(decoder), move |state| async move {
+        let Some(mut decoder) = state else {
+            return Ok(None);
+        };
+        let mut chunk = BytesMut::with_capacity(DECODED_CHUNK);
+        if decoder.read_buf(&mut chunk).await? > 0 {
+            return Ok(Some((chunk.freeze(), Some(decoder))));
+        }
+        if into_inner(decoder).read(&mut [0]).await? > 0 {
+            let error = ApiError::Cut("something follows the end of the content coding".to_owned());
+            return Err(io::Error::other(error));
+        }
+        Ok(Some((Bytes::new(), None)))
+    }))
+}
+
+/// Refuses brotli's large windows, of up to 1 GiB, which are no part of the coding `br`: RFC 7932,
+/// section 9.1 leaves their first bits unused.
+fn small_window(is_first: &mut bool, chunk: io::Result<Bytes>) -> io::Result<Bytes> {
+    const LARGE_WINDOW: u8 = 0b001_0001;
+    let chunk = chunk?;
+    if *is_first
+        && chunk
+            .first()
+            .is_some_and(|byte| byte & 0x7f == LARGE_WINDOW)
+    {
+        let error = ApiError::Coding("br with a large window".to_owned());
+        return Err(io::Error::other(error));
+    }
+    *is_first &= chunk.is_empty();
+    Ok(chunk)
 }
 
 fn cut(error: reqwest::Error) -> ApiError {

@@ -4,6 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::decode::Answer;
 
+/// As much of a text as is shown, in characters.
+const MAX_SHOWN: usize = 300;
 /// A run of digits from this length on may be a phone number.
 const PHONE_DIGITS: usize = 7;
 
@@ -19,9 +21,12 @@ impl Redact {
             .ok()
             .and_then(|url| Some(url.query()?.strip_prefix("t=")?.to_owned()))
             .unwrap_or_default();
+        let in_html = token.replace('&', "&amp;").replace('<', "&lt;");
         let mut tokens = vec![token.to_owned()];
-        if !in_url.is_empty() && in_url != token {
-            tokens.push(in_url);
+        for spelling in [in_url.replace('+', "%20"), in_url, in_html] {
+            if !spelling.is_empty() && !tokens.contains(&spelling) {
+                tokens.push(spelling);
+            }
         }
         Self {
             tokens: tokens.into_iter().map(SecretString::from).collect(),
@@ -42,14 +47,28 @@ impl Redact {
     pub(super) fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for token in &self.tokens {
-            text = text.replace(token.expose_secret(), "***");
+            text = without(&text, token.expose_secret());
         }
         let clean: String = text
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
-        without_ids(&clean)
+        without_ids(&clean).chars().take(MAX_SHOWN).collect()
     }
+}
+
+/// Takes a token out, whatever the case of its letters.
+fn without(text: &str, token: &str) -> String {
+    let (lower, token) = (text.to_ascii_lowercase(), token.to_ascii_lowercase());
+    let mut out = String::with_capacity(text.len());
+    let mut from = 0;
+    while let Some(found) = lower[from..].find(&token) {
+        out.push_str(&text[from..from + found]);
+        out.push_str("***");
+        from += found + token.len();
+    }
+    out.push_str(&text[from..]);
+    out
 }
 
 fn without_ids(text: &str) -> String {
@@ -82,6 +101,8 @@ mod tests {
                 .text("bad s3cret/+token, access_token=s3cret%2F%2Btoken\nfor 4915112345678@c.us"),
             "bad ***, access_token=*** for ***@c.us"
         );
+        assert_eq!(redact.text("S3CRET/+TOKEN s3cret%2f%2btoken"), "*** ***");
+        assert_eq!(redact.text(&"x ".repeat(200)).len(), 300);
         assert_eq!(
             redact.text("call +49 151 or 4915112345678: Session “x” not found, code 404"),
             "call +49 151 or ***: Session “x” not found, code 404"

@@ -5,7 +5,7 @@ use super::{fail, labels, print, set_up_log, settled};
 use crate::api::Label;
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
-use crate::report::Progress;
+use crate::report::{Progress, printable};
 use crate::sink::lines::{self, Destination};
 
 pub(super) async fn check(layers: Layers) -> Exit {
@@ -18,7 +18,7 @@ pub(super) async fn check(layers: Layers) -> Exit {
     findings.add("settings", Ok("all are there".to_owned()));
     match labels::ask(&settings.api).await {
         Err(error) => findings.add("API", Err(error)),
-        Ok(known) => {
+        Ok((known, _)) => {
             findings.add("API", Ok(format!("{} labels", known.len())));
             check_labels(&settings.run.labels, &known, &mut findings);
         }
@@ -67,7 +67,7 @@ fn check_labels(wanted: &Labels, known: &[Label], findings: &mut Findings) {
             for id in ids {
                 let found = known.iter().find(|label| label.id == *id);
                 let result = match found {
-                    Some(label) => Ok(label.name.clone().unwrap_or_else(|| "exists".to_owned())),
+                    Some(label) => Ok(printable(label.name.as_deref().unwrap_or("exists"))),
                     None => Err(Guard::LabelGone(id.clone()).into()),
                 };
                 findings.add(&format!("label {id}"), result);

@@ -5,8 +5,8 @@ use crate::api::retry::Retries;
 use crate::api::{Client, Label};
 use crate::config::{ApiSettings, Layers, ProgressMode};
 use crate::error::{Error, Exit};
-use crate::report::Progress;
-use crate::shutdown::Shutdown;
+use crate::report::{Progress, printable};
+use crate::shutdown::{Listener, Shutdown};
 
 pub(super) async fn labels(layers: Layers, json: bool) -> Exit {
     let settings = settled(layers, |layers| {
@@ -18,24 +18,27 @@ pub(super) async fn labels(layers: Layers, json: bool) -> Exit {
         Err(error) => return fail(&error),
     };
     set_up_log(&log, &Progress::new(ProgressMode::Never, true));
-    let result = match ask(&api).await {
-        Ok(labels) => print(&if json { lines(&labels) } else { table(&labels) }),
-        Err(error) => Err(error),
+    let asked = ask(&api).await;
+    let result = match &asked {
+        Ok((labels, _)) if json => print(&lines(labels)),
+        Ok((labels, _)) => print(&table(labels)),
+        Err(_) => Ok(()),
     };
+    let result = result.and(asked.map(drop));
     match result {
         Ok(()) => Exit::Complete,
         Err(error) => logged(&error),
     }
 }
 
-/// Asks for the labels until they come, or a signal does.
-pub(super) async fn ask(settings: &ApiSettings) -> Result<Vec<Label>, Error> {
-    let (shutdown, _listener) = Shutdown::listen(None)
+/// Asks for the labels until they come, or a signal does, which is listened for further on.
+pub(super) async fn ask(settings: &ApiSettings) -> Result<(Vec<Label>, Listener), Error> {
+    let (shutdown, listener) = Shutdown::listen(None)
         .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
     let client = Client::new(settings)?;
-    client
-        .labels_with(&mut Retries::new(settings.retries), &shutdown)
-        .await
+    let mut retries = Retries::new(settings.retries);
+    let labels = client.labels_with(&mut retries, &shutdown).await?;
+    Ok((labels, listener))
 }
 
 fn lines(labels: &[Label]) -> String {
@@ -51,10 +54,8 @@ fn table(labels: &[Label]) -> String {
     let width = longest.unwrap_or(0).max("LABEL".len());
     let mut table = format!("{:width$}  NAME\n", "LABEL");
     for label in labels {
-        // A name is free text, and may hold what moves a terminal's cursor.
-        let name = label.name.as_deref().unwrap_or_default();
-        let name = name.replace(char::is_control, " ");
-        table.push_str(&format!("{:width$}  {name}\n", label.id));
+        let name = printable(label.name.as_deref().unwrap_or_default());
+        table.push_str(&format!("{:width$}  {name}\n", printable(&label.id)));
     }
     table
 }

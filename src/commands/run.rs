@@ -33,9 +33,7 @@ impl Settings {
         let (api, run) = (layers.api(), layers.run(dry_run));
         let (sink, report) = (layers.sink(), layers.report());
         let log = layers.log();
-        if let (Some(run), Some(sink), Some(report)) = (&run, &sink, &report) {
-            layers.together(run, sink, report);
-        }
+        layers.together(dry_run);
         Some(Self {
             api: api?,
             run: run?,
@@ -48,10 +46,10 @@ impl Settings {
 
 pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
     // Read first, and again below: a report of wrong settings has to go somewhere too.
-    let report = layers.report();
+    let report = layers.report_at_least();
     match settled(layers, |layers| Settings::read(layers, dry_run)) {
         Ok(settings) => run_with(&settings).await,
-        Err(error) => report_faults(&error, report.as_ref()),
+        Err(error) => report_faults(&error, &report),
     }
 }
 
@@ -60,7 +58,17 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     let started_at = SystemTime::now();
     let progress = Progress::new(settings.report.progress, settings.log.quiet);
     set_up_log(&settings.log, &progress);
-    let (labels, error) = match publish(settings, &progress).await {
+    // Lives until the report is given: that can get stuck too.
+    let listening = Shutdown::listen(settings.run.deadline)
+        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")));
+    let (published, _listener) = match listening {
+        Ok((shutdown, listener)) => (
+            publish(settings, &shutdown, &progress).await,
+            Some(listener),
+        ),
+        Err(error) => (Err(error), None),
+    };
+    let (labels, error) = match published {
         Ok(labels) => (labels, None),
         Err(error) => {
             logged(&error);
@@ -68,27 +76,38 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
         }
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
+    let report = report.of_dry_run(settings.run.dry_run);
     give(&report, exit, &settings.report, settings.log.quiet)
 }
 
-async fn publish(settings: &Settings, progress: &Progress) -> Result<Vec<LabelReport>, Error> {
-    let (shutdown, _listener) = Shutdown::listen(settings.run.deadline)
-        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+async fn publish(
+    settings: &Settings,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<Vec<LabelReport>, Error> {
     let client = Client::new(&settings.api)?;
     let context = Context {
         client: &client,
         retries: settings.api.retries,
         run: &settings.run,
         layout: &settings.sink.layout,
-        shutdown: &shutdown,
+        shutdown,
         progress,
     };
     let mut reports = Vec::new();
-    for (label, found) in labels(&context).await? {
+    let labels = match (labels(&context).await, &settings.run.labels) {
+        (Ok(labels), _) => labels,
+        (Err(error), Labels::All) => return Err(error),
+        (Err(error), Labels::These(ids)) => {
+            let told = |id: &String| job::not_tried(bare(id), &target(settings, id), &error);
+            return Ok(ids.iter().map(told).collect());
+        }
+    };
+    for (label, found) in labels {
         let target = target(settings, &label.id);
         let report = match (found, shutdown.cause()) {
-            (Err(error), _) => job::not_tried(label, &target, error),
-            (Ok(()), Some(cause)) => job::not_tried(label, &target, Error::Interrupted(cause)),
+            (Err(error), _) => job::not_tried(label, &target, &error),
+            (Ok(()), Some(cause)) => job::not_tried(label, &target, &Error::Interrupted(cause)),
             (Ok(()), None) => publish_label(&context, settings, &label, &target).await,
         };
         reports.push(report);
@@ -127,20 +146,30 @@ fn target(settings: &Settings, label_id: &str) -> Target {
     }
 }
 
-/// The labels to publish, each with what speaks against it.
-async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
-    let bare = |id: &String| Label {
-        id: id.clone(),
+/// A label of which only the id is known.
+fn bare(id: &str) -> Label {
+    Label {
+        id: id.to_owned(),
         name: None,
         color: None,
-    };
+    }
+}
+
+/// The labels to publish, each with what speaks against it.
+async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
     let wanted = match &context.run.labels {
         Labels::All => {
             let known = known_labels(context).await?;
             if known.is_empty() {
                 return Err(Guard::NoLabels.into());
             }
-            return Ok(known.into_iter().map(|label| (label, Ok(()))).collect());
+            let mut labels: Vec<(Label, Result<(), Error>)> = Vec::new();
+            for label in known {
+                if !labels.iter().any(|(before, _)| before.id == label.id) {
+                    labels.push((label, Ok(())));
+                }
+            }
+            return Ok(labels);
         }
         Labels::These(wanted) => wanted,
     };

@@ -44,6 +44,9 @@ pub(super) fn read(path: &Path, faults: &mut Vec<Fault>) -> BTreeMap<&'static st
             fault(format!("{shown}: {}", unknown(table)), String::new());
             continue;
         };
+        if keys.is_empty() && !Group::ALL.iter().any(|group| group.table() == table) {
+            fault(format!("{shown}: {}", unknown(table)), String::new());
+        }
         for (key, value) in keys {
             let key = format!("{table}.{key}");
             let Some(setting) = Setting::by_key(&key) else {
@@ -114,7 +117,8 @@ fn unknown(key: &str) -> String {
 /// A file with every setting in it, as a comment where it has a default.
 pub fn example() -> String {
     let mut text = "\
-# Settings of labelcast. Every key may be left out; what is shown is the default.
+# Settings of labelcast. Every key may be left out; what is shown is the default, or where there is
+# none, in capitals what the key takes.
 # A flag beats a variable, a variable beats this file.
 #
 # Secrets do not belong here: the access token comes from WAWP_ACCESS_TOKEN or a file, and so does
@@ -122,7 +126,7 @@ pub fn example() -> String {
 "
     .to_owned();
     for group in Group::ALL {
-        text.push_str(&format!("\n[{}]\n", group.heading().to_lowercase()));
+        text.push_str(&format!("\n[{}]\n", group.table()));
         for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
             let key = setting.key.rsplit('.').next().unwrap_or(setting.key);
             text.push_str(&format!(

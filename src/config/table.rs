@@ -17,8 +17,19 @@ pub enum Group {
 }
 
 impl Group {
-    /// The table of the file.
+    /// Each of them, in the order of the help.
     pub const ALL: [Self; 5] = [Self::Api, Self::Run, Self::Sink, Self::Report, Self::Log];
+
+    /// The table of the file.
+    pub fn table(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Run => "run",
+            Self::Sink => "sink",
+            Self::Report => "report",
+            Self::Log => "log",
+        }
+    }
 
     /// The heading in the help.
     pub fn heading(self) -> &'static str {
@@ -117,14 +128,14 @@ const fn switch(
 /// All settings, in the order of the help and of the example file.
 #[rustfmt::skip]
 pub const SETTINGS: &[Setting] = &[
-    value(Group::Api, "api.url", "api-url", "WAWP_API_URL", "URL", "https://api.wawp.net",
-        "Where the API is"),
+    Setting { is_sensitive: true, ..value(Group::Api, "api.url", "api-url", "WAWP_API_URL", "URL", "https://api.wawp.net",
+        "Where the API is") },
     value(Group::Api, "api.dialect", "dialect", "WAWP_DIALECT", "wawp-v2|wawp-v1|waha", "wawp-v2",
         "Which API is spoken there"),
     value(Group::Api, "api.instance_id", "instance-id", "WAWP_INSTANCE_ID", "ID", "",
         "The account (for WAHA: the session)"),
-    value(Group::Api, "api.access_token_file", "access-token-file", "WAWP_ACCESS_TOKEN_FILE", "PATH", "",
-        "A file that holds the access token; without it, the token is taken from WAWP_ACCESS_TOKEN"),
+    Setting { is_sensitive: true, ..value(Group::Api, "api.access_token_file", "access-token-file", "WAWP_ACCESS_TOKEN_FILE", "PATH", "",
+        "A file that holds the access token; without it, the token is taken from WAWP_ACCESS_TOKEN") },
     value(Group::Api, "api.auth", "auth", "WAWP_AUTH", "query|bearer", "query",
         "How to log in: by the query, or by headers (WAHA: always the X-Api-Key header)"),
     value(Group::Api, "api.connect_timeout", "connect-timeout", "LABELCAST_CONNECT_TIMEOUT", "DURATION", "10s",
@@ -155,8 +166,8 @@ pub const SETTINGS: &[Setting] = &[
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
         "Where chats go: - (JSON lines on stdout) or file:PATH (JSON lines appended)") },
-    value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
-        "A file that holds the sink's URL, for one with a password in it"),
+    Setting { is_sensitive: true, ..value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
+        "A file that holds the sink's URL, for one with a password in it") },
     value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",
         "The queue's name; {label_id} and {instance_id} are filled in"),
     value(Group::Sink, "sink.format", "format", "LABELCAST_FORMAT", "json|cloudevents", "json",

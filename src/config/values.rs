@@ -12,6 +12,9 @@ use super::table::Setting;
 use super::{Labels, Layers, Origin, TOKEN_VARIABLE};
 use crate::sink::lines::Destination;
 
+/// Longer than anything here can take.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// Reads settings by key. `None` means that a fault was noted.
 pub(super) struct Reader<'a> {
     layers: &'a mut Layers,
@@ -121,11 +124,32 @@ impl<'a> Reader<'a> {
 
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let (_, text, _) = self.get(key);
-        let duration = humantime::parse_duration(&text).ok();
-        if duration.is_none() {
-            self.fault(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
+        match humantime::parse_duration(&text) {
+            Ok(duration) if duration <= LONGEST => Some(duration),
+            Ok(_) => {
+                self.fault(key, "is longer than ten years");
+                None
+            }
+            Err(_) => {
+                self.fault(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
+                None
+            }
         }
-        duration
+    }
+
+    /// A duration in which something has to happen.
+    pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
+        let timeout = self.duration(key)?;
+        if timeout.is_zero() {
+            self.fault(key, "leaves no time at all");
+            return None;
+        }
+        Some(timeout)
+    }
+
+    /// A setting as it was written.
+    pub(super) fn text(&self, key: &'static str) -> String {
+        self.get(key).1
     }
 
     pub(super) fn retain(&mut self, key: &'static str) -> Optional<Duration> {
@@ -143,22 +167,23 @@ impl<'a> Reader<'a> {
         let (_, text, _) = self.get(key);
         // RUST_LOG is usually written for one program, but may name several, as in
         // `warn,labelcast=debug`: ours is the last that is meant for us or for all.
-        let ours = text
+        let mut levels = text
             .split(',')
             .filter_map(|part| match part.trim().split_once('=') {
-                Some((target, level)) => (target == "labelcast").then_some(level),
+                Some(("labelcast", level)) => Some(level),
+                Some(_) => None,
                 None => Some(part.trim()),
             })
-            .next_back();
-        let level = match ours {
-            Some("off") => Some(tracing::Level::ERROR),
-            Some(level) => level.parse().ok(),
-            None => Some(tracing::Level::INFO),
-        };
-        if level.is_none() {
+            .filter_map(|level| match level {
+                "off" => Some(tracing::Level::ERROR),
+                level => level.parse().ok(),
+            });
+        let level = levels.next_back();
+        if level.is_none() && !text.contains([',', '=']) {
             self.fault(key, "is none of error, warn, info, debug, trace");
+            return None;
         }
-        level
+        Some(level.unwrap_or(tracing::Level::INFO))
     }
 
     pub(super) fn api_url(&mut self, key: &'static str) -> Option<Url> {
@@ -178,6 +203,16 @@ impl<'a> Reader<'a> {
         };
         self.fault(key, fault);
         None
+    }
+
+    /// An instance id, which stands in headers and paths.
+    pub(super) fn instance_id(&mut self, key: &'static str) -> Option<String> {
+        let id = self.required(key)?;
+        if id.chars().any(char::is_control) || !id.is_ascii() {
+            self.fault(key, "has characters that an HTTP header cannot hold");
+            return None;
+        }
+        Some(id)
     }
 
     /// A URL with more than an address in it: it may be a secret, and is not shown.
@@ -212,17 +247,19 @@ impl<'a> Reader<'a> {
                 return None;
             }
             _ => match std::fs::read_to_string(&path) {
-                Ok(text) => (text, format!("the file {path}")),
+                Ok(text) => (text, format!("the file of --{}", setting.flag)),
                 Err(error) => {
                     self.fault(file_key, &format!("cannot be read: {error}"));
                     return None;
                 }
             },
         };
-        let token = text.trim();
-        if token.is_empty() || token.chars().any(char::is_control) {
+        let token = text.trim_start_matches('\u{feff}').trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.layers.faults.push(Fault {
-                what: format!("{from} does not hold an access token, which is one line of text"),
+                what: format!(
+                    "{from} does not hold an access token, which is one word of ASCII characters"
+                ),
                 mend: format!("{TOKEN_VARIABLE}, or {}", setting.ways()),
             });
             return None;
@@ -238,6 +275,11 @@ impl<'a> Reader<'a> {
             if !ids.iter().any(|known| known == id) {
                 ids.push(id.to_owned());
             }
+        }
+        // A URL's path has a meaning for these that no label has.
+        if ids.iter().any(|id| id == "." || id == "..") {
+            self.fault(key, "a label's id is neither . nor ..");
+            return None;
         }
         match (all_labels?, ids.is_empty()) {
             (true, true) => Some(Labels::All),
@@ -303,9 +345,16 @@ impl<'a> Reader<'a> {
         }
         // `file:PATH`, and `file:///PATH` as a URL has it.
         if let Some(path) = url.strip_prefix("file:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() || path.ends_with('/') {
-                self.fault(key, "a file's path has to follow file:");
+            let path = path.strip_prefix("//localhost/").map_or_else(
+                || path.strip_prefix("//").unwrap_or(path).to_owned(),
+                |path| format!("/{path}"),
+            );
+            let has_host = url.starts_with("file://") && !path.starts_with('/');
+            if path.is_empty() || path.ends_with('/') || has_host {
+                self.fault(
+                    key,
+                    "a file's path has to follow file:, or file:// and a slash",
+                );
                 return None;
             }
             return Some(Destination::File {
@@ -315,7 +364,7 @@ impl<'a> Reader<'a> {
         }
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
-        let what = if is_word {
+        let what = if is_word && url.contains("://") {
             format!("there is no sink “{scheme}:”; there are - and file:PATH")
         } else {
             "is not a sink; there are - and file:PATH".to_owned()

@@ -14,8 +14,9 @@ use super::entry::EntryReader;
 use super::input::{Input, Tracked};
 use super::{Batch, DecodeError, MAX_NESTING, Output, Source};
 
-/// As much of an error's message as is kept, in bytes.
-const MAX_MESSAGE_BYTES: usize = 400;
+/// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
+/// were taken out of it: half a token is a secret too.
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 pub(super) type Parser<'i, I> = JsonStreamReader<&'i mut I>;
 
@@ -51,7 +52,8 @@ pub(super) fn read_body<S: Source, F: FnMut(Batch) -> Option<Batch>>(
     let at = position(&parser);
     let end = parser.consume_trailing_whitespace();
     end.map_err(|_| input.explain(at, || "something follows the end of the list".to_owned()))?;
-    verdict(answer, is_list, input.position(at))
+    let is_empty = out.borrow().batch.end() == 0;
+    verdict(answer, is_list, is_empty, input.position(at))
 }
 
 fn settings() -> ReaderSettings {
@@ -92,11 +94,11 @@ impl Member {
         }
         match name {
             "data" => Self::Data,
-            "success" | "result" => Self::Success,
+            "success" | "result" | "ok" => Self::Success,
             "code" => Self::Code,
             "status" | "statusCode" => Self::Status,
             "message" => Self::Message,
-            "error" | "exception" => Self::Error,
+            "error" | "errors" | "exception" => Self::Error,
             _ => Self::Other,
         }
     }
@@ -143,7 +145,7 @@ impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
     #[inline]
     fn member(&mut self, level: Level, member: &Member) -> Result<(), DecodeError> {
         match member {
-            Member::Index if self.answer.success == Some(false) || self.answer.is_error() => {
+            Member::Index if !self.answer.is_empty() && self.answer.is_error() => {
                 wrap(&mut self.parser, |p| p.skip_value())
             }
             Member::Index => {
@@ -153,7 +155,7 @@ impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
             Member::Data if level == Level::Body => self.data(),
             Member::Success => {
                 let text = self.scalar()?;
-                self.answer.success = text.map(|t| !["false", "0", ""].contains(&t.as_str()));
+                self.answer.add_success(text.as_deref());
                 Ok(())
             }
             Member::Code => self.scalar().map(|text| self.answer.code = text),
@@ -161,7 +163,8 @@ impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
             Member::Message => self.scalar().map(|text| self.answer.message = text),
             Member::Error => {
                 let text = self.scalar()?;
-                self.answer.error = text.filter(|t| !["false", ""].contains(&t.as_str()));
+                let text = text.filter(|text| !["false", ""].contains(&text.as_str()));
+                self.answer.error = self.answer.error.take().or(text);
                 Ok(())
             }
             Member::Data | Member::Other => wrap(&mut self.parser, |p| p.skip_value()),
@@ -195,16 +198,20 @@ impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
             ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
             ValueType::Null => wrap(parser, |p| p.skip_value()).map(|()| None),
             ValueType::Array | ValueType::Object => {
+                let start = position(parser);
                 wrap(parser, |p| p.skip_value())?;
-                Ok(Some("(see the API's own log)".to_owned()))
+                // `[]` and `{}`, which say nothing.
+                let is_empty = position(parser) - start <= 2;
+                Ok((!is_empty).then(|| "(more than a text)".to_owned()))
             }
         }
     }
 }
 
 /// What stood beside the list may not be an error, and there has to be a list.
-fn verdict(answer: Answer, is_list: bool, at: u64) -> Result<(), DecodeError> {
-    if answer.is_error() || (!is_list && answer.message.is_some()) {
+fn verdict(answer: Answer, is_list: bool, is_empty: bool, at: u64) -> Result<(), DecodeError> {
+    let is_doubtful = is_empty && answer.casts_doubt();
+    if answer.is_error() || is_doubtful || (!is_list && answer.message.is_some()) {
         return Err(DecodeError::Answered(Box::new(answer)));
     }
     if !is_list {

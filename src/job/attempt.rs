@@ -59,7 +59,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
             cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
-        self.gate.begin();
+        self.gate.begin(from.chats);
         let plan = self.plan(from);
         let (chunks, arriving) = mpsc::channel(CHUNKS);
         let (full, batches) = mpsc::channel(BATCHES);

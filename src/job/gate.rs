@@ -20,6 +20,8 @@ pub(super) struct Gate {
     held: Vec<Batch>,
     held_bytes: usize,
     overflowed: bool,
+    /// Whether an earlier attempt has counted enough chats.
+    counted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -50,10 +52,10 @@ pub(super) enum Passage {
 }
 
 impl Gate {
-    /// The guards of a run that begins, or goes on, at a position.
-    pub(super) fn new(run: &RunSettings, last_complete: Option<u64>, position: u64) -> Self {
+    /// The guards of a run.
+    pub(super) fn new(run: &RunSettings, last_complete: Option<u64>) -> Self {
         let shrink = run.max_shrink.zip(last_complete);
-        let mut gate = Self {
+        Self {
             min_chats: run.min_chats,
             shrink: shrink.map(|(percent, last)| Shrink { last, percent }),
             is_open: false,
@@ -61,10 +63,8 @@ impl Gate {
             held: Vec::new(),
             held_bytes: 0,
             overflowed: false,
-        };
-        // A run that has published something already was found long enough then.
-        gate.is_open = position > 0 || gate.least() == 0;
-        gate
+            counted: false,
+        }
     }
 
     fn least(&self) -> u64 {
@@ -72,9 +72,11 @@ impl Gate {
             .max(self.shrink.map_or(0, |shrink| shrink.least()))
     }
 
-    /// A new attempt begins: what was held of the last one is of no use.
-    pub(super) fn begin(&mut self) {
-        self.chats = 0;
+    /// A new attempt begins behind so many chats, which the list is proven to begin with: what was
+    /// held of the last attempt is of no use, and what it has found out holds no longer.
+    pub(super) fn begin(&mut self, chats: u64) {
+        self.chats = chats;
+        self.is_open = chats >= self.least();
         self.held.clear();
         self.held_bytes = 0;
         self.overflowed = false;
@@ -89,20 +91,25 @@ impl Gate {
         if !self.overflowed {
             self.held_bytes += batch.bytes();
             self.held.push(batch);
-            if self.held_bytes > MAX_HELD_BYTES {
-                self.overflowed = true;
-                self.held = Vec::new();
-            }
+            self.overflowed = self.held_bytes > MAX_HELD_BYTES;
+        }
+        if self.overflowed && self.counted {
+            // The list was long enough a moment ago, and is no short one now.
+            self.is_open = true;
+            return Passage::Opened;
+        }
+        if self.overflowed {
+            self.held = Vec::new();
         }
         if self.chats < self.least() {
             return Passage::Held;
         }
-        self.is_open = true;
         if self.overflowed {
-            Passage::CountedEnough
-        } else {
-            Passage::Opened
+            self.counted = true;
+            return Passage::CountedEnough;
         }
+        self.is_open = true;
+        Passage::Opened
     }
 
     /// What was held back, in its order.

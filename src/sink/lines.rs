@@ -10,7 +10,9 @@
 mod file;
 mod journal;
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Target};
 use crate::batch::Batch;
 use crate::message::{Encoder, Layout};
 
-pub use self::file::check;
+pub use self::file::{check, uses};
 
 /// The sink `-` or `file:PATH`.
 pub struct Lines {
@@ -55,7 +57,8 @@ pub enum Destination {
 }
 
 enum Writer {
-    Stdout,
+    /// The standard library's own handle takes a closed descriptor for success.
+    Stdout(File),
     File(Box<LineFile>),
 }
 
@@ -104,7 +107,7 @@ impl Lines {
         &mut self,
         work: impl FnOnce(&mut LineFile) -> Result<(), SinkError> + Send + 'static,
     ) -> Result<(), SinkError> {
-        if let Writer::Stdout = self.written().await? {
+        if let Writer::Stdout(_) = self.written().await? {
             return Ok(());
         }
         let Some(Writer::File(mut file)) = self.writer.take() else {
@@ -120,7 +123,9 @@ impl Lines {
 impl Sink for Lines {
     async fn open(&mut self) -> Result<Past, SinkError> {
         let Destination::File { path, retain } = self.destination.clone() else {
-            self.writer = Some(Writer::Stdout);
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            let stdout = stdout.map_err(SinkError::Stdout)?;
+            self.writer = Some(Writer::Stdout(File::from(stdout)));
             return Ok(Past::default());
         };
         let target = self.target.clone();
@@ -198,16 +203,10 @@ impl Writer {
     fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
         match self {
             Self::File(file) => file.write(lines, reached),
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout
-                    .write_all(lines)
-                    .and_then(|()| stdout.flush())
-                    .map_err(|error| match error.kind() {
-                        io::ErrorKind::BrokenPipe => SinkError::ReaderGone,
-                        _ => SinkError::Stdout(error),
-                    })
-            }
+            Self::Stdout(stdout) => stdout.write_all(lines).map_err(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => SinkError::ReaderGone,
+                _ => SinkError::Stdout(error),
+            }),
         }
     }
 }

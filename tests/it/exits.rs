@@ -136,6 +136,8 @@ fn refused_credentials_are_77() {
         .end()
         .expect(77);
     assert!(ended.stderr.contains("WAWP_ACCESS_TOKEN"), "a hint");
+    assert_eq!(ended.label()["status"], "failed");
+    assert_eq!(ended.label()["attempts"], 0);
 }
 
 #[test]
@@ -206,4 +208,22 @@ fn a_reader_that_has_seen_enough_is_a_quiet_end() {
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     assert!(!ended.stderr.contains("ERROR"), "{}", ended.stderr);
     assert_eq!(ended.label()["status"], "partial");
+}
+
+#[test]
+fn a_stdout_that_cannot_be_written_to_is_74() {
+    let stage = Stage::with_chats(3);
+    let read_only = std::fs::File::open("/dev/null").unwrap();
+    let ended = stage
+        .run()
+        .args(["--sink", "-"])
+        .stdout(read_only.into())
+        .end();
+    ended.expect(74);
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ended = stage.run().args(["--sink", "-"]).stdout(full.into()).end();
+    ended.expect(74);
 }

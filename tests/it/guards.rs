@@ -124,7 +124,71 @@ fn a_dry_run_publishes_nothing_and_is_guarded_too() {
     let ended = stage.run().args(["--dry-run"]).end().expect(0);
     assert_eq!(ended.label()["read"], 100);
     assert_eq!(ended.label()["published"], 0);
+    assert_eq!(ended.report["dry_run"], true);
     assert!(!stage.out().exists());
     let arguments = ["--dry-run", "--min-chats", "101"];
     stage.run().args(arguments).end().expect(80);
+}
+
+#[test]
+fn a_list_that_is_short_when_it_is_fetched_again_publishes_nothing() {
+    // Counted as long enough, and a short one the second time.
+    let (_, long) = small_list(40_000);
+    let stage = Stage::with_chats(5);
+    stage.mock.script("1", Reply::json(long));
+    let ended = stage.run().args(["--min-chats", "30000"]).end().expect(80);
+    assert_eq!(ended.label()["attempts"], 2);
+    assert!(stage.ids().is_empty());
+}
+
+#[test]
+fn a_list_that_changed_is_guarded_anew() {
+    let (ids, body) = small_list(1000);
+    for retries in ["0", "1"] {
+        let stage = Stage::with_chats(5);
+        let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+        let cut = Reply::pieces([Piece::Bytes(start), Piece::Cut]);
+        stage.mock.script("1", cut);
+        let guarded = || {
+            stage
+                .run()
+                .args(["--min-chats", "100", "--retries", retries])
+        };
+        let mut ended = guarded().end();
+        if retries == "0" {
+            assert_eq!(ended.code, Some(69));
+            ended = guarded().end();
+        }
+        let ended = ended.expect(80);
+        assert_eq!(ended.label()["list_changed"], true);
+        let found = stage.ids();
+        assert!(ids.starts_with(&found), "nothing of the short list");
+    }
+}
+
+#[test]
+fn what_follows_a_resumed_part_is_guarded_too() {
+    let (ids, body) = small_list(1000);
+    let stage = Stage::with_body(crate::support::map_of(&ids[..600]));
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.run().args(["--retries", "0"]).end().expect(69);
+    let before = stage.ids().len();
+    stage.run().args(["--min-chats", "700"]).end().expect(80);
+    assert_eq!(stage.ids().len(), before);
+    stage.run().args(["--min-chats", "600"]).end().expect(0);
+    assert_eq!(stage.ids(), ids[..600]);
+}
+
+#[test]
+fn a_label_that_is_listed_twice_is_published_once() {
+    let stage = Stage::with_chats(3);
+    let labels = r#"[{"id":"1"},{"id":1}]"#;
+    stage.mock.script_labels(Reply::json(labels));
+    let sink = format!("file:{}", stage.out().display());
+    let arguments = ["--all-labels", "--sink", &sink];
+    stage.program("run").args(arguments).end().expect(0);
+    assert_eq!(stage.ids().len(), 3);
 }

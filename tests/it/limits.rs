@@ -166,3 +166,18 @@ fn a_refusal_without_end_is_cut_off() {
     let ended = stage.run().end().expect(76);
     assert!(ended.label()["error"].as_str().unwrap().len() < 1000);
 }
+
+#[test]
+fn a_window_that_is_too_large_is_refused() {
+    // The first bytes of a brotli stream with a window of 1 GiB.
+    let stage = Stage::with_chats(0);
+    let reply = Reply::json(vec![0x11, 0x1e, 0, 0]).header("content-encoding", "br");
+    stage.mock.script("1", reply);
+    let ended = stage.run().end().expect(76);
+    assert!(
+        ended.label()["error"]
+            .as_str()
+            .unwrap()
+            .contains("large window")
+    );
+}

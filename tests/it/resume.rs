@@ -225,6 +225,107 @@ fn invalid_entries_count_as_places_in_the_list() {
 }
 
 #[test]
+fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
+    // Label 1 puts many lines behind label 2's last; label 2 is then tried, and fails, once more.
+    let (ids, body) = small_list(1000);
+    let labels = vec![
+        ("1", Chats::Generated(5000)),
+        ("2", Chats::Body(Bytes::from(body.clone()))),
+    ];
+    let stage = Stage::with_labels(labels);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    let cut = Reply::pieces([Piece::Bytes(start), Piece::Cut]);
+    stage.mock.script("2", cut);
+    stage.mock.script("2", Reply::json("busy").status(503));
+    let arguments = ["--label", "2", "--retries", "0"];
+    for code in [69, 69, 0] {
+        stage.run().args(arguments).end().expect(code);
+    }
+    let of_label_2 = |message: &&Value| message["label_id"] == "2";
+    let messages = stage.messages();
+    let found: Vec<_> = messages.iter().filter(of_label_2).collect();
+    assert_eq!(found.len(), ids.len());
+    assert!(
+        found
+            .iter()
+            .all(|message| message["run_id"] == found[0]["run_id"])
+    );
+}
+
+#[test]
+fn long_messages_are_resumed_and_mended_too() {
+    let entries: Vec<String> = (0..9000)
+        .map(|i| format!("{{\"id\":\"{i}@c.us\",\"name\":\"{}\"}}", "n".repeat(200)))
+        .collect();
+    let body = format!("[{}]", entries.join(","));
+    let stage = Stage::with_body(&body);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() * 8 / 10]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    let run = || {
+        let arguments = [
+            "--ids-per-message",
+            "3000",
+            "--include-names",
+            "--retries",
+            "0",
+        ];
+        stage.run().args(arguments)
+    };
+    run().end().expect(69);
+    let text = std::fs::read_to_string(stage.out()).unwrap();
+    std::fs::write(stage.out(), text + "{\"chat_ids\":[\"torn").unwrap();
+    let ended = run().end().expect(0);
+    assert!(ended.label()["resumed"].as_u64().unwrap() >= 3000);
+    let ids: Vec<String> = stage
+        .messages()
+        .iter()
+        .flat_map(|message| message["chat_ids"].as_array().unwrap().clone())
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    let expected: Vec<String> = (0..9000).map(|i| format!("{i}@c.us")).collect();
+    assert_eq!(ids, expected);
+}
+
+#[test]
+fn a_list_with_too_many_invalid_entries_is_not_gone_on_with() {
+    let stage = Stage::with_body(r#"[{"id":"1@c.us"},{}]"#);
+    let first = stage.run().end().expect(65);
+    let second = stage.run().end().expect(65);
+    assert_ne!(first.label()["run_id"], second.label()["run_id"]);
+    assert_eq!(second.label()["resumed"], 0);
+}
+
+#[test]
+fn two_accounts_do_not_share_a_checkpoint() {
+    let (_, body) = small_list(100);
+    let stage = Stage::with_body(&body);
+    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    let first = stage.run().args(["--retries", "0"]).end().expect(69);
+    let other = Stage::with_account("inst-2", &body);
+    let sink = format!("file:{}", stage.out().display());
+    let second = other.run().args(["--sink", &sink]).end().expect(0);
+    assert_ne!(first.label()["run_id"], second.label()["run_id"]);
+    assert_eq!(second.label()["published"], 100);
+}
+
+#[test]
+fn a_file_by_another_name_has_the_same_journal() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.5, 1000);
+    let link = stage.path("link.jsonl");
+    std::os::unix::fs::symlink(stage.out(), &link).unwrap();
+    let sink = format!("file:{}", link.display());
+    stage.run().args(["--sink", &sink]).end().expect(0);
+    assert_eq!(stage.ids(), ids);
+}
+
+#[test]
 fn a_second_run_while_one_is_alive_publishes_nothing() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);

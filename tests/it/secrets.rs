@@ -62,6 +62,27 @@ fn no_failing_run_says_them() {
 }
 
 #[test]
+fn no_part_of_the_token_and_no_other_spelling_is_said() {
+    let half = &TOKEN[..TOKEN.len() / 2];
+    for padding in 200..310 {
+        let long = format!(r#"{{"message":"{}{TOKEN}"}}"#, "x".repeat(padding));
+        let other = format!(r#"{{"message":"{}"}}"#, TOKEN.to_uppercase());
+        for (status, body) in [(400, &long), (200, &long), (400, &other)] {
+            let stage = Stage::with_chats(0);
+            stage
+                .mock
+                .script("1", Reply::json(body.clone()).status(status));
+            let arguments = ["--skip-label-check", "--retries", "0"];
+            let ended = stage.run().args(arguments).end().expect(76);
+            says_nothing(&ended, &[half, &half.to_uppercase()]);
+            if padding % 10 != 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_run_that_cannot_connect_does_not_say_the_token() {
     let stage = Stage::with_chats(0);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -85,6 +106,17 @@ fn wrong_settings_do_not_say_what_may_be_secret() {
         .end()
         .expect(78);
     says_nothing(&ended, &[TOKEN, "pa55word", "abc123"]);
+    for arguments in [
+        ["--api-url", "h/v2?access_token=abc123"],
+        ["--api-url", "ftp://user:abc123@h/"],
+        ["--api-url", "https://h:99999/?access_token=abc123"],
+        ["--access-token-file", "abc123"],
+        ["--sink-file", "abc123"],
+        ["--sink", "abc123:x@h"],
+    ] {
+        let run = stage.run().without_env("WAWP_ACCESS_TOKEN").args(arguments);
+        says_nothing(&run.end().expect(78), &["abc123"]);
+    }
     let config = stage.path("labelcast.toml");
     std::fs::write(&config, "[api]\naccess_token = \"pa55word\"\n").unwrap();
     let ended = stage

@@ -190,6 +190,87 @@ fn settings_that_do_not_go_together() {
 }
 
 #[test]
+fn a_report_is_not_written_over_the_chats() {
+    let stage = Stage::with_chats(1);
+    for own in ["out.jsonl", "out.jsonl.labelcast"] {
+        let path = stage.path(own);
+        let arguments = ["--report-file", path.to_str().unwrap()];
+        let ended = stage.run().args(arguments).end();
+        assert_eq!(ended.code, Some(78), "{ended:?}");
+        assert!(
+            ended.stderr.contains("the sink's own file"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn what_cannot_go_together_is_listed_with_all_else() {
+    let stage = Stage::with_chats(1);
+    let arguments = ["--sink", "-", "--report", "json", "--min-chats", "x"];
+    let ended = stage.run().args(arguments).end().expect(78);
+    assert!(
+        ended.stderr.contains("2 settings are wrong"),
+        "{}",
+        ended.stderr
+    );
+    let arguments = ["--report", "xml", "--instance-id", "ü"];
+    let ended = stage.run().args(arguments).end().expect(78);
+    assert!(
+        ended.stderr.contains("2 settings are wrong"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(
+        ended.report["exit_code"], 78,
+        "the file was asked for all the same"
+    );
+}
+
+#[test]
+fn durations_have_bounds() {
+    let stage = Stage::with_chats(1);
+    for arguments in [
+        ["--deadline", "18446744073709551615s"],
+        ["--deadline", "500000000000y"],
+        ["--read-timeout", "0s"],
+        ["--connect-timeout", "0s"],
+    ] {
+        stage.run().args(arguments).end().expect(78);
+    }
+}
+
+#[test]
+fn odd_files_and_variables() {
+    use std::os::unix::ffi::OsStrExt;
+    let stage = Stage::with_chats(1);
+    let config = stage.path("labelcast.toml");
+    std::fs::write(&config, "[nope]\n").unwrap();
+    let run = stage.run().args(["--config", config.to_str().unwrap()]);
+    assert!(run.end().expect(78).stderr.contains("unknown key nope"));
+    let run = stage
+        .run()
+        .env_os("LABELCAST_QUEUE", std::ffi::OsStr::from_bytes(b"a\xff"));
+    assert!(
+        run.end()
+            .expect(78)
+            .stderr
+            .contains("LABELCAST_QUEUE is not UTF-8")
+    );
+    stage.run().env("RUST_LOG", "info,hyper").end().expect(0);
+    stage.run().env("RUST_LOG", "loud").end().expect(78);
+    for sink in ["file://host/path", "file:", "file:/folder/"] {
+        stage.run().args(["--sink", sink]).end().expect(78);
+    }
+    stage.run().args(["--label", ".."]).end().expect(78);
+    let token = stage.path("token");
+    std::fs::write(&token, format!("\u{feff}{TOKEN}\r\n")).unwrap();
+    let arguments = ["--access-token-file", token.to_str().unwrap()];
+    stage.run().args(arguments).end().expect(0);
+}
+
+#[test]
 fn a_config_file_that_is_not_there_is_a_fault() {
     let stage = Stage::with_chats(1);
     let ended = stage

@@ -1,6 +1,6 @@
 //! Each shape that the APIs really send, and what none of them sends.
 
-use labelcast::mock::Reply;
+use labelcast::mock::{Piece, Reply};
 
 use crate::support::Stage;
 
@@ -134,8 +134,58 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             "rest_no_route",
         ),
         (r#"{"message":"Unauthenticated."}"#, "Unauthenticated"),
+        (r#"{"status":"error","message":"m","data":[]}"#, "“error”"),
+        (r#"{"status":"fail","data":{}}"#, "“fail”"),
+        (r#"{"status":"unheard of","data":{}}"#, "unheard of"),
+        (r#"{"status":"401 Unauthorized","data":[]}"#, "401"),
+        (
+            r#"{"message":"Session not found","data":[]}"#,
+            "Session not found",
+        ),
+        (
+            r#"{"success":true,"data":[],"message":"Session not found"}"#,
+            "Session",
+        ),
+        (r#"{"errors":["x"],"data":[]}"#, "error"),
+        (r#"{"ok":false,"data":[]}"#, "success false"),
+        (r#"{"success":"False","data":[]}"#, "success false"),
+        (
+            r#"{"success":true,"data":[],"error":"session dead"}"#,
+            "dead",
+        ),
+        (
+            r#"{"success":true,"code":"invalid_session","data":[]}"#,
+            "invalid_session",
+        ),
+        (r#"{"success":true,"statusCode":500,"data":[]}"#, "500"),
+        (
+            r#"{"data":[],"success":false,"success":true}"#,
+            "success false",
+        ),
     ] {
         assert!(refused(body, 76, says).is_empty(), "{body}");
+    }
+}
+
+#[test]
+fn an_error_that_comes_after_the_chats_is_one_all_the_same() {
+    for body in [
+        r#"{"data":[{"id":"1@c.us"}],"status":"error","message":"dropped"}"#,
+        r#"{"success":true,"data":[{"id":"1@c.us"}],"error":"dropped"}"#,
+    ] {
+        assert_eq!(refused(body, 76, "dropped"), ["1@c.us"]);
+    }
+}
+
+#[test]
+fn an_empty_list_with_kind_words_beside_it_is_one() {
+    for body in [
+        r#"{"success":true,"message":"Label has no chats","data":[]}"#,
+        r#"{"status":"success","data":[],"errors":[],"error":null}"#,
+        r#"{"code":200,"status":"OK","data":{}}"#,
+        r#"{"success":true,"code":"labels_found","data":[]}"#,
+    ] {
+        assert!(published(body).is_empty(), "{body}");
     }
 }
 
@@ -251,6 +301,22 @@ fn each_coding_is_undone() {
         let ended = stage.run().end().expect(0);
         assert_eq!(stage.ids(), ids, "{coding}");
         assert_eq!(ended.label()["bytes"], body.len(), "{coding}");
+
+        // The coding has come to its end, and the framing has not; or something follows.
+        for (rest, length) in [(&b""[..], bytes.len() + 9), (b"more", bytes.len() + 4)] {
+            let stage = Stage::with_chats(0);
+            let pieces = [
+                bytes::Bytes::from(bytes.clone()),
+                bytes::Bytes::from_static(rest),
+            ];
+            let pieces = pieces.map(Piece::Bytes).into_iter().chain([Piece::Cut]);
+            let reply = Reply::pieces(pieces).header("content-encoding", coding);
+            stage
+                .mock
+                .script("1", reply.header("content-length", length.to_string()));
+            let ended = stage.run().args(["--retries", "0"]).end().expect(69);
+            assert_ne!(ended.label()["status"], "complete", "{coding} {rest:?}");
+        }
 
         // Cut within the coding, with a framing that is whole: no short list either.
         let stage = Stage::with_chats(0);

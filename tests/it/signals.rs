@@ -101,3 +101,30 @@ fn a_second_signal_ends_at_once() {
     assert!(!report.exists(), "at once means without a report");
     drop(stdout);
 }
+
+#[test]
+fn a_report_that_gets_stuck_does_not_keep_it_from_ending() {
+    let stage = Stage::with_chats(10);
+    let fifo = stage.path("fifo");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // Nobody opens its other end: opening it for writing waits.
+    let process = stage
+        .run()
+        .args(["--report-file", fifo.to_str().unwrap()])
+        .spawn();
+    wait_until("the run is over", || lines_in(&stage.out()) == 10);
+    let id = process.id();
+    let ended = std::thread::spawn(move || process.end());
+    wait_until("the signals have come through", || {
+        let line = format!("kill -TERM {id} 2>/dev/null");
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .status();
+        ended.is_finished()
+    });
+    assert_eq!(ended.join().unwrap().code, Some(75));
+}

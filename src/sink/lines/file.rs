@@ -8,13 +8,13 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::{Checkpoint, Outcome, Past, SinkError, Target};
-use super::journal::{Journal, Record, State};
+use super::journal::{self, Journal, OwnEnd, Record, State};
 
 /// The most that one killed write can have left behind. Messages of 10,000 ids of 512 bytes each
 /// come to half of it.
 const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
-/// A line's run id stands this close to its end, unless a name follows it.
-const RUN_ID_WITHIN: u64 = 256 * 1024;
+/// As many bytes before a run's own end prove that its lines are still there.
+const PROOF_BYTES: usize = 4096;
 
 /// A locked file, and its journal.
 pub(super) struct LineFile {
@@ -24,6 +24,8 @@ pub(super) struct LineFile {
     target: Target,
     /// What is in the file by the journal, or by what was there before.
     length: u64,
+    /// The end of the run's own last line, and what stands before it.
+    own_end: OwnEnd,
     state: Option<Record>,
 }
 
@@ -34,6 +36,8 @@ impl LineFile {
         retain: Option<Duration>,
     ) -> Result<(Self, Past), SinkError> {
         let file = open_data(&path)?;
+        // By whatever name it was called, there is one journal.
+        let path = path.canonicalize().unwrap_or(path);
         lock(&path, &file)?;
         let journal = Journal::read(&path)?;
         let mut line_file = Self {
@@ -42,6 +46,7 @@ impl LineFile {
             journal,
             target,
             length: 0,
+            own_end: OwnEnd::default(),
             state: None,
         };
         line_file.mend()?;
@@ -66,7 +71,10 @@ impl LineFile {
         let unfinished = history.unfinished.as_ref();
         let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
         let unfinished = match unfinished {
-            Some(record) if self.bears_out(&record)? => Some((record.checkpoint, record.at)),
+            Some(record) if self.bears_out(&record)? => {
+                self.own_end = record.own_end;
+                Some((record.checkpoint, record.at))
+            }
             Some(record) => {
                 warn!(
                     "the lines of the unfinished run are no longer in the file: publishing its list again"
@@ -87,6 +95,9 @@ impl LineFile {
             // Somebody else's last line: ours must not become a part of it.
             self.append(b"\n")?;
         }
+        if from.position == 0 {
+            self.own_end = OwnEnd::default();
+        }
         self.journal.compact()?;
         self.note(from, State::Running)
     }
@@ -94,6 +105,10 @@ impl LineFile {
     /// Appends lines, and notes how far they reach. A failed write leaves nothing behind.
     pub(super) fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
         self.append(lines)?;
+        if !lines.is_empty() {
+            let last = &lines[lines.len().saturating_sub(PROOF_BYTES)..];
+            self.own_end = OwnEnd::new(self.length, last);
+        }
         self.note(reached, State::Running)
     }
 
@@ -108,14 +123,17 @@ impl LineFile {
         let Some(record) = self.state.clone() else {
             return Ok(());
         };
-        if let Outcome::Complete { chats } = outcome {
-            let end = Checkpoint {
-                chats,
-                ..record.checkpoint
-            };
-            self.note(end, State::Complete)?;
-            self.journal.compact()?;
-        }
+        let (state, chats) = match outcome {
+            Outcome::Unfinished => return self.journal.sync(),
+            Outcome::Complete { chats } => (State::Complete, chats),
+            Outcome::Rejected => (State::Rejected, record.checkpoint.chats),
+        };
+        let end = Checkpoint {
+            chats,
+            ..record.checkpoint
+        };
+        self.note(end, state)?;
+        self.journal.compact()?;
         self.journal.sync()
     }
 
@@ -129,7 +147,10 @@ impl LineFile {
     }
 
     fn note(&mut self, checkpoint: Checkpoint, state: State) -> Result<(), SinkError> {
-        let record = Record::new(&self.target, checkpoint, self.length, state);
+        let record = Record {
+            own_end: self.own_end,
+            ..Record::new(&self.target, checkpoint, self.length, state)
+        };
         self.journal.append(&record)?;
         self.state = Some(record);
         Ok(())
@@ -166,15 +187,12 @@ impl LineFile {
 
     /// Whether the file still has, at its place, the last line that a record speaks of.
     fn bears_out(&mut self, record: &Record) -> Result<bool, SinkError> {
-        if record.length > self.length {
+        let OwnEnd { at, bytes, .. } = record.own_end;
+        if record.length > self.length || at > self.length || bytes > at {
             return Ok(false);
         }
-        if record.checkpoint.chats == 0 {
-            return Ok(true);
-        }
-        let count = record.length.min(RUN_ID_WITHIN);
-        let bytes = self.read_at(record.length - count, count)?;
-        Ok(bytes.ends_with(b"\n") && contains(&bytes, &record.checkpoint.run_id.to_string()))
+        let found = self.read_at(at - bytes, bytes)?;
+        Ok(OwnEnd::new(at, &found) == record.own_end)
     }
 
     fn ends_with_newline(&mut self) -> Result<bool, SinkError> {
@@ -254,4 +272,21 @@ pub fn check(path: &Path) -> Result<(), SinkError> {
     let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
     let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
     written.map_err(|error| failed("could not create a file beside", path, error))
+}
+
+/// Whether another file is the sink's own, or its journal.
+pub fn uses(sink: &Path, other: &Path) -> bool {
+    // Neither need exist yet, but their folders do.
+    let whole = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.canonicalize().unwrap_or_else(|_| {
+            let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+            match (folder, path.file_name()) {
+                (Some(folder), Some(name)) => folder.join(name),
+                _ => path,
+            }
+        })
+    };
+    let (sink, other) = (whole(sink), whole(other));
+    other == sink || other == journal::path_beside(&sink)
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::{Checkpoint, SinkError, Target};
 use super::file::failed;
@@ -23,6 +24,8 @@ const MAX_LINE_BYTES: u64 = 64 * 1024;
 /// One line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
+    #[serde(default)]
+    pub(super) instance_id: String,
     pub(super) queue: String,
     pub(super) label_id: String,
     pub(super) state: State,
@@ -30,6 +33,8 @@ pub(super) struct Record {
     pub(super) checkpoint: Checkpoint,
     /// The file's length that goes with it, in bytes.
     pub(super) length: u64,
+    #[serde(default)]
+    pub(super) own_end: OwnEnd,
     #[serde(with = "rfc3339")]
     pub(super) at: SystemTime,
 }
@@ -39,16 +44,44 @@ pub(super) struct Record {
 pub(super) enum State {
     Running,
     Complete,
+    Rejected,
+}
+
+/// The end of a run's own last line in the file, which others' lines may follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OwnEnd {
+    /// Bytes from the start of the file.
+    pub(super) at: u64,
+    /// How many bytes before it are proven.
+    pub(super) bytes: u64,
+    /// XXH3-64 of these.
+    pub(super) hash: u64,
+}
+
+impl OwnEnd {
+    pub(super) fn new(at: u64, before: &[u8]) -> Self {
+        Self {
+            at,
+            bytes: before.len() as u64,
+            hash: if before.is_empty() {
+                0
+            } else {
+                xxh3_64(before)
+            },
+        }
+    }
 }
 
 impl Record {
     pub(super) fn new(target: &Target, checkpoint: Checkpoint, length: u64, state: State) -> Self {
         Self {
+            instance_id: target.instance_id.clone(),
             queue: target.queue.clone(),
             label_id: target.label_id.clone(),
             state,
             checkpoint,
             length,
+            own_end: OwnEnd::default(),
             at: SystemTime::now(),
         }
     }
@@ -64,7 +97,7 @@ pub(super) struct History {
 pub(super) struct Journal {
     path: PathBuf,
     file: Option<File>,
-    histories: BTreeMap<(String, String), History>,
+    histories: BTreeMap<[String; 3], History>,
     last: Option<Record>,
     line: Vec<u8>,
 }
@@ -72,11 +105,8 @@ pub(super) struct Journal {
 impl Journal {
     /// Reads the journal beside `data`, if there is one.
     pub(super) fn read(data: &Path) -> Result<Self, SinkError> {
-        let mut name = data.as_os_str().to_owned();
-        name.push(SUFFIX);
-        let path = PathBuf::from(name);
         let mut journal = Self {
-            path,
+            path: path_beside(data),
             file: None,
             histories: BTreeMap::new(),
             last: None,
@@ -113,10 +143,11 @@ impl Journal {
     }
 
     fn remember(&mut self, record: Record) {
-        let key = (record.queue.clone(), record.label_id.clone());
+        let key = [&record.instance_id, &record.queue, &record.label_id].map(String::clone);
         let history = self.histories.entry(key).or_default();
         match record.state {
             State::Running => history.unfinished = Some(record.clone()),
+            State::Rejected => history.unfinished = None,
             State::Complete => {
                 history.unfinished = None;
                 history.complete = Some(record.clone());
@@ -126,7 +157,7 @@ impl Journal {
     }
 
     pub(super) fn of(&self, target: &Target) -> History {
-        let key = (target.queue.clone(), target.label_id.clone());
+        let key = [&target.instance_id, &target.queue, &target.label_id].map(String::clone);
         self.histories.get(&key).cloned().unwrap_or_default()
     }
 
@@ -193,6 +224,13 @@ impl Journal {
             None => Ok(()),
         }
     }
+}
+
+/// Where the journal of a file is.
+pub(super) fn path_beside(data: &Path) -> PathBuf {
+    let mut name = data.as_os_str().to_owned();
+    name.push(SUFFIX);
+    PathBuf::from(name)
 }
 
 fn push_line(bytes: &mut Vec<u8>, record: &Record) {

@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A stand-in with the label "1", and a folder of its own.
 pub(crate) struct Stage {
+    instance_id: String,
     pub(crate) mock: Mock,
     pub(crate) folder: tempfile::TempDir,
 }
@@ -34,9 +35,19 @@ impl Stage {
         Self::with_labels(vec![("1", Chats::Generated(count))])
     }
 
+    /// With this list, of another account.
+    pub(crate) fn with_account(instance_id: &str, body: &str) -> Self {
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        Self::of(instance_id, vec![("1", Chats::Body(body))])
+    }
+
     pub(crate) fn with_labels(labels: Vec<(&str, Chats)>) -> Self {
+        Self::of(INSTANCE, labels)
+    }
+
+    fn of(instance_id: &str, labels: Vec<(&str, Chats)>) -> Self {
         let account = Account {
-            instance_id: INSTANCE.to_owned(),
+            instance_id: instance_id.to_owned(),
             token: TOKEN.to_owned(),
             labels: labels
                 .into_iter()
@@ -44,6 +55,7 @@ impl Stage {
                 .collect(),
         };
         Self {
+            instance_id: instance_id.to_owned(),
             mock: Mock::start(([127, 0, 0, 1], 0).into(), account).unwrap(),
             folder: tempfile::tempdir().unwrap(),
         }
@@ -66,8 +78,12 @@ impl Stage {
 
     /// A command that talks to the stand-in.
     pub(crate) fn program(&self, command: &str) -> Running {
-        let program =
-            Running::new(command).args(["--api-url", &self.mock.url(), "--instance-id", INSTANCE]);
+        let program = Running::new(command).args([
+            "--api-url",
+            &self.mock.url(),
+            "--instance-id",
+            &self.instance_id,
+        ]);
         let program = program.env("WAWP_ACCESS_TOKEN", TOKEN);
         match command {
             "run" => program.report_file(self.path("report.json")),
