@@ -9,7 +9,9 @@ use super::{DecodeError, Source, surrogates};
 
 /// The longest member name or scalar of an envelope that is held, in bytes. Longer ones are
 /// refused.
-const MAX_TOKEN_BYTES: usize = 64 * 1024;
+pub(super) const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+/// As much as the parser may read for one token, with what it reads ahead.
+const MAX_READ_BYTES: usize = 68 * 1024;
 
 /// A body that arrives in chunks over a bounded channel, as a blocking [`Read`].
 ///
@@ -69,8 +71,11 @@ pub(super) trait Tracked: Read {
     /// From here on the parser reads one token, which it holds in memory.
     fn begin_token(&mut self);
 
-    /// The token has ended.
-    fn end_token(&mut self);
+    /// The token has ended; whether its end was refused, because it is too long.
+    fn end_token(&mut self) -> bool;
+
+    /// The parser's position as one in the body.
+    fn position(&self, at: u64) -> u64;
 
     /// What a failure of the parser at its position `at` really was.
     fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError;
@@ -99,7 +104,7 @@ pub(super) struct Input<S, D> {
     failure: Option<DecodeError>,
     /// How many more bytes the current token may take, where it is bounded.
     token: Option<usize>,
-    token_too_long: bool,
+    was_refused: bool,
 }
 
 impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
@@ -116,7 +121,7 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
             at_end: false,
             failure: None,
             token: None,
-            token_too_long: false,
+            was_refused: false,
         }
     }
 
@@ -156,11 +161,6 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
         self.offset += 1;
     }
 
-    /// The parser's position as one in the body.
-    pub(super) fn position(&self, at: u64) -> u64 {
-        self.offset + at
-    }
-
     /// Sees to it that there is something to give, unless the source has ended.
     fn fill(&mut self) -> io::Result<()> {
         while self.given_end == self.ready_end && !self.at_end {
@@ -188,12 +188,17 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
 impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
     #[inline]
     fn begin_token(&mut self) {
-        self.token = Some(MAX_TOKEN_BYTES);
+        self.token = Some(MAX_READ_BYTES);
     }
 
     #[inline]
-    fn end_token(&mut self) {
+    fn end_token(&mut self) -> bool {
         self.token = None;
+        self.was_refused
+    }
+
+    fn position(&self, at: u64) -> u64 {
+        self.offset + at
     }
 
     fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
@@ -201,11 +206,6 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
         let came = self.position(self.given);
         if let Some(failure) = self.failure.take() {
             failure
-        } else if self.token_too_long {
-            DecodeError::Shape {
-                at,
-                what: "a member name or a number is over 64 KiB long",
-            }
         } else if self.at_end && self.given_end == self.ready_end {
             DecodeError::Truncated { at: came }
         } else {
@@ -216,12 +216,9 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
 
 impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Read for Input<S, D> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if let Some(left) = &mut self.token {
-            if *left == 0 {
-                self.token_too_long = true;
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            *left = left.saturating_sub(buf.len());
+        if self.token == Some(0) {
+            self.was_refused = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         if let Err(error) = self.fill() {
             // The parser wraps errors, and not always in the same way: keep this one here.
@@ -237,6 +234,9 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Read for Input<S, D> {
         buf[..count].copy_from_slice(&ready[..count]);
         self.given_end += count;
         self.given += count as u64;
+        if let Some(left) = &mut self.token {
+            *left = left.saturating_sub(count);
+        }
         Ok(count)
     }
 }

@@ -11,7 +11,7 @@ use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings,
 
 use super::answer::Answer;
 use super::entry::EntryReader;
-use super::input::{Input, Tracked};
+use super::input::{Input, MAX_TOKEN_BYTES, Tracked};
 use super::{Batch, DecodeError, MAX_NESTING, Output, Source};
 
 /// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
@@ -190,9 +190,7 @@ impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
                 Ok(Some(String::from_utf8_lossy(&text).into_owned()))
             }
             ValueType::Number => {
-                parser.reader_mut().begin_token();
-                let text = wrap(parser, |p| p.next_number_as_string())?;
-                parser.reader_mut().end_token();
+                let text = token(parser, |p| p.next_number_as_string())?;
                 Ok(Some(text.chars().take(40).collect()))
             }
             ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
@@ -254,19 +252,33 @@ pub(super) fn position<I: Tracked>(parser: &Parser<'_, I>) -> u64 {
     parser.current_position(false).data_pos.unwrap_or(0)
 }
 
+/// Reads one token, which the parser holds in memory, and which is bounded for that.
+#[inline]
+fn token<I: Tracked, T>(
+    parser: &mut Parser<'_, I>,
+    read: impl FnOnce(&mut Parser<'_, I>) -> Result<T, ReaderError>,
+) -> Result<T, DecodeError> {
+    let start = position(parser);
+    parser.reader_mut().begin_token();
+    let found = read(parser);
+    let was_refused = parser.reader_mut().end_token();
+    match found {
+        Ok(found) if position(parser) - start <= MAX_TOKEN_BYTES => Ok(found),
+        Err(error) if !was_refused => Err(explain(parser, &error)),
+        _ => Err(DecodeError::Shape {
+            at: parser.reader_mut().position(start),
+            what: "a member name or a number is over 64 KiB long",
+        }),
+    }
+}
+
 /// Reads a member's name, which is held in memory only as long as `what` looks at it.
 #[inline]
 pub(super) fn name<I: Tracked, T>(
     parser: &mut Parser<'_, I>,
     what: impl FnOnce(&str) -> T,
 ) -> Result<T, DecodeError> {
-    parser.reader_mut().begin_token();
-    let found = match parser.next_name() {
-        Ok(name) => Ok(what(name)),
-        Err(error) => Err(error),
-    };
-    parser.reader_mut().end_token();
-    found.map_err(|error| explain(parser, &error))
+    token(parser, |p| p.next_name().map(what))
 }
 
 /// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does

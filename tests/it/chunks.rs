@@ -142,6 +142,26 @@ proptest! {
     }
 }
 
+#[test]
+fn a_member_name_may_arrive_byte_by_byte() {
+    let name = "m".repeat(2000);
+    let body = format!(
+        "{{\"{name}\":1,\"code\":{},\"0\":{{\"id\":\"1@c.us\"}}}}",
+        "2".repeat(200)
+    );
+    for lengths in [vec![1], vec![usize::MAX]] {
+        let (_, chats, end) = decode_parts(body.as_bytes(), lengths, &plan(10));
+        assert!(matches!(end, Err(DecodeError::Answered(_))), "{end:?}");
+        assert!(chats.is_empty());
+    }
+    let body = body.replace("\"code\"", "\"other\"");
+    for lengths in [vec![1], vec![usize::MAX]] {
+        let (_, chats, end) = decode_parts(body.as_bytes(), lengths, &plan(10));
+        assert!(end.is_ok(), "{end:?}");
+        assert_eq!(chats.len(), 1);
+    }
+}
+
 /// The digest at a position: that of the batch which ends there.
 fn decode_prefix(body: &[u8], position: u64) -> Digest {
     let mut digest = Digest::of_nothing();
