@@ -1,12 +1,11 @@
 //! The client of the Wawp API: its dialects, its two ways to log in, and its many ways to say no.
 //!
-//! A request is one try; trying again is up to the caller, by [`retry`]. The chat list comes as a
+//! A request is one try; trying again is up to the caller, by [`crate::retry`]. The chat list comes as a
 //! [`Body`], a stream of uncompressed bytes.
 
 mod answer;
 mod body;
 mod redact;
-pub mod retry;
 
 use std::time::Duration;
 
@@ -20,10 +19,10 @@ use serde::Deserialize;
 
 pub use self::body::Body;
 use self::redact::Redact;
-use self::retry::Retries;
 use crate::config::ApiSettings;
 use crate::decode::Answer;
 use crate::error::{Error, Exit};
+use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.

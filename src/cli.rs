@@ -30,6 +30,8 @@ pub enum Action {
         /// As JSON.
         json: bool,
     },
+    /// Read what is on the queue.
+    Tail(TailFlags),
     /// Run against the stand-in for the API.
     Demo {
         /// How many chats the stand-in's label has.
@@ -45,6 +47,23 @@ pub enum Action {
     Man,
 }
 
+/// How `tail` reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailFlags {
+    /// The consumer group.
+    pub group: String,
+    /// The consumer's name in it.
+    pub consumer: String,
+    /// Acknowledge what was read.
+    pub ack: bool,
+    /// Delete what was read.
+    pub delete: bool,
+    /// Wait for more.
+    pub follow: bool,
+    /// End after so many messages.
+    pub count: Option<u64>,
+}
+
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
@@ -58,6 +77,7 @@ pub struct Invocation {
 
 const API: &[Group] = &[Group::Api, Group::Log];
 const ALL: &[Group] = &Group::ALL;
+const TAIL: &[Group] = &[Group::Sink, Group::Log];
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -101,6 +121,7 @@ pub fn command() -> Command {
                     .help("One JSON line a label"),
             ),
         )
+        .subcommand(tail())
         .subcommand(demo())
         .subcommand(
             Command::new("completions")
@@ -112,6 +133,42 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(Command::new("man").about("Print the manual page"))
+}
+
+fn tail() -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    let text = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("NAME")
+            .default_value(default)
+            .help(help)
+    };
+    with_settings(
+        Command::new("tail").about("Read what is on the queue, as a consumer would"),
+        TAIL,
+    )
+    .arg(text("group", "labelcast-tail", "The consumer group"))
+    .arg(text(
+        "consumer",
+        "labelcast",
+        "The consumer's name in the group",
+    ))
+    .arg(switch("ack", "Acknowledge what was read"))
+    .arg(switch("delete", "Acknowledge and delete what was read"))
+    .arg(switch("follow", "Wait for more, until a signal comes"))
+    .arg(
+        Arg::new("count")
+            .long("count")
+            .value_name("N")
+            .value_parser(value_parser!(u64))
+            .help("End after so many messages"),
+    )
 }
 
 fn demo() -> Command {
@@ -214,6 +271,14 @@ pub fn parse(
         "labels" => Action::Labels {
             json: given("json"),
         },
+        "tail" => Action::Tail(TailFlags {
+            group: matches.get_one("group").cloned().unwrap_or_default(),
+            consumer: matches.get_one("consumer").cloned().unwrap_or_default(),
+            ack: given("ack"),
+            delete: given("delete"),
+            follow: given("follow"),
+            count: matches.get_one("count").copied(),
+        }),
         "demo" => Action::Demo {
             chats: one(matches, "chats"),
             serve: given("serve"),
@@ -243,6 +308,7 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
 fn groups_of(action: &Action) -> &'static [Group] {
     match action {
         Action::Labels { .. } => API,
+        Action::Tail(_) => TAIL,
         _ => ALL,
     }
 }

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod labels;
 mod run;
+mod tail;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
                 serve,
                 listen,
             } => demo::demo(layers, chats, serve, listen).await,
+            Action::Tail(flags) => tail::tail(layers, flags).await,
             Action::Completions(_) | Action::Man => Exit::Complete,
         }
     });
@@ -124,13 +126,19 @@ fn report_faults(faults: &Error, settings: &ReportSettings) -> Exit {
 
 /// Prints data on stdout. A reader that has gone is a normal end.
 fn print(text: &str) -> Result<(), Error> {
+    print_open(text).map(drop)
+}
+
+/// Prints data on stdout, and tells whether it is still read.
+fn print_open(text: &str) -> Result<bool, Error> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Stdout(error)),
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod faults;
 mod file;
+mod sink;
 pub mod table;
 mod values;
 
@@ -21,8 +22,8 @@ pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{Auth, Dialect};
-use crate::message::{Format, Layout};
-use crate::sink::lines::{self, Destination};
+use crate::message::Layout;
+use crate::sink::Destination;
 
 /// The variable that holds the access token.
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
@@ -83,7 +84,7 @@ pub struct RunSettings {
 /// Where chats go, and how.
 #[derive(Clone, Debug)]
 pub struct SinkSettings {
-    /// stdout or a file.
+    /// stdout, a file or a broker.
     pub destination: Destination,
     /// The queue's name, with its placeholders.
     pub queue: String,
@@ -293,29 +294,18 @@ impl Layers {
 
     /// The settings of the sink.
     pub fn sink(&mut self) -> Option<SinkSettings> {
-        let mut read = Reader::new(self);
-        let retain = read.retain("sink.retain");
-        let destination = read.sink("sink.url", "sink.url_file");
-        let queue = read.queue("sink.queue");
-        let format = read.one_of(
-            "sink.format",
-            &[("json", Format::Json), ("cloudevents", Format::CloudEvents)],
-        );
-        let ids_per_message = read.number("sink.ids_per_message", 1..=10_000);
-        let include_names = read.switch("sink.include_names");
-        let retain = retain?;
-        Some(SinkSettings {
-            destination: match destination? {
-                Destination::File { path, .. } => Destination::File { path, retain },
-                Destination::Stdout => Destination::Stdout,
-            },
-            queue: queue?,
-            layout: Layout {
-                format: format?,
-                ids_per_message: u32::try_from(ids_per_message?).ok()?,
-                include_names: include_names?,
-            },
-        })
+        sink::read(self)
+    }
+
+    /// Where to read from, and the queue's name, which has to be whole.
+    pub fn tail(&mut self) -> Option<(Destination, String)> {
+        let settings = self.sink()?;
+        if settings.queue.contains(['{', '}']) && settings.queue.contains("_id}") {
+            let mut read = Reader::new(self);
+            read.fault("sink.queue", "tail reads one queue, by its whole name");
+            return None;
+        }
+        Some((settings.destination, settings.queue))
     }
 
     /// The settings of the report.
@@ -384,31 +374,7 @@ impl Layers {
     /// What only shows when several settings are seen together.
     pub fn together(&mut self, dry_run: bool) {
         let mut read = Reader::new(self);
-        // What is wrong in itself was noted where it was read.
-        let destination = read.sink("sink.url", "sink.url_file");
-        let report_file = read.optional("report.file", Reader::path).flatten();
-        match destination {
-            Some(Destination::Stdout) => {
-                if !dry_run && read.text("report.format") == "json" {
-                    read.fault(
-                        "report.format",
-                        "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
-                    );
-                }
-                if !read.text("run.max_shrink").is_empty() {
-                    read.fault(
-                        "run.max_shrink",
-                        "the sink “-” keeps no memory of the last complete run: use another --sink",
-                    );
-                }
-            }
-            Some(Destination::File { path, .. })
-                if report_file.is_some_and(|file| lines::uses(&path, &file)) =>
-            {
-                read.fault("report.file", "is the sink's own file: use another one");
-            }
-            Some(Destination::File { .. }) | None => {}
-        }
+        sink::together(&mut read, dry_run);
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Plan {
     pub from: Position,
     /// What the digest has to be at `from`.
     pub digest: Digest,
+    /// Positions behind `from`, in ascending order, at which the digest has to be this.
+    pub proofs: Vec<(Position, Digest)>,
     /// Whether names are kept.
     pub include_names: bool,
     /// The most entries in a batch.
@@ -49,6 +51,7 @@ impl Plan {
         Self {
             from: 0,
             digest: Digest::of_nothing(),
+            proofs: Vec::new(),
             include_names: false,
             batch_entries: 512,
             batch_bytes: 64 * 1024,
@@ -177,10 +180,15 @@ struct Output<'a, F> {
     skipped: u64,
     /// Whether the input ran dry while a message was not full.
     is_overdue: bool,
+    /// Where the digest is to be compared next: the list of these, and how many are done.
+    proofs: Vec<(Position, Digest)>,
+    proven: usize,
 }
 
 impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
     fn new(plan: &'a Plan, emit: F) -> Self {
+        let mut proofs = vec![(plan.from, plan.digest)];
+        proofs.extend_from_slice(&plan.proofs);
         Self {
             plan,
             emit,
@@ -189,6 +197,8 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
             invalid: 0,
             skipped: 0,
             is_overdue: false,
+            proven: usize::from(plan.from == 0),
+            proofs,
         }
     }
 
@@ -217,12 +227,20 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
     fn after_entry(&mut self) -> Result<(), DecodeError> {
         if self.batch.entries() >= self.plan.batch_entries
             || self.batch.bytes() >= self.plan.batch_bytes
-            || self.batch.end() == self.plan.from
+            || self.batch.end() == self.next_proof()
             || (self.is_overdue && self.is_between_messages())
         {
             self.cut_batch()?;
         }
         Ok(())
+    }
+
+    /// Where the next batch has to end, since the digest has to be compared there.
+    #[inline]
+    fn next_proof(&self) -> Position {
+        self.proofs
+            .get(self.proven)
+            .map_or(Position::MAX, |(position, _)| *position)
     }
 
     /// The input has run dry for now: what is here must not wait for more.
@@ -247,6 +265,15 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
         self.is_overdue = false;
         self.digest.update(&self.batch);
         let end = self.batch.end();
+        if let Some((_, digest)) = self.proofs.get(self.proven)
+            && end == self.next_proof()
+        {
+            if *digest != self.digest.digest() {
+                self.batch.restart(end);
+                return Err(DecodeError::ListChanged(end));
+            }
+            self.proven += 1;
+        }
         if end > self.plan.from {
             self.batch.seal(self.digest.digest());
             let full = std::mem::take(&mut self.batch);
@@ -259,10 +286,6 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
             }
         } else {
             self.skipped += u64::from(self.batch.chats());
-            if end == self.plan.from && self.digest.digest() != self.plan.digest {
-                self.batch.restart(end);
-                return Err(DecodeError::ListChanged(end));
-            }
         }
         self.batch.restart(end);
         Ok(())
@@ -270,7 +293,7 @@ impl<'a, F: FnMut(Batch) -> Option<Batch>> Output<'a, F> {
 
     fn end_of_list(&mut self) -> Result<(), DecodeError> {
         self.cut_batch()?;
-        if self.batch.end() < self.plan.from {
+        if self.proven < self.proofs.len() {
             return Err(DecodeError::ListChanged(self.batch.end()));
         }
         Ok(())

@@ -96,7 +96,7 @@ pub enum Error {
     Decode(DecodeError),
     /// The sink failed.
     #[error(transparent)]
-    Sink(#[from] SinkError),
+    Sink(SinkError),
     /// More entries without a valid chat id than allowed. All others were published.
     #[error(
         "{invalid} entries of the list have no valid chat id, which is more than the {allowed} allowed"
@@ -177,6 +177,15 @@ impl From<DecodeError> for Error {
     }
 }
 
+impl From<SinkError> for Error {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Interrupted(cause) => Self::Interrupted(cause),
+            other => Self::Sink(other),
+        }
+    }
+}
+
 impl Error {
     /// The exit code that this ends with.
     pub fn exit(&self) -> Exit {
@@ -210,6 +219,7 @@ impl Error {
                 error,
                 DecodeError::Truncated { .. } | DecodeError::Input { .. }
             ),
+            Self::Sink(error) => matches!(error, SinkError::Unavailable(_)),
             _ => false,
         }
     }

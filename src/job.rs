@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use self::attempt::Attempt;
 use self::gate::Gate;
-use crate::api::retry::Retries;
 use crate::api::{Client, Label};
 use crate::batch::Digest;
 use crate::config::RunSettings;
@@ -22,8 +21,9 @@ use crate::decode::DecodeError;
 use crate::error::{Error, Exit};
 use crate::message::Layout;
 use crate::report::{Counts, LabelReport, Progress, Status};
+use crate::retry::Retries;
 use crate::shutdown::Shutdown;
-use crate::sink::{Checkpoint, Outcome, Past, Sink, SinkError, Target};
+use crate::sink::{Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 
 /// What all labels of a run share.
 pub struct Context<'a> {
@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub run: &'a RunSettings,
     /// What messages look like.
     pub layout: &'a Layout,
+    /// The most entries in a batch.
+    pub batch_entries: u32,
     /// When to stop.
     pub shutdown: &'a Shutdown,
     /// Where to show how it goes.
@@ -46,6 +48,7 @@ pub(crate) struct Tally {
     run_id: Uuid,
     attempts: u32,
     list_changed: bool,
+    went_back: u32,
     digest: Digest,
     counts: Counts,
 }
@@ -56,6 +59,7 @@ impl Tally {
             run_id: Uuid::now_v7(),
             attempts: 0,
             list_changed: false,
+            went_back: 0,
             digest: Digest::of_nothing(),
             counts: Counts::default(),
         }
@@ -110,6 +114,7 @@ fn report(label: Label, target: &Target, tally: &Tally, error: Option<&Error>) -
         attempts: tally.attempts,
         digest: tally.digest,
         list_changed: tally.list_changed,
+        went_back: tally.went_back,
         error: error.map(Error::to_string),
         exit,
     }
@@ -140,34 +145,33 @@ async fn run<S: Sink>(
     tally: &mut Tally,
 ) -> Result<(), Error> {
     let past = within(context.shutdown, sink.open()).await?;
-    let from = starting_point(&past, context.run.resume_window, tally.run_id);
-    tally.run_id = from.run_id;
-    tally.counts.resumed = from.chats;
-    within(context.shutdown, sink.start(&from)).await?;
+    let resumed = to_resume(&past, context.run.resume_window);
+    if let Some(unfinished) = &resumed {
+        tally.run_id = unfinished.from.run_id;
+        tally.counts.resumed = unfinished.from.chats;
+    }
+    let start = match &resumed {
+        Some(unfinished) => Start::Resumed(unfinished),
+        None => Start::New(tally.run_id),
+    };
+    let from = within(context.shutdown, sink.start(start)).await?;
     let mut gate = Gate::new(context.run, past.last_complete);
     let published = attempts(context, target, sink, tally, &mut gate, from).await;
     settle(context, sink, published).await
 }
 
-/// Where to go on: at an unfinished run's checkpoint, if it is recent enough, or at the start.
-fn starting_point(past: &Past, window: Option<Duration>, new_run: Uuid) -> Checkpoint {
-    let (Some((checkpoint, at)), Some(window)) = (past.unfinished, window) else {
-        return Checkpoint::start_of(new_run);
-    };
-    let age = SystemTime::now().duration_since(at).unwrap_or_default();
-    if age > window {
-        info!(
-            run_id = %checkpoint.run_id,
-            "an unfinished run is older than --resume-window: beginning a new one"
-        );
-        return Checkpoint::start_of(new_run);
+/// The unfinished run, if it is to be gone on with.
+fn to_resume(past: &Past, window: Option<Duration>) -> Option<Unfinished> {
+    let (unfinished, window) = past.unfinished.as_ref().zip(window)?;
+    let run_id = unfinished.from.run_id;
+    let age = SystemTime::now().duration_since(unfinished.at);
+    if age.unwrap_or_default() > window {
+        info!(%run_id, "an unfinished run is older than --resume-window: beginning a new one");
+        return None;
     }
-    info!(
-        run_id = %checkpoint.run_id,
-        position = checkpoint.position,
-        "going on with an unfinished run"
-    );
-    checkpoint
+    let position = unfinished.from.position;
+    info!(%run_id, position, "going on with an unfinished run");
+    Some(unfinished.clone())
 }
 
 /// Tries until the whole list was published. Returns how many chats it has.
@@ -177,7 +181,7 @@ async fn attempts<S: Sink>(
     sink: &mut S,
     tally: &mut Tally,
     gate: &mut Gate,
-    mut from: Checkpoint,
+    mut from: Unfinished,
 ) -> Result<u64, Error> {
     let mut retries = Retries::new(context.retries);
     loop {
@@ -189,21 +193,38 @@ async fn attempts<S: Sink>(
             gate: &mut *gate,
             tally: &mut *tally,
         };
-        let error = match attempt.run(&mut from).await {
-            Ok(chats) => return Ok(chats),
+        let ended = match attempt.run(&mut from).await {
+            // What was not yet durable may still turn out to be lost.
+            Ok(chats) => within(context.shutdown, sink.flush()).await.map(|()| chats),
+            Err(attempt::End::Failed(error)) => Err(error),
             Err(attempt::End::CountedEnough) => continue,
-            Err(attempt::End::Failed(error)) => error,
         };
-        if let Error::Decode(DecodeError::ListChanged(position)) = error {
-            warn!(position, "the list changed: publishing it from the start");
-            tally.list_changed = true;
-            tally.counts.resumed = 0;
-            from = Checkpoint::start_of(from.run_id);
-            within(context.shutdown, sink.flush()).await?;
-            within(context.shutdown, sink.start(&from)).await?;
-            continue;
+        let error = match ended {
+            Ok(chats) => return Ok(chats),
+            Err(error) => error,
+        };
+        match error {
+            Error::Decode(DecodeError::ListChanged(position)) => {
+                warn!(position, "the list changed: publishing it from the start");
+                tally.list_changed = true;
+                tally.counts.resumed = 0;
+                within(context.shutdown, sink.flush()).await?;
+                let again = sink.start(Start::Again(tally.run_id));
+                from = within(context.shutdown, again).await?;
+            }
+            Error::Sink(SinkError::WentBack(to)) => {
+                warn!(
+                    position = to.from.position,
+                    "the queue has lost entries: publishing them again"
+                );
+                tally.went_back += 1;
+                tally.counts.resumed = tally.counts.resumed.min(to.from.chats);
+                from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;
+            }
+            // The sink has tried again already.
+            error @ Error::Sink(_) => return Err(error),
+            error => retries.pause(error, context.shutdown).await?,
         }
-        retries.pause(error, context.shutdown).await?;
     }
 }
 
@@ -232,7 +253,7 @@ pub(crate) async fn within<T>(
 ) -> Result<T, Error> {
     tokio::select! {
         biased;
-        result = work => result.map_err(Error::Sink),
+        result = work => result.map_err(Error::from),
         cause = shutdown.drained() => Err(Error::Interrupted(cause)),
     }
 }

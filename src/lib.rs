@@ -32,6 +32,7 @@ pub mod job;
 pub mod message;
 pub mod mock;
 pub mod report;
+pub mod retry;
 pub mod shutdown;
 pub mod sink;
 pub mod telemetry;

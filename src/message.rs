@@ -17,6 +17,8 @@ const EVENT_TYPE: &str = "net.wawp.label.chat";
 /// How a message is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// No JSON: the fields of an entry of a Redis Stream. Only a packed message's ids are JSON.
+    Fields,
     /// `{"chat_id":…,"label_id":…,"run_id":…}`.
     Json,
     /// A `CloudEvents` 1.0 event in structured JSON, with the above as its data.
@@ -34,9 +36,31 @@ pub struct Layout {
     pub include_names: bool,
 }
 
+/// A message about a run, among those of its chats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// It has begun.
+    Started,
+    /// All its chats are on the queue.
+    Completed,
+}
+
+impl Marker {
+    /// What it is called in a message.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Started => "run.started",
+            Self::Completed => "run.completed",
+        }
+    }
+}
+
 /// Writes the messages of one run.
 pub struct Encoder {
     layout: Layout,
+    source: String,
+    label_id: String,
+    run_id: Uuid,
     /// Before the event's id: only in an event.
     event_start: Vec<u8>,
     /// Between the event's id and its data: only in an event.
@@ -54,12 +78,12 @@ impl Encoder {
         push_escaped(&mut ids_end, label_id.as_bytes());
         ids_end.extend_from_slice(format!("\",\"run_id\":\"{run_id}\"").as_bytes());
         let (mut event_start, mut event_middle) = (Vec::new(), Vec::new());
+        let source = format!(
+            "/labelcast/{}/labels/{}",
+            in_path(instance_id),
+            in_path(label_id)
+        );
         if layout.format == Format::CloudEvents {
-            let source = format!(
-                "/labelcast/{}/labels/{}",
-                in_path(instance_id),
-                in_path(label_id)
-            );
             event_start = format!(
                 r#"{{"specversion":"1.0","type":"{EVENT_TYPE}","source":"{source}","id":"{run_id}:"#
             )
@@ -71,11 +95,14 @@ impl Encoder {
         }
         Self {
             layout: layout.clone(),
+            source,
+            label_id: label_id.to_owned(),
+            run_id,
             event_start,
             event_middle,
             ids_end,
             end: match layout.format {
-                Format::Json => b"}",
+                Format::Fields | Format::Json => b"}",
                 Format::CloudEvents => b"}}",
             },
         }
@@ -99,6 +126,66 @@ impl Encoder {
             messages += 1;
         }
         messages
+    }
+
+    /// Gives each message to `emit`: its JSON, or for packed [`Format::Fields`] the JSON array of
+    /// ids and, with names, that of names.
+    pub fn each<'a>(&self, chats: impl Iterator<Item = Chat<'a>>, mut emit: impl FnMut(&[&[u8]])) {
+        let mut chats = chats.peekable();
+        let mut message = Vec::new();
+        while let Some(chat) = chats.peek() {
+            message.clear();
+            if self.layout.format == Format::Fields {
+                let names = self.arrays(&mut chats, &mut message);
+                match &names {
+                    Some(names) => emit(&[&message, names]),
+                    None => emit(&[&message]),
+                }
+                continue;
+            }
+            if self.layout.ids_per_message == 1 {
+                self.one(chat, &mut message);
+                chats.next();
+            } else {
+                self.packed(&mut chats, &mut message);
+            }
+            emit(&[&message]);
+        }
+    }
+
+    /// A message about the run, as fields and values. `chats` is how many a complete run has.
+    pub fn marker(&self, marker: Marker, chats: u64) -> Vec<String> {
+        let event = marker.event();
+        let (label_id, run_id) = (&self.label_id, self.run_id.to_string());
+        let mut data = serde_json::json!({"event": event, "label_id": label_id, "run_id": run_id});
+        if marker == Marker::Completed {
+            data["chats"] = chats.into();
+        }
+        let mut fields = vec!["event".to_owned(), event.to_owned()];
+        match self.layout.format {
+            Format::Fields => {
+                fields.extend(["label_id".to_owned(), label_id.clone()]);
+                fields.extend(["run_id".to_owned(), run_id]);
+                if marker == Marker::Completed {
+                    fields.extend(["chats".to_owned(), chats.to_string()]);
+                }
+            }
+            Format::Json => fields.extend(["data".to_owned(), data.to_string()]),
+            Format::CloudEvents => {
+                let time = humantime::format_rfc3339_millis(snapshot_time(self.run_id));
+                let event = serde_json::json!({
+                    "specversion": "1.0",
+                    "type": format!("net.wawp.label.{event}"),
+                    "source": self.source,
+                    "id": format!("{run_id}:{event}"),
+                    "time": time.to_string(),
+                    "datacontenttype": "application/json",
+                    "data": data,
+                });
+                fields.extend(["data".to_owned(), event.to_string()]);
+            }
+        }
+        fields
     }
 
     fn one(&self, chat: &Chat<'_>, out: &mut Vec<u8>) {

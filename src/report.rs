@@ -56,6 +56,9 @@ pub struct LabelReport {
     /// Whether the list changed between two attempts or processes.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub list_changed: bool,
+    /// How often the queue had lost entries that it had confirmed, which were published again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub went_back: u32,
     /// What went wrong.
     pub error: Option<String>,
     /// What that ends the process with.
@@ -262,6 +265,11 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let _ = std::fs::remove_file(&new);
     }
     written
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@
 
 pub mod lines;
 pub mod nowhere;
+pub mod redis;
 
 use std::io;
 use std::path::PathBuf;
@@ -15,6 +16,16 @@ use uuid::Uuid;
 
 use crate::batch::{Batch, Digest, Position};
 use crate::error::Exit;
+use crate::shutdown::Cause;
+
+/// Where chats go.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// JSON lines.
+    Lines(lines::Destination),
+    /// Redis Streams.
+    Redis(Box<redis::RedisSettings>),
+}
 
 /// What a lock and a checkpoint are kept for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +47,7 @@ pub struct Checkpoint {
     pub position: Position,
     /// The digest at that position.
     pub digest: Digest,
-    /// Valid entries before that position.
+    /// Chats of the run that are on the queue.
     pub chats: u64,
 }
 
@@ -52,11 +63,57 @@ impl Checkpoint {
     }
 }
 
+/// A run that did not come to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Where to go on.
+    pub from: Checkpoint,
+    /// Further positions, behind `from`, at which the list has to have these digests: parts of the
+    /// queue may have come further than others.
+    pub proofs: Vec<(Position, Digest)>,
+    /// When it last moved.
+    pub at: SystemTime,
+}
+
+impl Unfinished {
+    /// One that has to be published from the start.
+    pub fn from_the_start(run_id: Uuid, at: SystemTime) -> Self {
+        Self {
+            from: Checkpoint::start_of(run_id),
+            proofs: Vec::new(),
+            at,
+        }
+    }
+}
+
+/// How a run goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum Start<'a> {
+    /// It is a new one.
+    New(Uuid),
+    /// Where it stopped.
+    Resumed(&'a Unfinished),
+    /// Its list has changed: from the start, and under the same id.
+    Again(Uuid),
+}
+
+impl Start<'_> {
+    /// Where it goes on, as it was told.
+    pub(crate) fn as_told(self) -> Unfinished {
+        match self {
+            Self::New(run_id) | Self::Again(run_id) => {
+                Unfinished::from_the_start(run_id, SystemTime::now())
+            }
+            Self::Resumed(unfinished) => unfinished.clone(),
+        }
+    }
+}
+
 /// What earlier runs left behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
-    /// A run that did not come to its end, and when it last moved.
-    pub unfinished: Option<(Checkpoint, SystemTime)>,
+    /// A run that did not come to its end.
+    pub unfinished: Option<Unfinished>,
     /// How many chats the last complete run had.
     pub last_complete: Option<u64>,
 }
@@ -98,13 +155,12 @@ pub trait Sink {
     /// [`SinkError::Locked`] when another run is alive.
     fn open(&mut self) -> impl Future<Output = Result<Past, SinkError>>;
 
-    /// From here on, batches belong to a run and begin at a position: of a new run, of one that is
-    /// gone on with, or of one whose list has changed and is published from the start again.
+    /// From here on, batches belong to a run; gives where they have to begin.
     ///
     /// # Errors
     ///
     /// When the checkpoint cannot be written.
-    fn start(&mut self, from: &Checkpoint) -> impl Future<Output = Result<(), SinkError>>;
+    fn start(&mut self, start: Start<'_>) -> impl Future<Output = Result<Unfinished, SinkError>>;
 
     /// Takes a batch that follows the one before. It need not be durable when this returns; what
     /// the sink cannot take yet, it waits for.
@@ -157,6 +213,21 @@ pub enum SinkError {
     /// Whoever read our stdout has seen enough.
     #[error("the reader of stdout has gone")]
     ReaderGone,
+    /// The broker cannot be reached, or cannot take anything, whatever was tried.
+    #[error("the broker is not available: {0}")]
+    Unavailable(String),
+    /// The broker refuses the login, or what it allows.
+    #[error("the broker refused the credentials: {0}")]
+    Credentials(String),
+    /// The queue's name belongs to something else.
+    #[error("the queue cannot be used: {0}")]
+    WrongQueue(String),
+    /// The queue has lost what it had confirmed: it has to be published from there again.
+    #[error("the queue has lost entries that it had confirmed")]
+    WentBack(Box<Unfinished>),
+    /// A stop came while waiting.
+    #[error("cut short by {0}")]
+    Interrupted(Cause),
     /// A thread of our own came to a bad end.
     #[error("a bug in labelcast: {0}")]
     Bug(String),
@@ -167,7 +238,10 @@ impl SinkError {
         match self {
             Self::Locked(_) => Exit::Locked,
             Self::File { .. } | Self::Stdout(_) => Exit::File,
-            Self::NotAFile(_) => Exit::Settings,
+            Self::NotAFile(_) | Self::WrongQueue(_) => Exit::Settings,
+            Self::Unavailable(_) | Self::WentBack(_) => Exit::Unavailable,
+            Self::Credentials(_) => Exit::Credentials,
+            Self::Interrupted(_) => Exit::Interrupted,
             // Whoever cuts a pipe short does so on purpose, as in `labelcast run | head`.
             Self::ReaderGone => Exit::Complete,
             Self::Bug(_) => Exit::Bug,
@@ -178,6 +252,11 @@ impl SinkError {
         match self {
             Self::Locked(_) => Some("wait for it to end, or stop it: it can be resumed"),
             Self::NotAFile(_) => Some("for a pipe or a device, use --sink - and redirect stdout"),
+            Self::Credentials(_) => {
+                Some("check the user and password in the sink's URL, and what that user may do")
+            }
+            Self::WrongQueue(_) => Some("choose another --queue, or look what is there"),
+            Self::Unavailable(_) => Some("check the sink's URL and the broker; run again to go on"),
             _ => None,
         }
     }

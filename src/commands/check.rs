@@ -1,12 +1,12 @@
 //! `labelcast check`: could a run work? Each question is asked, and nothing is published.
 
-use super::run::Settings;
+use super::run::{Settings, target};
 use super::{fail, labels, print, set_up_log, settled};
 use crate::api::Label;
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
 use crate::report::{Progress, printable};
-use crate::sink::lines::{self, Destination};
+use crate::sink::{Destination, lines, redis};
 
 pub(super) async fn check(layers: Layers) -> Exit {
     let settings = match settled(layers, |layers| Settings::read(layers, true)) {
@@ -23,7 +23,7 @@ pub(super) async fn check(layers: Layers) -> Exit {
             check_labels(&settings.run.labels, &known, &mut findings);
         }
     }
-    findings.add("sink", check_sink(&settings.sink.destination));
+    check_sink(&settings, &mut findings).await;
     match print(&findings.text) {
         Ok(()) => findings.exit,
         Err(error) => findings.exit.heavier(fail(&error)),
@@ -59,6 +59,13 @@ impl Findings {
     }
 }
 
+impl Findings {
+    /// What does not keep a run from working.
+    fn doubt(&mut self, what: &str, text: &str) {
+        self.text.push_str(&format!("warn  {what}: {text}\n"));
+    }
+}
+
 fn check_labels(wanted: &Labels, known: &[Label], findings: &mut Findings) {
     match wanted {
         Labels::All if known.is_empty() => findings.add("labels", Err(Guard::NoLabels.into())),
@@ -76,12 +83,35 @@ fn check_labels(wanted: &Labels, known: &[Label], findings: &mut Findings) {
     }
 }
 
-fn check_sink(destination: &Destination) -> Result<String, Error> {
-    match destination {
-        Destination::Stdout => Ok("stdout".to_owned()),
-        Destination::File { path, .. } => {
-            lines::check(path)?;
-            Ok(format!("{} can be appended to", path.display()))
+async fn check_sink(settings: &Settings, findings: &mut Findings) {
+    match &settings.sink.destination {
+        Destination::Lines(lines::Destination::Stdout) => {
+            findings.add("sink", Ok("stdout".to_owned()));
+        }
+        Destination::Lines(lines::Destination::File { path, .. }) => {
+            let checked = lines::check(path).map_err(Error::from);
+            let good = |()| format!("{} can be appended to", path.display());
+            findings.add("sink", checked.map(good));
+        }
+        Destination::Redis(redis) => {
+            let labels = match &settings.run.labels {
+                Labels::These(ids) => ids.as_slice(),
+                Labels::All => &[],
+            };
+            // With all labels, any may stand for the others.
+            let any = "1".to_owned();
+            for label_id in labels.iter().chain(labels.is_empty().then_some(&any)) {
+                let target = target(settings, label_id);
+                match redis::check::check(redis, &target).await {
+                    Ok(finding) => {
+                        findings.add("sink", Ok(finding.good));
+                        for doubtful in finding.doubtful {
+                            findings.doubt("sink", &doubtful);
+                        }
+                    }
+                    Err(error) => findings.add("sink", Err(error.into())),
+                }
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! `labelcast labels`: the account's labels, as a table or as JSON lines.
 
 use super::{fail, logged, print, set_up_log, settled};
-use crate::api::retry::Retries;
 use crate::api::{Client, Label};
 use crate::config::{ApiSettings, Layers, ProgressMode};
 use crate::error::{Error, Exit};
 use crate::report::{Progress, printable};
+use crate::retry::Retries;
 use crate::shutdown::{Listener, Shutdown};
 
 pub(super) async fn labels(layers: Layers, json: bool) -> Exit {

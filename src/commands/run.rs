@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use tracing::info;
 
 use super::{give, logged, report_faults, set_up_log, settled};
-use crate::api::retry::Retries;
 use crate::api::{Client, Label};
 use crate::config::{
     ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
@@ -13,10 +12,12 @@ use crate::config::{
 use crate::error::{Error, Exit, Guard};
 use crate::job::{self, Context};
 use crate::report::{LabelReport, Progress, Report};
+use crate::retry::Retries;
 use crate::shutdown::Shutdown;
-use crate::sink::Target;
 use crate::sink::lines::Lines;
 use crate::sink::nowhere::Nowhere;
+use crate::sink::redis::Redis;
+use crate::sink::{Destination, Target};
 
 /// All that a run needs to know.
 pub(super) struct Settings {
@@ -91,6 +92,7 @@ async fn publish(
         retries: settings.api.retries,
         run: &settings.run,
         layout: &settings.sink.layout,
+        batch_entries: batch_entries(&settings.sink),
         shutdown,
         progress,
     };
@@ -115,6 +117,21 @@ async fn publish(
     Ok(reports)
 }
 
+/// Batches are large where nothing speaks against it; where only so many messages may be pending,
+/// they are small enough to keep to that within a tenth.
+fn batch_entries(sink: &SinkSettings) -> u32 {
+    const MOST: u32 = 1024;
+    let max_pending = match &sink.destination {
+        Destination::Redis(redis) => redis.max_pending,
+        Destination::Lines(_) => None,
+    };
+    let messages = max_pending.map_or(MOST, |max| u32::try_from(max / 10).unwrap_or(MOST));
+    messages
+        .max(1)
+        .saturating_mul(sink.layout.ids_per_message)
+        .min(MOST)
+}
+
 async fn publish_label(
     context: &Context<'_>,
     settings: &Settings,
@@ -125,15 +142,21 @@ async fn publish_label(
     if settings.run.dry_run {
         return job::publish_label(context, label, target, Nowhere).await;
     }
-    let sink = Lines::new(
-        settings.sink.destination.clone(),
-        target.clone(),
-        settings.sink.layout.clone(),
-    );
-    job::publish_label(context, label, target, sink).await
+    let layout = settings.sink.layout.clone();
+    match settings.sink.destination.clone() {
+        Destination::Lines(destination) => {
+            let sink = Lines::new(destination, target.clone(), layout);
+            job::publish_label(context, label, target, sink).await
+        }
+        Destination::Redis(redis) => {
+            let (shutdown, progress) = (context.shutdown.clone(), context.progress.clone());
+            let sink = Redis::new(*redis, target.clone(), layout, shutdown, progress);
+            job::publish_label(context, label, target, sink).await
+        }
+    }
 }
 
-fn target(settings: &Settings, label_id: &str) -> Target {
+pub(super) fn target(settings: &Settings, label_id: &str) -> Target {
     let instance_id = &settings.api.instance_id;
     Target {
         queue: settings

@@ -10,7 +10,6 @@ use secrecy::SecretString;
 use super::faults::Fault;
 use super::table::Setting;
 use super::{Labels, Layers, Origin, TOKEN_VARIABLE};
-use crate::sink::lines::Destination;
 
 /// Longer than anything here can take.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -21,14 +20,14 @@ pub(super) struct Reader<'a> {
 }
 
 /// A value, or nothing at all where that is allowed.
-type Optional<T> = Option<Option<T>>;
+pub(super) type Optional<T> = Option<Option<T>>;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(layers: &'a mut Layers) -> Self {
         Self { layers }
     }
 
-    fn get(&self, key: &'static str) -> (&'static Setting, String, Origin) {
+    pub(super) fn get(&self, key: &'static str) -> (&'static Setting, String, Origin) {
         let setting = Setting::by_key(key).unwrap_or(&super::SETTINGS[0]);
         debug_assert_eq!(setting.key, key, "a key that is not in the table");
         let (text, origin) = self.layers.lookup(setting);
@@ -53,6 +52,13 @@ impl<'a> Reader<'a> {
             what: format!("{place}{value}: {what}"),
             mend: setting.ways(),
         });
+    }
+
+    /// Whether something other than the default is set.
+    pub(super) fn is_set(&self, key: &'static str) -> bool {
+        let (setting, text, origin) = self.get(key);
+        let is_off = setting.is_switch() && text == "false";
+        origin != Origin::Default && text != setting.default && !is_off
     }
 
     pub(super) fn required(&mut self, key: &'static str) -> Option<String> {
@@ -307,69 +313,5 @@ impl<'a> Reader<'a> {
                 None
             }
         }
-    }
-
-    pub(super) fn queue(&mut self, key: &'static str) -> Option<String> {
-        let name = self.required(key)?;
-        let rest = name.replace("{label_id}", "").replace("{instance_id}", "");
-        if rest.contains(['{', '}']) {
-            self.fault(key, "only {label_id} and {instance_id} can be filled in");
-            return None;
-        }
-        Some(name)
-    }
-
-    pub(super) fn sink(
-        &mut self,
-        key: &'static str,
-        file_key: &'static str,
-    ) -> Option<Destination> {
-        let (_, mut url, origin) = self.get(key);
-        let (_, path, file_origin) = self.get(file_key);
-        let from_file = !path.is_empty()
-            && (origin == Origin::Default
-                || (file_origin == Origin::Flag && origin != Origin::Flag)
-                || (file_origin == Origin::Env && matches!(origin, Origin::File(_))));
-        let key = if from_file { file_key } else { key };
-        if from_file {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => url = text.trim().to_owned(),
-                Err(error) => {
-                    self.fault(key, &format!("cannot be read: {error}"));
-                    return None;
-                }
-            }
-        }
-        if url == "-" {
-            return Some(Destination::Stdout);
-        }
-        // `file:PATH`, and `file:///PATH` as a URL has it.
-        if let Some(path) = url.strip_prefix("file:") {
-            let path = path.strip_prefix("//localhost/").map_or_else(
-                || path.strip_prefix("//").unwrap_or(path).to_owned(),
-                |path| format!("/{path}"),
-            );
-            let has_host = url.starts_with("file://") && !path.starts_with('/');
-            if path.is_empty() || path.ends_with('/') || has_host {
-                self.fault(
-                    key,
-                    "a file's path has to follow file:, or file:// and a slash",
-                );
-                return None;
-            }
-            return Some(Destination::File {
-                path: PathBuf::from(path),
-                retain: None,
-            });
-        }
-        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
-        let what = if is_word && url.contains("://") {
-            format!("there is no sink “{scheme}:”; there are - and file:PATH")
-        } else {
-            "is not a sink; there are - and file:PATH".to_owned()
-        };
-        self.fault(key, &what);
-        None
     }
 }

@@ -16,14 +16,12 @@ use crate::batch::Batch;
 use crate::decode::{ChunkReader, DecodeError, Plan, decode};
 use crate::error::Error;
 use crate::shutdown::Shutdown;
-use crate::sink::{Checkpoint, Sink};
+use crate::sink::{Sink, Unfinished};
 
 /// Chunks of the body that wait for the decoder.
 const CHUNKS: usize = 4;
 /// Batches that wait for the sink.
 const BATCHES: usize = 4;
-/// Entries in a batch.
-const BATCH_ENTRIES: u32 = 1024;
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -52,14 +50,14 @@ pub(super) struct Attempt<'a, 'c, S> {
 
 impl<S: Sink> Attempt<'_, '_, S> {
     /// Publishes what follows `from`, and moves it on. Returns how many chats the list has.
-    pub(super) async fn run(mut self, from: &mut Checkpoint) -> Result<u64, End> {
+    pub(super) async fn run(mut self, from: &mut Unfinished) -> Result<u64, End> {
         let shutdown = self.context.shutdown;
         let mut body = tokio::select! {
             biased;
             cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
-        self.gate.begin(from.chats);
+        self.gate.begin(from.from.chats);
         let plan = self.plan(from);
         let (chunks, arriving) = mpsc::channel(CHUNKS);
         let (full, batches) = mpsc::channel(BATCHES);
@@ -86,14 +84,15 @@ impl<S: Sink> Attempt<'_, '_, S> {
         self.accept(seen.chats(), seen.invalid)
     }
 
-    fn plan(&self, from: &Checkpoint) -> Plan {
+    fn plan(&self, from: &Unfinished) -> Plan {
         let layout = self.context.layout;
         // A batch holds whole messages, as many as there is room for.
         let per_message = layout.ids_per_message;
-        let messages = (BATCH_ENTRIES / per_message).max(1);
+        let messages = (self.context.batch_entries / per_message).max(1);
         Plan {
-            from: from.position,
-            digest: from.digest,
+            from: from.from.position,
+            digest: from.from.digest,
+            proofs: from.proofs.clone(),
             include_names: layout.include_names,
             batch_entries: messages * per_message,
             batch_bytes: BATCH_BYTES.max(per_message as usize * 32),
@@ -105,7 +104,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         &mut self,
         mut batches: mpsc::Receiver<Batch>,
         emptied: &std::sync::mpsc::SyncSender<Batch>,
-        from: &mut Checkpoint,
+        from: &mut Unfinished,
     ) -> Result<(), End> {
         let shutdown = self.context.shutdown;
         loop {
@@ -132,11 +131,13 @@ impl<S: Sink> Attempt<'_, '_, S> {
         }
     }
 
-    async fn publish_one(&mut self, batch: &Batch, from: &mut Checkpoint) -> Result<(), Error> {
+    async fn publish_one(&mut self, batch: &Batch, from: &mut Unfinished) -> Result<(), Error> {
         within(self.context.shutdown, self.sink.publish(batch)).await?;
-        from.position = batch.end();
-        from.digest = batch.digest();
-        from.chats += u64::from(batch.chats());
+        let reached = &mut from.from;
+        reached.position = batch.end();
+        reached.digest = batch.digest();
+        reached.chats += u64::from(batch.chats());
+        from.proofs.retain(|(position, _)| *position > batch.end());
         self.context.progress.add(u64::from(batch.chats()));
         Ok(())
     }

@@ -56,6 +56,11 @@ impl Progress {
         self.0.inc(chats);
     }
 
+    /// Says what is waited for, or nothing.
+    pub(crate) fn say(&self, what: &'static str) {
+        self.0.set_message(what);
+    }
+
     pub(crate) fn end(&self) {
         self.0.finish_and_clear();
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use self::file::LineFile;
-use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Target};
+use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 use crate::batch::Batch;
 use crate::message::{Encoder, Layout};
 
@@ -135,9 +135,11 @@ impl Sink for Lines {
         Ok(past)
     }
 
-    async fn start(&mut self, from: &Checkpoint) -> Result<(), SinkError> {
+    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
         self.written().await?;
-        self.taken = *from;
+        let unfinished = start.as_told();
+        let from = unfinished.from;
+        self.taken = from;
         let Target {
             instance_id,
             label_id,
@@ -149,8 +151,8 @@ impl Sink for Lines {
             label_id,
             from.run_id,
         ));
-        let from = *from;
-        self.with_file(move |file| file.start(from)).await
+        self.with_file(move |file| file.start(from)).await?;
+        Ok(unfinished)
     }
 
     async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {

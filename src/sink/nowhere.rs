@@ -1,6 +1,6 @@
 //! A sink that takes everything and keeps nothing, for `--dry-run`.
 
-use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError};
+use super::{Delivered, Outcome, Past, Sink, SinkError, Start, Unfinished};
 use crate::batch::Batch;
 
 /// Takes everything, keeps nothing.
@@ -12,8 +12,8 @@ impl Sink for Nowhere {
         Ok(Past::default())
     }
 
-    async fn start(&mut self, _: &Checkpoint) -> Result<(), SinkError> {
-        Ok(())
+    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
+        Ok(start.as_told())
     }
 
     async fn publish(&mut self, _: &Batch) -> Result<(), SinkError> {

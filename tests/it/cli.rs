@@ -74,7 +74,8 @@ fn help_and_version_are_data() {
         "{}",
         ended.stdout
     );
-    assert!(ended.stdout.contains("[default: labelcast:{label_id}]"));
+    let words: Vec<&str> = ended.stdout.split_whitespace().collect();
+    assert!(words.join(" ").contains("[default: labelcast:{label_id}]"));
     assert_eq!(
         Running::new("--version").end().stdout.trim(),
         "labelcast 0.1.0"

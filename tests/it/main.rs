@@ -14,6 +14,7 @@ mod file;
 mod guards;
 mod labels;
 mod limits;
+mod redis;
 mod report;
 mod resume;
 mod secrets;

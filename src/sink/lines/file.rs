@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::{Checkpoint, Outcome, Past, SinkError, Target};
+use super::super::{Checkpoint, Outcome, Past, SinkError, Target, Unfinished};
 use super::journal::{self, Journal, OwnEnd, Record, State};
 
 /// The most that one killed write can have left behind. Messages of 10,000 ids of 512 bytes each
@@ -73,14 +73,18 @@ impl LineFile {
         let unfinished = match unfinished {
             Some(record) if self.bears_out(&record)? => {
                 self.own_end = record.own_end;
-                Some((record.checkpoint, record.at))
+                Some(Unfinished {
+                    from: record.checkpoint,
+                    proofs: Vec::new(),
+                    at: record.at,
+                })
             }
             Some(record) => {
                 warn!(
                     "the lines of the unfinished run are no longer in the file: publishing its list again"
                 );
-                let start = Checkpoint::start_of(record.checkpoint.run_id);
-                Some((start, record.at))
+                let run_id = record.checkpoint.run_id;
+                Some(Unfinished::from_the_start(run_id, record.at))
             }
             None => None,
         };

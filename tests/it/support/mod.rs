@@ -1,6 +1,8 @@
 //! What the tests have in common: a stand-in, the program, and a folder for its files.
 
 mod program;
+pub(crate) mod proxy;
+pub(crate) mod redis;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 use labelcast::mock::{Account, Chats, Mock};
 use serde_json::Value;
 
-pub(crate) use self::program::{Ended, Running};
+pub(crate) use self::program::{Ended, Process, Running};
 
 pub(crate) const TOKEN: &str = "t0ken-that-nobody-may-see";
 pub(crate) const INSTANCE: &str = "inst-1";

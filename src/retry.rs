@@ -1,4 +1,5 @@
-//! Trying again: which pause follows which failure, and when there is no point in another try.
+//! Trying again, with the API or a broker: which pause follows which failure, and when there is no
+//! point in another try.
 
 use std::time::Duration;
 

@@ -1,0 +1,228 @@
+//! The settings of sinks: which there are, and which of the others go with which.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{Optional, Reader};
+use super::{Layers, Origin, SinkSettings};
+use crate::message::{Format, Layout};
+use crate::sink::redis::connect::Endpoint;
+use crate::sink::redis::{RedisSettings, is_taggable};
+use crate::sink::{Destination, lines};
+
+/// What a sink's URL says.
+enum Place {
+    Stdout,
+    File(PathBuf),
+    Redis(Endpoint),
+}
+
+/// What brokers take, and files do not.
+struct Broker {
+    retain: Option<Duration>,
+    max_pending: Option<u64>,
+    marker: bool,
+    partitions: Option<u32>,
+    min_replicas: u32,
+    retries: usize,
+}
+
+/// The settings that only Redis takes.
+const REDIS_ONLY: [&str; 2] = ["sink.partitions", "sink.min_replicas"];
+/// The settings that only brokers take.
+const BROKERS_ONLY: [&str; 2] = ["sink.max_pending", "sink.marker"];
+/// Each partition has a connection of its own.
+const MAX_PARTITIONS: u64 = 256;
+
+pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
+    let mut read = Reader::new(layers);
+    let retain = read.retain("sink.retain");
+    let place = place(&mut read);
+    let queue = read.required("sink.queue");
+    let format = read.optional("sink.format", format);
+    let ids_per_message = read.number("sink.ids_per_message", 1..=10_000);
+    let include_names = read.switch("sink.include_names");
+    let broker = broker(&mut read, retain);
+    if let Some(queue) = &queue {
+        fit_together(&mut read, place.as_ref(), queue, format.flatten());
+    }
+    let (place, queue, format) = (place?, queue?, format?);
+    let layout = Layout {
+        format: format.unwrap_or(match place {
+            Place::Redis(_) => Format::Fields,
+            Place::Stdout | Place::File(_) => Format::Json,
+        }),
+        ids_per_message: u32::try_from(ids_per_message?).ok()?,
+        include_names: include_names?,
+    };
+    let broker = broker?;
+    let retain = broker.retain;
+    let destination = match place {
+        Place::Stdout => Destination::Lines(lines::Destination::Stdout),
+        Place::File(path) => Destination::Lines(lines::Destination::File { path, retain }),
+        Place::Redis(endpoint) => Destination::Redis(Box::new(RedisSettings {
+            endpoint,
+            partitions: broker.partitions,
+            max_pending: broker.max_pending,
+            min_replicas: broker.min_replicas,
+            marker: broker.marker,
+            retain,
+            retries: broker.retries,
+        })),
+    };
+    Some(SinkSettings {
+        destination,
+        queue,
+        layout,
+    })
+}
+
+fn format(read: &mut Reader<'_>, key: &'static str) -> Option<Format> {
+    let formats = [
+        ("fields", Format::Fields),
+        ("json", Format::Json),
+        ("cloudevents", Format::CloudEvents),
+    ];
+    read.one_of(key, &formats)
+}
+
+fn broker(read: &mut Reader<'_>, retain: Optional<Duration>) -> Option<Broker> {
+    let max_pending = read.optional("sink.max_pending", |read, key| {
+        read.number(key, 1..=u64::MAX)
+    });
+    let marker = read.switch("sink.marker");
+    let partitions = read.optional("sink.partitions", |read, key| {
+        read.number(key, 1..=MAX_PARTITIONS)
+    });
+    let min_replicas = read.number("sink.min_replicas", 0..=100);
+    let retries = read.number("api.retries", 0..=1000);
+    Some(Broker {
+        retain: retain?,
+        max_pending: max_pending?,
+        marker: marker?,
+        partitions: partitions?.map(u32::try_from).transpose().ok()?,
+        min_replicas: u32::try_from(min_replicas?).ok()?,
+        retries: usize::try_from(retries?).ok()?,
+    })
+}
+
+fn place(read: &mut Reader<'_>) -> Option<Place> {
+    let (key, url) = url(read)?;
+    if url == "-" {
+        return Some(Place::Stdout);
+    }
+    // `file:PATH`, and `file:///PATH` as a URL has it.
+    if let Some(path) = url.strip_prefix("file:") {
+        let path = path.strip_prefix("//localhost/").map_or_else(
+            || path.strip_prefix("//").unwrap_or(path).to_owned(),
+            |path| format!("/{path}"),
+        );
+        let has_host = url.starts_with("file://") && !path.starts_with('/');
+        if path.is_empty() || path.ends_with('/') || has_host {
+            read.fault(
+                key,
+                "a file's path has to follow file:, or file:// and a slash",
+            );
+            return None;
+        }
+        return Some(Place::File(PathBuf::from(path)));
+    }
+    match Endpoint::parse(&url) {
+        Some(Ok(endpoint)) => return Some(Place::Redis(endpoint)),
+        Some(Err(what)) => {
+            read.fault(key, &what);
+            return None;
+        }
+        None => {}
+    }
+    const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
+                         rediss+cluster:// and redis+sentinel://";
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
+    if is_word && url.contains("://") {
+        read.fault(key, &format!("there is no sink “{scheme}:”; {SINKS}"));
+    } else {
+        read.fault(key, &format!("is not a sink; {SINKS}"));
+    }
+    None
+}
+
+/// The sink's URL, from the nearer of its two settings.
+fn url(read: &mut Reader<'_>) -> Option<(&'static str, String)> {
+    let (_, url, origin) = read.get("sink.url");
+    let (_, path, file_origin) = read.get("sink.url_file");
+    let from_file = !path.is_empty()
+        && (origin == Origin::Default
+            || (file_origin == Origin::Flag && origin != Origin::Flag)
+            || (file_origin == Origin::Env && matches!(origin, Origin::File(_))));
+    if !from_file {
+        return Some(("sink.url", url));
+    }
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Some(("sink.url_file", text.trim().to_owned())),
+        Err(error) => {
+            read.fault("sink.url_file", &format!("cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+/// What only shows when the sink is seen together with other settings.
+pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
+    // What is wrong in itself was noted where it was read.
+    let report_file = read.optional("report.file", Reader::path).flatten();
+    match place(read) {
+        Some(Place::Stdout) => {
+            if !dry_run && read.text("report.format") == "json" {
+                read.fault(
+                    "report.format",
+                    "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
+                );
+            }
+            if !read.text("run.max_shrink").is_empty() {
+                read.fault(
+                    "run.max_shrink",
+                    "the sink “-” keeps no memory of the last complete run: use another --sink",
+                );
+            }
+        }
+        Some(Place::File(path)) if report_file.is_some_and(|file| lines::uses(&path, &file)) => {
+            read.fault("report.file", "is the sink's own file: use another one");
+        }
+        Some(Place::File(_) | Place::Redis(_)) | None => {}
+    }
+}
+
+/// What goes with one sink and not with another.
+fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, format: Option<Format>) {
+    let is_redis = matches!(place, Some(Place::Redis(_)));
+    let mut refuse = |keys: &[&'static str], sinks: &str| {
+        for key in keys {
+            if read.is_set(key) {
+                read.fault(
+                    key,
+                    &format!("has no meaning for this sink, only for {sinks}"),
+                );
+            }
+        }
+    };
+    if place.is_some() && !is_redis {
+        refuse(&REDIS_ONLY, "Redis");
+        refuse(&BROKERS_ONLY, "brokers");
+        if format == Some(Format::Fields) {
+            read.fault(
+                "sink.format",
+                "is for Redis; this sink takes json and cloudevents",
+            );
+        }
+    }
+    let rest = queue.replace("{label_id}", "").replace("{instance_id}", "");
+    if rest.contains(['{', '}']) && !(is_redis && is_taggable(&rest)) {
+        let what = if is_redis {
+            "{label_id} and {instance_id} are filled in, and one {hash tag} may stand beside them"
+        } else {
+            "only {label_id} and {instance_id} can be filled in"
+        };
+        read.fault("sink.queue", what);
+    }
+}

@@ -1,0 +1,625 @@
+//! Redis Streams, each chat of a run exactly once.
+//!
+//! One script appends a batch and moves the checkpoint, or does neither. It takes a batch only from
+//! the run that holds the lock's newest fence, and only where the checkpoint is. The rest follows
+//! from that: see [`stream`] for what becomes of batches in flight, [`lock`] for who may write, and
+//! [`seen`] for a list that has changed.
+
+pub mod check;
+pub mod connect;
+mod failure;
+mod keys;
+mod link;
+mod lock;
+mod seen;
+mod stream;
+pub mod tail;
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use redis::{Cmd, Script};
+use tracing::info;
+use uuid::Uuid;
+
+use self::connect::Endpoint;
+use self::failure::Failure;
+use self::keys::Keys;
+pub(crate) use self::keys::is_taggable;
+use self::link::{Link, Stored, load, word};
+use self::lock::Heart;
+use self::stream::{Append, Patience, Stream};
+use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use crate::batch::{Batch, Chat, Digest, Position};
+use crate::message::{Encoder, Format, Layout, Marker};
+use crate::report::Progress;
+use crate::shutdown::Shutdown;
+
+/// How often a full stream is looked at.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How a stream is written to.
+#[derive(Clone, Debug)]
+pub struct RedisSettings {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// Over how many streams chats are spread; `None` for one that has the queue's own name.
+    pub partitions: Option<u32>,
+    /// Publishing waits while so many entries are pending.
+    pub max_pending: Option<u64>,
+    /// A batch counts when so many replicas have it.
+    pub min_replicas: u32,
+    /// Whether the start and the end of a run are put on the stream.
+    pub marker: bool,
+    /// How long entries, and what is beside the stream, are kept.
+    pub retain: Option<Duration>,
+    /// How often to try again.
+    pub retries: usize,
+}
+
+/// The sink `redis://` and its like.
+pub struct Redis {
+    settings: RedisSettings,
+    target: Target,
+    layout: Layout,
+    shutdown: Shutdown,
+    progress: Progress,
+    streams: Vec<Stream>,
+    heart: Option<Heart>,
+    encoder: Option<Encoder>,
+    run_id: Uuid,
+    /// How far batches were taken.
+    reached: (Position, Digest),
+    /// Chats that earlier processes of the run had put on the streams.
+    base: u64,
+    /// Chats that were confirmed, and are no longer there.
+    lost: u64,
+    suppress: bool,
+    /// Messages that may be sent before it has to be looked whether the streams are full.
+    room: Vec<u64>,
+}
+
+impl Redis {
+    /// Nothing is connected yet.
+    pub fn new(
+        settings: RedisSettings,
+        target: Target,
+        layout: Layout,
+        shutdown: Shutdown,
+        progress: Progress,
+    ) -> Self {
+        let owner = Uuid::now_v7().to_string();
+        let patience = Rc::new(Patience {
+            retries: settings.retries,
+            shutdown: shutdown.clone(),
+        });
+        let stream = |partition: Option<u32>| {
+            let mut keys = Keys::new(&target, partition);
+            if partition.is_some_and(|partition| partition > 0) {
+                // The lock of the first guards all; the others have their fences only.
+                keys.lock = format!("{}:{owner}", keys.lock);
+            }
+            Stream::new(
+                settings.endpoint.clone(),
+                keys,
+                owner.clone(),
+                settings.min_replicas,
+                Rc::clone(&patience),
+            )
+        };
+        let streams: Vec<Stream> = match settings.partitions {
+            None => vec![stream(None)],
+            Some(count) => (0..count)
+                .map(|partition| stream(Some(partition)))
+                .collect(),
+        };
+        Self {
+            room: vec![0; streams.len()],
+            streams,
+            settings,
+            target,
+            layout,
+            shutdown,
+            progress,
+            heart: None,
+            encoder: None,
+            run_id: Uuid::nil(),
+            reached: (0, Digest::of_nothing()),
+            base: 0,
+            lost: 0,
+            suppress: false,
+        }
+    }
+
+    fn retain_millis(&self) -> String {
+        self.settings
+            .retain
+            .map_or(0, |retain| retain.as_millis())
+            .to_string()
+    }
+
+    async fn take_locks(&mut self) -> Result<(), SinkError> {
+        let shutdown = self.shutdown.clone();
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            let mut watch = None;
+            let fence = stream
+                .insist(async |link: &mut Link, keys: &Keys, claim| {
+                    loop {
+                        let fence = lock::take(link, keys, &claim.owner, &mut watch, &shutdown);
+                        if let Some(fence) = fence.await? {
+                            return Ok(fence);
+                        }
+                    }
+                })
+                .await?;
+            stream.claim.fence = fence;
+            if index == 0 {
+                let endpoint = self.settings.endpoint.clone();
+                let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
+                self.heart = Some(heart);
+            }
+        }
+        Ok(())
+    }
+
+    async fn stored(&mut self) -> Result<Vec<Stored>, SinkError> {
+        let mut all = Vec::new();
+        for stream in &mut self.streams {
+            all.push(
+                stream
+                    .insist(async |link, keys, _| load(link, keys).await)
+                    .await?,
+            );
+        }
+        Ok(all)
+    }
+
+    /// Puts a run at its start, on one stream.
+    async fn begin(&mut self, index: usize, suppress: bool) -> Result<(), SinkError> {
+        let run_id = self.run_id.to_string();
+        let marker = match (&self.encoder, self.settings.marker) {
+            (Some(encoder), true) => encoder.marker(Marker::Started, 0),
+            _ => Vec::new(),
+        };
+        let (keep, label) = (self.retain_millis(), self.target.label_id.clone());
+        let partitions = self.streams.len();
+        let stream = &mut self.streams[index];
+        let reply = stream
+            .insist(async |link, keys, claim| {
+                let script = Script::new(include_str!("redis/start.lua"));
+                let mut script = script.prepare_invoke();
+                script.key(&keys.stream).key(&keys.checkpoint);
+                script.key(keys.manifest(self.run_id));
+                script.arg(&claim.fence).arg(&run_id).arg(&label);
+                script.arg(Digest::of_nothing().to_string()).arg(&keep);
+                script.arg(u8::from(suppress)).arg(now()).arg(partitions);
+                script.arg(&marker);
+                Ok(link.run(&script).await?)
+            })
+            .await?;
+        if word(&reply) != "OK" {
+            return Err(stream::lost_lock(&stream.keys));
+        }
+        stream.restart(self.run_id, 0);
+        Ok(())
+    }
+
+    /// Goes on where each stream stopped.
+    async fn go_on(&mut self) -> Result<Unfinished, SinkError> {
+        for stream in &mut self.streams {
+            // What is still in flight has to have its outcome first; that it may be bad is known.
+            let _ = stream.confirm_all().await;
+        }
+        let mut found = Vec::new();
+        for (index, stored) in self.stored().await?.into_iter().enumerate() {
+            let at = stored.checkpoint.filter(|at| at.run_id == self.run_id);
+            self.suppress |= at.is_some() && stored.suppress;
+            match at {
+                Some(at) => self.streams[index].restart(self.run_id, at.position),
+                None => self.begin(index, self.suppress).await?,
+            }
+            found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
+        }
+        let there: u64 = found.iter().map(|at| at.chats).sum();
+        let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();
+        self.base = self.base.min(there);
+        self.lost = (self.base + confirmed).saturating_sub(there);
+        if self.suppress {
+            self.read_back().await?;
+        }
+        Ok(unfinished(&found, SystemTime::now()))
+    }
+
+    async fn read_back(&mut self) -> Result<(), SinkError> {
+        let run_id = self.run_id;
+        for stream in &mut self.streams {
+            stream
+                .insist(async |link, keys, _| {
+                    let first = load(link, keys).await?.first_id;
+                    seen::read_back(link, keys, run_id, first.as_deref()).await
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what of a batch belongs to one stream.
+    async fn publish_to(&mut self, index: usize, batch: &Batch) -> Result<(), SinkError> {
+        if batch.end() <= self.streams[index].next {
+            return Ok(());
+        }
+        if self.settings.max_pending.is_some() {
+            self.wait_for_room(index).await?;
+        }
+        if self.suppress {
+            let chats: Vec<Chat<'_>> = self.share(index, batch).collect();
+            let all = chats.len() as u64;
+            let stream = &mut self.streams[index];
+            let unseen = stream
+                .insist(async |link, keys, _| seen::unseen(link, keys, chats.clone()).await)
+                .await?;
+            let count = unseen.len() as u64;
+            return self
+                .append(index, batch, unseen.into_iter(), count, all - count)
+                .await;
+        }
+        let count = if self.is_whole(index, batch) {
+            u64::from(batch.chats())
+        } else {
+            self.share(index, batch).count() as u64
+        };
+        if count == 0 && self.streams.len() > 1 {
+            // Moved by a later batch, or at the end.
+            return Ok(());
+        }
+        if self.is_whole(index, batch) {
+            self.append(index, batch, batch.iter(), count, 0).await
+        } else {
+            let share: Vec<Chat<'_>> = self.share(index, batch).collect();
+            self.append(index, batch, share.into_iter(), count, 0).await
+        }
+    }
+
+    fn is_whole(&self, index: usize, batch: &Batch) -> bool {
+        self.streams.len() == 1 && batch.first() >= self.streams[index].next
+    }
+
+    /// The chats of a batch that go to one stream, and are not on it yet.
+    fn share<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
+        let from = self.streams[index].next;
+        let count = self.streams.len();
+        batch.iter().filter(move |chat| {
+            chat.position >= from && (count == 1 || partition_of(chat.id, count) == index)
+        })
+    }
+
+    async fn append<'b>(
+        &mut self,
+        index: usize,
+        batch: &Batch,
+        chats: impl Iterator<Item = Chat<'b>>,
+        count: u64,
+        suppressed: u64,
+    ) -> Result<(), SinkError> {
+        let per_message = u64::from(self.layout.ids_per_message);
+        let append = Append {
+            end: batch.end(),
+            digest: batch.digest(),
+            chats: count,
+            messages: count.div_ceil(per_message),
+            suppressed,
+        };
+        self.room[index] = self.room[index].saturating_sub(append.messages);
+        let command = self.command(index, &append, chats);
+        self.streams[index].send(&append, command).await
+    }
+
+    fn command<'b>(
+        &self,
+        index: usize,
+        append: &Append,
+        chats: impl Iterator<Item = Chat<'b>>,
+    ) -> Cmd {
+        let keep = self.retain_millis();
+        let is_fields = self.layout.format == Format::Fields;
+        let is_packed = self.layout.ids_per_message > 1;
+        let values = if is_fields && self.layout.include_names {
+            "2"
+        } else {
+            "1"
+        };
+        let (field, label) = match (is_fields, is_packed) {
+            (true, false) => ("chat_id", self.target.label_id.as_str()),
+            (true, true) => ("chat_ids", self.target.label_id.as_str()),
+            (false, _) => ("data", ""),
+        };
+        let capacity = usize::try_from(append.messages).unwrap_or(0);
+        let layout = [keep.as_str(), keep.as_str(), values, field, label];
+        let mut command = self.streams[index].command(append, &layout, capacity);
+        if is_fields && !is_packed {
+            for chat in chats {
+                command.arg(chat.id);
+                if self.layout.include_names {
+                    command.arg(chat.name.unwrap_or_default());
+                }
+            }
+        } else if let Some(encoder) = &self.encoder {
+            encoder.each(chats, |parts| {
+                for part in parts {
+                    command.arg(*part);
+                }
+            });
+        }
+        command
+    }
+
+    /// Waits while a stream holds too much.
+    async fn wait_for_room(&mut self, index: usize) -> Result<(), SinkError> {
+        let Some(max) = self.settings.max_pending else {
+            return Ok(());
+        };
+        let mut waits = false;
+        while self.room[index] == 0 {
+            let stream = &mut self.streams[index];
+            stream.confirm_all().await?;
+            let pending = stream
+                .insist(async |link, keys, _| pending(link, keys).await)
+                .await?;
+            self.room[index] = max.saturating_sub(pending);
+            if self.room[index] > 0 {
+                break;
+            }
+            if !waits {
+                let queue = &stream.keys.stream;
+                info!(queue, pending, "waiting for consumers to catch up");
+                self.progress.say("waiting for consumers");
+                waits = true;
+            }
+            tokio::select! {
+                cause = self.shutdown.stopped() => return Err(SinkError::Interrupted(cause)),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        if waits {
+            info!("going on");
+            self.progress.say("");
+        }
+        Ok(())
+    }
+
+    /// Moves each stream to where the list has been read, so that all are at the same place.
+    async fn level(&mut self) -> Result<(), SinkError> {
+        let (end, digest) = self.reached;
+        for index in 0..self.streams.len() {
+            if self.streams[index].next < end {
+                let append = Append {
+                    end,
+                    digest,
+                    chats: 0,
+                    messages: 0,
+                    suppressed: 0,
+                };
+                let command = self.command(index, &append, std::iter::empty());
+                self.streams[index].send(&append, command).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish_one(&mut self, index: usize, outcome: Outcome) -> Result<(), SinkError> {
+        let (status, chats) = match outcome {
+            Outcome::Complete { chats } => ("complete", chats),
+            Outcome::Rejected => ("rejected", 0),
+            Outcome::Unfinished => ("partial", 0),
+        };
+        let marker = match (&self.encoder, outcome, self.settings.marker) {
+            (Some(encoder), Outcome::Complete { .. }, true) => {
+                encoder.marker(Marker::Completed, chats)
+            }
+            _ => Vec::new(),
+        };
+        let (position, digest) = self.reached;
+        let keep = self.retain_millis();
+        let facts = [
+            ("chats", chats.to_string()),
+            ("position", position.to_string()),
+            ("digest", digest.to_string()),
+            ("partition", index.to_string()),
+            ("partitions", self.streams.len().to_string()),
+        ];
+        let run_id = self.run_id;
+        let stream = &mut self.streams[index];
+        let reply = stream
+            .insist(async |link, keys, claim| {
+                let script = Script::new(include_str!("redis/finish.lua"));
+                let mut script = script.prepare_invoke();
+                script.key(&keys.stream).key(&keys.checkpoint);
+                script.key(keys.manifest(run_id));
+                script.arg(&claim.fence).arg(run_id.to_string()).arg(status);
+                script.arg(position).arg(chats).arg(&keep).arg(now());
+                script.arg(marker.len()).arg(&marker);
+                for (name, value) in &facts {
+                    script.arg(name).arg(value);
+                }
+                Ok(link.run(&script).await?)
+            })
+            .await?;
+        match (word(&reply).as_str(), outcome) {
+            ("OK", _) | (_, Outcome::Unfinished) => Ok(()),
+            ("position", _) => Err(SinkError::Bug("the end is not where it should be".into())),
+            _ => Err(stream::lost_lock(&stream.keys)),
+        }
+    }
+}
+
+impl Sink for Redis {
+    async fn open(&mut self) -> Result<Past, SinkError> {
+        self.take_locks().await?;
+        let stored = self.stored().await?;
+        let last_complete = stored.first().and_then(|stored| stored.last_complete);
+        let run = stored.first().and_then(|stored| stored.checkpoint);
+        let is_run = |stored: &&Stored| {
+            let at = stored.checkpoint;
+            at.zip(run).is_some_and(|(at, run)| at.run_id == run.run_id)
+        };
+        let is_over = stored.iter().all(|stored| stored.is_over);
+        let same_streams = stored
+            .first()
+            .is_some_and(|s| s.partitions == Some(self.streams.len()));
+        let unfinished = match run {
+            Some(run) if !is_over && same_streams => {
+                let found: Vec<Checkpoint> = stored
+                    .iter()
+                    .map(|stored| {
+                        let found = Some(stored).filter(is_run).and_then(|s| s.checkpoint);
+                        found.unwrap_or_else(|| Checkpoint::start_of(run.run_id))
+                    })
+                    .collect();
+                let at = stored.iter().filter_map(|stored| stored.at).max();
+                let has_begun = found.iter().any(|at| at.position > 0);
+                has_begun.then(|| unfinished(&found, at.unwrap_or(SystemTime::UNIX_EPOCH)))
+            }
+            _ => None,
+        };
+        Ok(Past {
+            unfinished,
+            last_complete,
+        })
+    }
+
+    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
+        let run_id = match start {
+            Start::New(run_id) | Start::Again(run_id) => run_id,
+            Start::Resumed(unfinished) => unfinished.from.run_id,
+        };
+        let is_first = self.run_id != run_id;
+        self.run_id = run_id;
+        self.reached = (0, Digest::of_nothing());
+        let Target {
+            instance_id,
+            label_id,
+            ..
+        } = &self.target;
+        self.encoder = Some(Encoder::new(&self.layout, instance_id, label_id, run_id));
+        match start {
+            Start::Resumed(unfinished) => {
+                if is_first {
+                    self.base = unfinished.from.chats;
+                }
+                let unfinished = self.go_on().await?;
+                // It may be that nothing is left to be published.
+                self.reached = (unfinished.from.position, unfinished.from.digest);
+                Ok(unfinished)
+            }
+            Start::New(_) => {
+                for index in 0..self.streams.len() {
+                    self.begin(index, false).await?;
+                }
+                Ok(Unfinished::from_the_start(run_id, SystemTime::now()))
+            }
+            Start::Again(_) => {
+                self.suppress = true;
+                for index in 0..self.streams.len() {
+                    self.begin(index, true).await?;
+                }
+                self.read_back().await?;
+                Ok(Unfinished::from_the_start(run_id, SystemTime::now()))
+            }
+        }
+    }
+
+    async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        for index in 0..self.streams.len() {
+            self.publish_to(index, batch).await?;
+        }
+        self.reached = (batch.end(), batch.digest());
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        self.level().await?;
+        for stream in &mut self.streams {
+            stream.confirm_all().await?;
+        }
+        Ok(())
+    }
+
+    fn delivered(&self) -> Delivered {
+        let mut sum = Delivered::default();
+        for stream in &self.streams {
+            sum.chats += stream.delivered.chats;
+            sum.messages += stream.delivered.messages;
+            sum.suppressed += stream.delivered.suppressed;
+        }
+        sum.chats = sum.chats.saturating_sub(self.lost);
+        let lost = self.lost.div_ceil(u64::from(self.layout.ids_per_message));
+        sum.messages = sum.messages.saturating_sub(lost);
+        sum
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
+        let mut result = Ok(());
+        for index in 0..self.streams.len() {
+            result = result.and(self.finish_one(index, outcome).await);
+        }
+        self.heart = None;
+        for stream in &mut self.streams {
+            let released = stream
+                .insist(async |link, keys, claim| lock::release(link, keys, &claim.owner).await)
+                .await;
+            result = result.and(released);
+        }
+        result
+    }
+}
+
+/// Which of several streams a chat goes to: XXH3-64 of its id, with seed 0, modulo their count.
+pub fn partition_of(chat_id: &[u8], partitions: usize) -> usize {
+    let hash = xxhash_rust::xxh3::xxh3_64(chat_id);
+    usize::try_from(hash % (partitions.max(1) as u64)).unwrap_or(0)
+}
+
+/// Where streams that have come to different positions go on: where the last of them is.
+fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
+    let mut sorted = found.to_vec();
+    sorted.sort_by_key(|checkpoint| checkpoint.position);
+    let chats = sorted.iter().map(|checkpoint| checkpoint.chats).sum();
+    let mut from = sorted.remove(0);
+    from.chats = chats;
+    let mut proofs: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
+    proofs.retain(|(position, _)| *position > from.position);
+    proofs.dedup();
+    Unfinished { from, proofs, at }
+}
+
+/// How many entries wait for consumers: the largest lag of a group, where there are groups and the
+/// server knows their lags (Redis 7), else all that are in the stream.
+async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
+    let connection = link.connection().await?;
+    let length: u64 = redis::cmd("XLEN")
+        .arg(&keys.stream)
+        .query_async(&mut *connection)
+        .await?;
+    if length == 0 {
+        return Ok(0);
+    }
+    let groups: Vec<std::collections::HashMap<String, redis::Value>> = redis::cmd("XINFO")
+        .arg("GROUPS")
+        .arg(&keys.stream)
+        .query_async(connection)
+        .await?;
+    let lags: Option<Vec<u64>> = groups
+        .iter()
+        .map(|group| match group.get("lag") {
+            Some(redis::Value::Int(lag)) => u64::try_from(*lag).ok(),
+            _ => None,
+        })
+        .collect();
+    Ok(lags
+        .and_then(|lags| lags.into_iter().max())
+        .unwrap_or(length))
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}

@@ -1,0 +1,20 @@
+-- Takes the lock, or keeps it, and fences all earlier owners off.
+-- KEYS  lock, checkpoint
+-- ARGV  owner, milliseconds until the lock runs out
+-- Gives the fence; or, where somebody else has the lock, that owner and how long it still holds.
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then
+  return {owner, redis.call('PTTL', KEYS[1])}
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+-- The server's time in microseconds: a fence stays the highest also after the checkpoint with the
+-- last one has expired. It has 16 digits, which a Lua number still holds exactly.
+local now = redis.call('TIME')
+local fence = now[1] * 1000000 + now[2]
+local last = tonumber(redis.call('HGET', KEYS[2], 'fence') or '0')
+if fence <= last then
+  fence = last + 1
+end
+fence = string.format('%.0f', fence)
+redis.call('HSET', KEYS[2], 'fence', fence)
+return fence

@@ -1,0 +1,104 @@
+//! Could a run publish here? Every key is looked at, every command tried, and nothing is left behind.
+
+use redis::{Script, Value};
+use tokio::time::timeout;
+
+use super::RedisSettings;
+use super::connect::RESPONSE_TIMEOUT;
+use super::failure::Failure;
+use super::keys::Keys;
+use super::link::{Link, word};
+use crate::sink::{SinkError, Target};
+
+/// What a check has found.
+#[derive(Debug, Default)]
+pub struct Finding {
+    /// What is in order.
+    pub good: String,
+    /// What works, but may lose something one day.
+    pub doubtful: Vec<String>,
+}
+
+/// Checks each stream of a queue.
+///
+/// # Errors
+///
+/// What a run would fail with.
+pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding, SinkError> {
+    let partitions: Vec<Option<u32>> = match settings.partitions {
+        None => vec![None],
+        Some(count) => (0..count).map(Some).collect(),
+    };
+    let mut finding = Finding::default();
+    for partition in partitions {
+        let keys = Keys::new(target, partition);
+        let mut link = Link::new(settings.endpoint.clone(), keys.checkpoint.clone());
+        let checked = timeout(RESPONSE_TIMEOUT * 2, check_one(&mut link, &keys));
+        let found = match checked.await {
+            Ok(found) => found,
+            Err(_) => Err(Failure::Passing("no answer in time".to_owned())),
+        };
+        match found {
+            Ok(doubtful) => finding.doubtful.extend(doubtful),
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Passing(text)) => return Err(SinkError::Unavailable(text)),
+        }
+        let separator = if finding.good.is_empty() { "" } else { ", " };
+        finding.good.push_str(separator);
+        finding.good.push_str(&keys.stream);
+    }
+    finding.good.push_str(" can be appended to");
+    finding.doubtful.dedup();
+    Ok(finding)
+}
+
+async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failure> {
+    for (key, expected) in [(&keys.stream, "stream"), (&keys.checkpoint, "hash")] {
+        let found: String = redis::cmd("TYPE")
+            .arg(key)
+            .query_async(link.connection().await?)
+            .await?;
+        if found != "none" && found != expected {
+            let text = format!("the key {key} is a {found}, and no {expected}");
+            return Err(SinkError::WrongQueue(text).into());
+        }
+    }
+    // All that the scripts do, on keys of its own beside the stream.
+    let script = Script::new(include_str!("check.lua"));
+    let mut script = script.prepare_invoke();
+    let (stream, hash) = (
+        format!("{}:check", keys.lock),
+        format!("{}:check", keys.seen),
+    );
+    script.key(stream).key(hash);
+    if link.run(&script).await? != Value::Int(1) {
+        let text = "scripts do not do what they should".to_owned();
+        return Err(SinkError::WrongQueue(text).into());
+    }
+    let role: Vec<Value> = redis::cmd("ROLE")
+        .query_async(link.connection().await?)
+        .await?;
+    if role.first().map(word).as_deref() == Some("slave") {
+        let text = "it is a replica, and takes nothing".to_owned();
+        return Err(SinkError::Unavailable(text).into());
+    }
+    eviction(link).await
+}
+
+/// A server that evicts keys when its memory is full may evict the stream.
+async fn eviction(link: &mut Link) -> Result<Option<String>, Failure> {
+    let info: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(link.connection().await?)
+        .await?;
+    let value = |name: &str| {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let policy = value("maxmemory_policy:");
+    let limit = value("maxmemory:");
+    let evicts = !policy.is_empty() && policy != "noeviction" && limit != "0";
+    Ok(evicts.then(|| {
+        format!("maxmemory-policy is {policy}: when memory is full, entries that nobody has read may be evicted; noeviction keeps them")
+    }))
+}

@@ -1,0 +1,48 @@
+//! What an error of Redis means: whether it may pass, and what it is called outside.
+
+use redis::{ErrorKind, RedisError};
+
+use crate::sink::SinkError;
+
+/// A failure, seen by whoever has to decide how to go on.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Trying again may help, and the outcome of what was sent is not known.
+    Passing(String),
+    /// It will not help.
+    Final(SinkError),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        let text = text(&error);
+        let code = error.code().unwrap_or_default();
+        match (error.kind(), code) {
+            (ErrorKind::AuthenticationFailed, _)
+            | (_, "NOAUTH" | "WRONGPASS" | "NOPERM" | "ERR AUTH") => {
+                Self::Final(SinkError::Credentials(text))
+            }
+            (_, "WRONGTYPE") => Self::Final(SinkError::WrongQueue(text)),
+            (ErrorKind::InvalidClientConfig, _) => Self::Final(SinkError::WrongQueue(text)),
+            _ if text.contains("certificate") => Self::Final(SinkError::Unavailable(text)),
+            // What else a server says may change: it is loading, a replica by now, out of memory,
+            // busy, moving a slot; and a connection that broke may be made again.
+            _ => Self::Passing(text),
+        }
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// An error's text, without what was sent: its values are chat ids.
+fn text(error: &RedisError) -> String {
+    let detail = error.detail().unwrap_or_default();
+    match error.code() {
+        Some(code) => format!("{code} {detail}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,95 @@
+//! The names of keys. All that belongs to a stream shares its slot, so that one script can reach it.
+
+use crate::sink::Target;
+
+/// The keys of one stream, for one label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// The stream itself.
+    pub(super) stream: String,
+    /// A hash: the run, how far it has come, the fence, and the last complete run.
+    pub(super) checkpoint: String,
+    /// A string that runs out when its owner's heart stops.
+    pub(super) lock: String,
+    /// A set, while a changed list is published: the chats that are on the stream already.
+    pub(super) seen: String,
+    /// Before a run's id: a hash by which a consumer knows that the run is whole.
+    manifest: String,
+}
+
+impl Keys {
+    /// Of the stream `queue`, or of its `partition` among several.
+    pub(super) fn new(target: &Target, partition: Option<u32>) -> Self {
+        let stream = match partition {
+            Some(partition) => format!("{}:{{{partition}}}", target.queue),
+            None => target.queue.clone(),
+        };
+        let tag = hash_tag(&stream).unwrap_or(&stream).to_owned();
+        let beside =
+            |kind: &str| format!("labelcast:{kind}:{{{tag}}}:{stream}:{}", target.label_id);
+        Self {
+            checkpoint: beside("checkpoint"),
+            lock: beside("lock"),
+            seen: beside("seen"),
+            manifest: format!("labelcast:run:{{{tag}}}:"),
+            stream,
+        }
+    }
+
+    /// The key of a run's manifest.
+    pub(super) fn manifest(&self, run_id: uuid::Uuid) -> String {
+        format!("{}{run_id}", self.manifest)
+    }
+}
+
+/// What of a key decides its slot, if not all of it: what stands in its first braces.
+pub(super) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+/// Whether a name can lend its tag, or all of itself, to the keys beside it.
+pub(crate) fn is_taggable(queue: &str) -> bool {
+    hash_tag(queue).is_some() || !queue.contains(['{', '}'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(queue: &str, partition: Option<u32>) -> Keys {
+        let target = Target {
+            queue: queue.to_owned(),
+            label_id: "7".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        Keys::new(&target, partition)
+    }
+
+    #[test]
+    fn all_keys_of_a_stream_have_its_slot() {
+        for (queue, partition, tag) in [
+            ("labelcast:7", None, "labelcast:7"),
+            ("a{x}b", None, "x"),
+            ("labelcast:7", Some(3), "3"),
+        ] {
+            let keys = keys(queue, partition);
+            let all = [
+                &keys.checkpoint,
+                &keys.lock,
+                &keys.seen,
+                &keys.manifest(uuid::Uuid::nil()),
+            ];
+            assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");
+            assert_eq!(hash_tag(&keys.stream).unwrap_or(&keys.stream), tag);
+        }
+        assert_eq!(keys("labelcast:7", Some(3)).stream, "labelcast:7:{3}");
+    }
+
+    #[test]
+    fn braces_that_are_no_tag_cannot_be_lent() {
+        assert!(is_taggable("a") && is_taggable("a{b}c"));
+        assert!(!is_taggable("a}b") && !is_taggable("a{}b") && !is_taggable("{"));
+    }
+}

@@ -1,0 +1,222 @@
+//! A connection that is made when it is needed, and the small exchanges over it.
+
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisError, Script, ScriptInvocation, Value};
+
+use super::connect::Endpoint;
+use super::failure::Failure;
+use super::keys::Keys;
+use super::stream::Reply;
+use crate::sink::Checkpoint;
+
+/// How long a lock lasts without a heartbeat. What takes over waits for this long at the most.
+pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
+/// How long replicas may take to confirm.
+const REPLICAS_WITHIN: Duration = Duration::from_secs(5);
+
+/// A connection with the server that holds a key; none before it is needed, or after a failure.
+pub(super) struct Link {
+    endpoint: Endpoint,
+    key: String,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Link {
+    pub(super) fn new(endpoint: Endpoint, key: String) -> Self {
+        Self {
+            endpoint,
+            key,
+            connection: None,
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    pub(super) fn drop_connection(&mut self) {
+        self.connection = None;
+    }
+
+    /// The connection. A new one knows the append script.
+    pub(super) async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
+        if self.connection.is_none() {
+            let mut connection = self.endpoint.connect(&self.key).await?;
+            let append = Script::new(include_str!("append.lua"));
+            append.prepare_invoke().load_async(&mut connection).await?;
+            self.connection = Some(connection);
+        }
+        let gone = || (ErrorKind::Io, "the connection is gone").into();
+        self.connection.as_mut().ok_or_else(gone)
+    }
+
+    /// Sends an append, and gives its reply to be waited for. With `replicas`, it counts only when
+    /// so many have it.
+    pub(super) async fn dispatch(&mut self, command: &std::rc::Rc<Cmd>, replicas: u32) -> Reply {
+        let mut connection = match self.connection().await {
+            Ok(connection) => connection.clone(),
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let command = std::rc::Rc::clone(command);
+        let mut reply: Reply = Box::pin(async move {
+            let reply = connection.send_packed_command(&command).await?;
+            let reply = reply.extract_error()?;
+            if replicas > 0 {
+                wait_on(&mut connection, replicas).await?;
+            }
+            Ok(reply)
+        });
+        // The first poll hands it to the connection, which keeps the order.
+        let poll = std::future::poll_fn(|context| Poll::Ready(reply.as_mut().poll(context)));
+        match poll.await {
+            Poll::Ready(ended) => Box::pin(std::future::ready(ended)),
+            Poll::Pending => reply,
+        }
+    }
+
+    /// Waits until replicas have what was written on this connection.
+    pub(super) async fn wait(&mut self, replicas: u32) -> Result<(), RedisError> {
+        wait_on(self.connection().await?, replicas).await
+    }
+
+    /// Writes something, and changes nothing.
+    pub(super) async fn touch(&mut self, keys: &Keys) -> Result<(), RedisError> {
+        redis::cmd("HSET")
+            .arg(&keys.checkpoint)
+            .arg("touched")
+            .arg("1")
+            .exec_async(self.connection().await?)
+            .await
+    }
+
+    /// Runs a script.
+    pub(super) async fn run(&mut self, script: &ScriptInvocation<'_>) -> Result<Value, RedisError> {
+        script.invoke_async(self.connection().await?).await
+    }
+}
+
+async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Result<(), RedisError> {
+    let within = u64::try_from(REPLICAS_WITHIN.as_millis()).unwrap_or(u64::MAX);
+    let reached: u32 = redis::cmd("WAIT")
+        .arg(replicas)
+        .arg(within)
+        .query_async(connection)
+        .await?;
+    if reached < replicas {
+        let text = format!("{reached} of {replicas} replicas have confirmed");
+        return Err((ErrorKind::Io, "too few replicas", text).into());
+    }
+    Ok(())
+}
+
+/// What the checkpoint holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stored {
+    pub(super) fence: Option<String>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    /// Whether the run has come to its end, for better or worse.
+    pub(super) is_over: bool,
+    /// Whether chats that are on the stream already are passed over.
+    pub(super) suppress: bool,
+    pub(super) last_complete: Option<u64>,
+    /// The run's first entry.
+    pub(super) first_id: Option<String>,
+    pub(super) at: Option<SystemTime>,
+    /// Over how many streams the run was spread.
+    pub(super) partitions: Option<usize>,
+}
+
+/// Reads the checkpoint.
+pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
+    const FIELDS: [&str; 11] = [
+        "fence",
+        "run_id",
+        "position",
+        "digest",
+        "chats",
+        "status",
+        "suppress",
+        "last_complete",
+        "first_id",
+        "at",
+        "partitions",
+    ];
+    let found: Vec<Option<String>> = redis::cmd("HMGET")
+        .arg(&keys.checkpoint)
+        .arg(&FIELDS)
+        .query_async(link.connection().await?)
+        .await?;
+    let field = |name: &str| {
+        let at = FIELDS.iter().position(|field| *field == name)?;
+        found.get(at)?.clone()
+    };
+    let number = |name: &str| field(name)?.parse().ok();
+    let checkpoint = || {
+        Some(Checkpoint {
+            run_id: field("run_id")?.parse().ok()?,
+            position: number("position")?,
+            digest: field("digest")?.parse().ok()?,
+            chats: number("chats")?,
+        })
+    };
+    Ok(Stored {
+        fence: field("fence"),
+        checkpoint: checkpoint(),
+        is_over: field("status").is_some_and(|status| status != "running"),
+        suppress: field("suppress").as_deref() == Some("1"),
+        last_complete: number("last_complete"),
+        partitions: field("partitions").and_then(|count| count.parse().ok()),
+        first_id: field("first_id"),
+        at: field("at").and_then(|at| humantime::parse_rfc3339(&at).ok()),
+    })
+}
+
+/// What trying to take the lock comes to.
+pub(super) enum Acquired {
+    /// It is ours, with this fence.
+    Fence(String),
+    /// This owner has it, for so many milliseconds more.
+    Held { owner: String, left: i64 },
+}
+
+/// Tries to take the lock.
+pub(super) async fn acquire(
+    link: &mut Link,
+    keys: &Keys,
+    owner: &str,
+) -> Result<Acquired, Failure> {
+    let script = Script::new(include_str!("acquire.lua"));
+    let mut script = script.prepare_invoke();
+    script.key(&keys.lock).key(&keys.checkpoint);
+    script.arg(owner).arg(lock_millis());
+    let reply = link.run(&script).await?;
+    match &reply {
+        Value::Array(held) => {
+            let left = match held.get(1) {
+                Some(Value::Int(left)) => *left,
+                _ => 0,
+            };
+            let owner = held.first().map(word).unwrap_or_default();
+            Ok(Acquired::Held { owner, left })
+        }
+        fence => Ok(Acquired::Fence(word(fence))),
+    }
+}
+
+pub(super) fn lock_millis() -> u64 {
+    u64::try_from(LOCK_LASTS.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A reply that is a word.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        Value::Okay => "OK".to_owned(),
+        Value::Int(number) => number.to_string(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,121 @@
+//! One run at a time: taking the lock, and keeping it alive.
+//!
+//! The lock tells a live run from a dead one: a heart that beats keeps it from running out. What
+//! keeps a dead one's late writes out is the fence, which the append script compares.
+
+use std::time::Duration;
+
+use redis::{Script, Value};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::connect::Endpoint;
+use super::failure::Failure;
+use super::keys::Keys;
+use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
+use super::stream::Claim;
+use crate::shutdown::Shutdown;
+use crate::sink::SinkError;
+
+/// How often the heart beats: three beats may be lost.
+const BEAT: Duration = Duration::from_millis(2500);
+/// How often a lock that another run holds is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Takes the lock at once where it is free, else when it runs out.
+///
+/// `Ok(None)` while somebody holds it and it is not known yet whether the heart beats: call again.
+///
+/// # Errors
+///
+/// [`SinkError::Locked`], when the other's heart beats.
+pub(super) async fn take(
+    link: &mut Link,
+    keys: &Keys,
+    owner: &str,
+    watch: &mut Option<Watch>,
+    shutdown: &Shutdown,
+) -> Result<Option<String>, Failure> {
+    let (holder, left) = match acquire(link, keys, owner).await? {
+        Acquired::Fence(fence) => return Ok(Some(fence)),
+        Acquired::Held { owner, left } => (owner, left),
+    };
+    match watch {
+        // It can only have become longer by a beat.
+        Some(watch) if watch.holder != holder || left > watch.left => {
+            return Err(SinkError::Locked(keys.stream.clone()).into());
+        }
+        Some(watch) => watch.left = left,
+        None => {
+            info!(
+                left_ms = left,
+                "another run holds the lock: looking whether its heart beats"
+            );
+            *watch = Some(Watch { holder, left });
+        }
+    }
+    tokio::select! {
+        cause = shutdown.stopped() => Err(SinkError::Interrupted(cause).into()),
+        () = tokio::time::sleep(LOOK) => Ok(None),
+    }
+}
+
+/// What was last seen of another's lock.
+pub(super) struct Watch {
+    holder: String,
+    left: i64,
+}
+
+/// Renews the lock as long as it lives, from a connection of its own.
+pub(super) struct Heart {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Heart {
+    pub(super) fn start(endpoint: Endpoint, keys: Keys, claim: Claim) -> Self {
+        let task = tokio::spawn(async move {
+            let mut link = Link::new(endpoint, keys.lock.clone());
+            let mut beats = tokio::time::interval(BEAT);
+            loop {
+                beats.tick().await;
+                // Within the time that a lock lasts: a server that hangs is asked anew.
+                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &claim));
+                match beat.await {
+                    Ok(Ok(true)) => {}
+                    Ok(Ok(false)) => {
+                        warn!("the lock was lost: another run has taken over");
+                        return;
+                    }
+                    Ok(Err(_)) | Err(_) => link.drop_connection(),
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failure> {
+    let script = Script::new(include_str!("renew.lua"));
+    let mut script = script.prepare_invoke();
+    script.key(&keys.lock).key(&keys.checkpoint);
+    script
+        .arg(&claim.owner)
+        .arg(lock_millis())
+        .arg(&claim.fence);
+    Ok(link.run(&script).await? == Value::Int(1))
+}
+
+/// Gives the lock back.
+pub(super) async fn release(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
+    let script = Script::new(include_str!("release.lua"));
+    let mut script = script.prepare_invoke();
+    script.key(&keys.lock).arg(owner);
+    link.run(&script).await?;
+    Ok(())
+}

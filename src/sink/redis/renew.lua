@@ -1,0 +1,13 @@
+-- The heart beats: the lock holds on, or is taken again where it ran out and nobody came.
+-- KEYS  lock, checkpoint
+-- ARGV  owner, milliseconds until the lock runs out, fence
+-- Gives 1, or 0 where the lock is lost.
+local owner = redis.call('GET', KEYS[1])
+if owner == false and redis.call('HGET', KEYS[2], 'fence') == ARGV[3] then
+  owner = ARGV[1]
+end
+if owner ~= ARGV[1] then
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

@@ -1,0 +1,27 @@
+-- A run begins at a position; a new one, or one whose list has changed.
+-- KEYS  stream, checkpoint, manifest
+-- ARGV  fence, run id, label id, digest at position 0, milliseconds to keep what is beside the
+--       stream (0: for ever), whether chats on the stream are to be passed over ('1'), the time,
+--       over how many streams the queue is spread, and, where a marker is to be put on the stream, its fields and values
+-- Gives 'OK', or 'fence'.
+if redis.call('HGET', KEYS[2], 'fence') ~= ARGV[1] then
+  return 'fence'
+end
+local is_new = redis.call('HGET', KEYS[2], 'run_id') ~= ARGV[2]
+redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4],
+  'status', 'running', 'suppress', ARGV[6], 'at', ARGV[7],
+  'partitions', ARGV[8])
+if is_new then
+  redis.call('HSET', KEYS[2], 'chats', '0')
+  redis.call('HDEL', KEYS[2], 'first_id', 'last_id')
+  if #ARGV > 8 then
+    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 9))
+  end
+  redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'label_id', ARGV[3], 'queue', KEYS[1],
+    'status', 'running', 'started_at', ARGV[7])
+end
+if ARGV[5] ~= '0' then
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+  redis.call('PEXPIRE', KEYS[3], ARGV[5])
+end
+return 'OK'

@@ -1,0 +1,342 @@
+//! One stream: batches in flight on one ordered connection, and what becomes of them when it
+//! breaks.
+//!
+//! A batch whose reply was lost may have been applied or not. The checkpoint, which only the append
+//! script moves, tells: what it covers is dropped from the ledger, the rest is sent again. A late
+//! copy that is still in a socket's buffer does no harm, since the script refuses a batch that does
+//! not begin where the checkpoint is.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use redis::{Cmd, ErrorKind, RedisError, Script, Value};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::connect::Endpoint;
+use super::failure::Failure;
+use super::keys::Keys;
+use super::link::{Acquired, Link, Stored, acquire, load, word};
+use crate::batch::{Digest, Position};
+use crate::error::Error;
+use crate::retry::Retries;
+use crate::shutdown::Shutdown;
+use crate::sink::{Delivered, SinkError, Unfinished};
+
+/// Batches in flight. Two keep the server busy; the others ride out what either side's scheduling
+/// costs.
+const WINDOW: usize = 4;
+
+/// What a stream's writer is known by.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    /// This process: the value of the lock.
+    pub(super) owner: String,
+    /// Its fence.
+    pub(super) fence: String,
+}
+
+pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
+
+/// A batch that was sent, and is not yet known to be durable.
+struct InFlight {
+    reply: Reply,
+    command: Rc<Cmd>,
+    first: Position,
+    end: Position,
+    delivers: Delivered,
+}
+
+/// How to go on after a failure.
+pub(super) struct Patience {
+    pub(super) retries: usize,
+    pub(super) shutdown: Shutdown,
+}
+
+/// A batch to append.
+pub(super) struct Append {
+    pub(super) end: Position,
+    pub(super) digest: Digest,
+    pub(super) chats: u64,
+    pub(super) messages: u64,
+    pub(super) suppressed: u64,
+}
+
+/// A stream that is written to.
+pub(super) struct Stream {
+    pub(super) keys: Keys,
+    link: Link,
+    pub(super) claim: Claim,
+    pub(super) run_id: Uuid,
+    append: Script,
+    ledger: VecDeque<InFlight>,
+    /// After the last batch that was sent.
+    pub(super) next: Position,
+    /// By the replies.
+    pub(super) delivered: Delivered,
+    /// Entries in the stream, by the last reply.
+    pub(super) length: u64,
+    min_replicas: u32,
+    patience: Rc<Patience>,
+    /// The pauses since something last went well.
+    pauses: Option<Retries>,
+    /// Why nothing is tried for long any more.
+    failed: Option<String>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        keys: Keys,
+        owner: String,
+        min_replicas: u32,
+        patience: Rc<Patience>,
+    ) -> Self {
+        Self {
+            link: Link::new(endpoint, keys.checkpoint.clone()),
+            keys,
+            claim: Claim {
+                owner,
+                fence: String::new(),
+            },
+            run_id: Uuid::nil(),
+            append: Script::new(include_str!("append.lua")),
+            ledger: VecDeque::new(),
+            next: 0,
+            delivered: Delivered::default(),
+            length: 0,
+            min_replicas,
+            patience,
+            pauses: None,
+            failed: None,
+        }
+    }
+
+    /// Does something that may be done twice, until it succeeds or there is no point in it.
+    pub(super) async fn insist<T>(
+        &mut self,
+        mut work: impl AsyncFnMut(&mut Link, &Keys, &Claim) -> Result<T, Failure>,
+    ) -> Result<T, SinkError> {
+        loop {
+            match work(&mut self.link, &self.keys, &self.claim).await {
+                Ok(value) => {
+                    self.pauses = None;
+                    return Ok(value);
+                }
+                Err(failure) => self.pause(failure).await?,
+            }
+        }
+    }
+
+    /// Breaks the connection off, and waits until the next try is due.
+    async fn pause(&mut self, failure: Failure) -> Result<(), SinkError> {
+        let text = match failure {
+            Failure::Final(error @ SinkError::WentBack(_)) => return Err(error),
+            Failure::Final(error) => {
+                self.failed = Some(error.to_string());
+                return Err(error);
+            }
+            Failure::Passing(text) => text,
+        };
+        self.link.drop_connection();
+        if self.failed.is_some() {
+            return Err(SinkError::Unavailable(text));
+        }
+        let retries = self.patience.retries;
+        let pauses = self.pauses.get_or_insert_with(|| Retries::new(retries));
+        let error = Error::Sink(SinkError::Unavailable(text.clone()));
+        let error = match pauses.pause(error, &self.patience.shutdown).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Interrupted(cause)) => SinkError::Interrupted(cause),
+            Err(_) => SinkError::Unavailable(text.clone()),
+        };
+        self.failed = Some(text);
+        Err(error)
+    }
+
+    /// The head of an append: the values follow.
+    pub(super) fn command(&self, batch: &Append, layout: &[&str; 5], capacity: usize) -> Cmd {
+        let mut command = Cmd::with_capacity(capacity + 16, capacity * 32);
+        command
+            .arg("EVALSHA")
+            .arg(self.append.get_hash())
+            .arg(2)
+            .arg(&self.keys.stream)
+            .arg(&self.keys.checkpoint)
+            .arg(&self.claim.fence)
+            .arg(self.run_id.to_string())
+            .arg(self.next)
+            .arg(batch.end)
+            .arg(batch.digest.to_string())
+            .arg(batch.chats)
+            .arg(layout[0])
+            .arg(layout[1])
+            .arg(humantime::format_rfc3339_millis(SystemTime::now()).to_string())
+            .arg(&layout[2..]);
+        command
+    }
+
+    /// Sends a batch. Waits only where as many as may be are in flight.
+    pub(super) async fn send(&mut self, batch: &Append, command: Cmd) -> Result<(), SinkError> {
+        while self.ledger.len() >= WINDOW {
+            self.confirm_one().await?;
+        }
+        let command = Rc::new(command);
+        let first = self.next;
+        self.next = batch.end;
+        let delivers = Delivered {
+            chats: batch.chats,
+            messages: batch.messages,
+            suppressed: batch.suppressed,
+        };
+        let reply = match self.link.is_connected() {
+            true => self.link.dispatch(&command, self.min_replicas).await,
+            // To be sent when the outcome of all is settled.
+            false => lost(),
+        };
+        self.ledger.push_back(InFlight {
+            reply,
+            command,
+            first,
+            end: batch.end,
+            delivers,
+        });
+        Ok(())
+    }
+
+    /// Waits until all batches are durable.
+    pub(super) async fn confirm_all(&mut self) -> Result<(), SinkError> {
+        while !self.ledger.is_empty() {
+            self.confirm_one().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest batch in flight.
+    pub(super) async fn confirm_one(&mut self) -> Result<(), SinkError> {
+        let Some(oldest) = self.ledger.front_mut() else {
+            return Ok(());
+        };
+        if let Some(text) = &self.failed {
+            return Err(SinkError::Unavailable(text.clone()));
+        }
+        let reply = (&mut oldest.reply).await;
+        // It has said all that it will; what comes of it is settled below.
+        oldest.reply = lost();
+        let failure = match reply {
+            Ok(Value::Int(length)) => {
+                self.length = u64::try_from(length).unwrap_or(0);
+                self.pauses = None;
+                self.drop_oldest();
+                return Ok(());
+            }
+            // What the script refuses is settled by looking at what is there.
+            Ok(refusal) => Failure::Passing(format!("an append was refused: {}", word(&refusal))),
+            Err(error) => Failure::from(error),
+        };
+        self.settle(failure).await
+    }
+
+    /// The oldest batch is durable.
+    fn drop_oldest(&mut self) {
+        if let Some(batch) = self.ledger.pop_front() {
+            self.delivered.chats += batch.delivers.chats;
+            self.delivered.messages += batch.delivers.messages;
+            self.delivered.suppressed += batch.delivers.suppressed;
+        }
+    }
+
+    /// Finds out which batches were applied, and sends the others again.
+    async fn settle(&mut self, mut failure: Failure) -> Result<(), SinkError> {
+        loop {
+            self.pause(failure).await?;
+            failure = match self.settle_once().await {
+                Ok(()) => return Ok(()),
+                Err(failure) => failure,
+            };
+        }
+    }
+
+    async fn settle_once(&mut self) -> Result<(), Failure> {
+        let stored = load(&mut self.link, &self.keys).await?;
+        self.keep_claim(&stored).await?;
+        let Some(at) = stored.checkpoint.filter(|at| at.run_id == self.run_id) else {
+            let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
+            return Err(self.went_back(start).into());
+        };
+        if self.min_replicas > 0 {
+            // On this connection, nothing was written yet that replicas could confirm.
+            self.link.touch(&self.keys).await?;
+            self.link.wait(self.min_replicas).await?;
+        }
+        while self
+            .ledger
+            .front()
+            .is_some_and(|batch| batch.end <= at.position)
+        {
+            self.drop_oldest();
+        }
+        let expected = self.ledger.front().map_or(self.next, |batch| batch.first);
+        if at.position != expected {
+            let unfinished = Unfinished {
+                from: at,
+                proofs: Vec::new(),
+                at: SystemTime::now(),
+            };
+            return Err(self.went_back(unfinished).into());
+        }
+        info!(
+            batches = self.ledger.len(),
+            "sending again what was not applied"
+        );
+        for batch in &mut self.ledger {
+            batch.reply = self.link.dispatch(&batch.command, self.min_replicas).await;
+        }
+        Ok(())
+    }
+
+    fn went_back(&mut self, to: Unfinished) -> SinkError {
+        warn!(position = to.from.position, "the checkpoint went backwards");
+        self.ledger.clear();
+        SinkError::WentBack(Box::new(to))
+    }
+
+    /// A server that has lost its memory has lost the fence too. Where nobody came meanwhile, the
+    /// stream is still ours.
+    async fn keep_claim(&mut self, stored: &Stored) -> Result<(), Failure> {
+        if stored.fence.as_ref() == Some(&self.claim.fence) {
+            return Ok(());
+        }
+        let number = |fence: &str| fence.parse::<u64>().unwrap_or(0);
+        let theirs = stored.fence.as_deref().map_or(0, number);
+        if theirs > number(&self.claim.fence) {
+            return Err(lost_lock(&self.keys).into());
+        }
+        match acquire(&mut self.link, &self.keys, &self.claim.owner).await? {
+            Acquired::Fence(fence) => {
+                self.claim.fence = fence;
+                Ok(())
+            }
+            Acquired::Held { .. } => Err(lost_lock(&self.keys).into()),
+        }
+    }
+
+    /// Forgets what is in flight: the list is published from another position.
+    pub(super) fn restart(&mut self, run_id: Uuid, next: Position) {
+        self.ledger.clear();
+        self.run_id = run_id;
+        self.next = next;
+    }
+}
+
+fn lost() -> Reply {
+    let error = (ErrorKind::Io, "there was no connection to send it on");
+    Box::pin(std::future::ready(Err(error.into())))
+}
+
+pub(super) fn lost_lock(keys: &Keys) -> SinkError {
+    SinkError::Locked(format!("{}: it took over from this one", keys.stream))
+}

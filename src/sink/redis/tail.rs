@@ -1,0 +1,199 @@
+//! Reading a stream the way a consumer does: through a group, pending entries first.
+
+use redis::{ErrorKind, RedisError, Value};
+
+use super::connect::Endpoint;
+use super::failure::Failure;
+use super::link::{Link, word};
+use crate::sink::SinkError;
+
+/// Entries that are read at once.
+const PAGE: u64 = 100;
+/// How long a read waits for new entries, in milliseconds: well below a reply's time-out.
+const BLOCK_MS: u64 = 1000;
+
+/// How to read.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// The stream.
+    pub queue: String,
+    /// The consumer group.
+    pub group: String,
+    /// The consumer's name in it.
+    pub consumer: String,
+    /// Acknowledge what was read.
+    pub ack: bool,
+    /// Delete what was read.
+    pub delete: bool,
+    /// Wait for more.
+    pub follow: bool,
+}
+
+/// A message as it is on a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The entry's id.
+    pub id: String,
+    /// Fields and values.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A reader of a stream.
+pub struct Reader {
+    tail: Tail,
+    link: Link,
+    /// After which of its own pending entries it reads on; none when there are no more of these.
+    pending: Option<String>,
+}
+
+impl Reader {
+    /// Creates the group, from the stream's start, if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached, or the queue is no stream.
+    pub async fn open(tail: Tail) -> Result<Self, SinkError> {
+        let mut link = Link::new(tail.endpoint.clone(), tail.queue.clone());
+        let created = create_group(&mut link, &tail).await.map_err(outside);
+        created?;
+        Ok(Self {
+            tail,
+            link,
+            pending: Some("0".to_owned()),
+        })
+    }
+
+    /// The next messages; none when there are no more, or for now.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached.
+    pub async fn next(&mut self, most: u64) -> Result<Vec<Message>, SinkError> {
+        loop {
+            let messages = self.read(most.min(PAGE)).await.map_err(outside)?;
+            match (&mut self.pending, messages.last()) {
+                (Some(after), Some(last)) => after.clone_from(&last.id),
+                (Some(_), None) => {
+                    self.pending = None;
+                    continue;
+                }
+                (None, _) => {}
+            }
+            return Ok(messages);
+        }
+    }
+
+    async fn read(&mut self, most: u64) -> Result<Vec<Message>, Failure> {
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(&self.tail.group)
+            .arg(&self.tail.consumer);
+        command.arg("COUNT").arg(most);
+        if self.tail.follow && self.pending.is_none() {
+            command.arg("BLOCK").arg(BLOCK_MS);
+        }
+        let after = self.pending.as_deref().unwrap_or(">");
+        command.arg("STREAMS").arg(&self.tail.queue).arg(after);
+        let reply: Value = command.query_async(self.link.connection().await?).await?;
+        Ok(messages(&reply))
+    }
+
+    /// Acknowledges and deletes, as it was asked for, what has been dealt with.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached.
+    pub async fn done(&mut self, messages: &[Message]) -> Result<(), SinkError> {
+        let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
+        if ids.is_empty() || !(self.tail.ack || self.tail.delete) {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        pipe.cmd("XACK")
+            .arg(&self.tail.queue)
+            .arg(&self.tail.group)
+            .arg(&ids);
+        if self.tail.delete {
+            pipe.cmd("XDEL").arg(&self.tail.queue).arg(&ids);
+        }
+        let connection = self
+            .link
+            .connection()
+            .await
+            .map_err(|e| outside(e.into()))?;
+        pipe.exec_async(connection)
+            .await
+            .map_err(|e| outside(e.into()))
+    }
+}
+
+fn outside(failure: Failure) -> SinkError {
+    match failure {
+        Failure::Final(error) => error,
+        Failure::Passing(text) => SinkError::Unavailable(text),
+    }
+}
+
+async fn create_group(link: &mut Link, tail: &Tail) -> Result<(), Failure> {
+    let connection = link.connection().await?;
+    let mut command = redis::cmd("XGROUP");
+    command
+        .arg("CREATE")
+        .arg(&tail.queue)
+        .arg(&tail.group)
+        .arg("0");
+    command.arg("MKSTREAM");
+    let created: Result<(), RedisError> = command.exec_async(connection).await;
+    match created {
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
+        Err(error)
+            if error.kind() == ErrorKind::Extension && error.to_string().contains("BUSYGROUP") =>
+        {
+            Ok(())
+        }
+        created => Ok(created?),
+    }
+}
+
+/// The messages in a reply: a list of streams in RESP2, a map of them in RESP3.
+fn messages(reply: &Value) -> Vec<Message> {
+    let entries: Vec<&Value> = match reply {
+        Value::Map(streams) => streams.iter().map(|(_, entries)| entries).collect(),
+        Value::Array(streams) => streams
+            .iter()
+            .filter_map(|stream| match stream {
+                Value::Array(parts) => parts.get(1),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    entries
+        .into_iter()
+        .filter_map(|entries| match entries {
+            Value::Array(entries) => Some(entries),
+            _ => None,
+        })
+        .flatten()
+        .filter_map(message)
+        .collect()
+}
+
+fn message(entry: &Value) -> Option<Message> {
+    let Value::Array(parts) = entry else {
+        return None;
+    };
+    // What was deleted while it was pending has no fields any more.
+    let fields = match parts.get(1) {
+        Some(Value::Array(fields)) => fields.as_slice(),
+        _ => &[],
+    };
+    let pairs = fields.chunks_exact(2);
+    Some(Message {
+        id: word(parts.first()?),
+        fields: pairs.map(|pair| (word(&pair[0]), word(&pair[1]))).collect(),
+    })
+}

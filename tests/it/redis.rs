@@ -1,0 +1,51 @@
+//! Redis Streams: each chat of a run exactly once, whatever fails in between.
+
+mod cluster;
+mod consumers;
+mod faults;
+mod messages;
+mod refusals;
+
+use crate::support::redis::{Server, chat_ids};
+use crate::support::{Process, Running, Stage};
+
+/// The stream of the tests.
+const STREAM: &str = "labelcast:1";
+
+/// A run into a server.
+fn run(stage: &Stage, url: &str) -> Running {
+    stage.program("run").args(["--label", "1", "--sink", url])
+}
+
+/// Checks that the stream holds each chat once, in the list's order.
+#[track_caller]
+fn holds(server: &Server, ids: &[String]) {
+    let found = chat_ids(&mut server.connection(), STREAM);
+    if found != ids {
+        let at = found.iter().zip(ids).position(|(a, b)| a != b);
+        panic!(
+            "{} entries for {} chats, different from {at:?} on",
+            found.len(),
+            ids.len()
+        );
+    }
+}
+
+/// Numbers that are as good as random, and the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: u64) -> u64 {
+        // Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+fn kill(process: Process) {
+    process.signal("KILL");
+    assert_eq!(process.end().code, None);
+}

@@ -1,0 +1,146 @@
+//! Clusters and sentinels.
+
+use bytes::Bytes;
+use labelcast::mock::{Piece, Reply};
+
+use super::{STREAM, run};
+use crate::support::redis::{Server, chat_ids, free_port, length};
+use crate::support::{Stage, small_list, wait_until};
+
+/// Three masters that share the slots.
+fn cluster() -> Vec<Server> {
+    let nodes: Vec<Server> = (0..3)
+        .map(|_| {
+            let bus = free_port().to_string();
+            Server::start(&["--cluster-enabled", "yes", "--cluster-port", &bus])
+        })
+        .collect();
+    for (index, node) in nodes.iter().enumerate() {
+        let mut connection = node.connection();
+        let slots = 16384 / 3;
+        let end = if index == 2 {
+            16383
+        } else {
+            (index + 1) * slots - 1
+        };
+        redis::cmd("CLUSTER")
+            .arg("ADDSLOTSRANGE")
+            .arg(index * slots)
+            .arg(end)
+            .exec(&mut connection)
+            .unwrap();
+        redis::cmd("CLUSTER")
+            .arg("SET-CONFIG-EPOCH")
+            .arg(index + 1)
+            .exec(&mut connection)
+            .unwrap();
+        let bus: Vec<String> = redis::cmd("CONFIG")
+            .arg(&["GET", "cluster-port"])
+            .query(&mut nodes[0].connection())
+            .unwrap();
+        if index > 0 {
+            redis::cmd("CLUSTER")
+                .arg(&["MEET", "127.0.0.1", &nodes[0].port.to_string(), &bus[1]])
+                .exec(&mut connection)
+                .unwrap();
+        }
+    }
+    wait_until("the cluster is up", || {
+        nodes.iter().all(|node| {
+            let info: String = redis::cmd("CLUSTER")
+                .arg("INFO")
+                .query(&mut node.connection())
+                .unwrap();
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+        })
+    });
+    nodes
+}
+
+/// The node that holds a stream.
+fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
+    let holds = |node: &&Server| {
+        redis::cmd("EXISTS")
+            .arg(stream)
+            .query::<i32>(&mut node.connection())
+            .is_ok_and(|n| n == 1)
+    };
+    nodes.iter().find(holds).unwrap()
+}
+
+#[test]
+fn a_cluster_is_asked_where_the_stream_is() {
+    let nodes = cluster();
+    let (ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    for queue in ["a", "b", "c", "d"] {
+        let url = format!("redis+cluster://127.0.0.1:{}", nodes[0].port);
+        let arguments = ["--queue", queue];
+        run(&stage, &url).args(arguments).end().expect(0);
+        let node = holder(&nodes, queue);
+        assert_eq!(chat_ids(&mut node.connection(), queue), ids);
+    }
+}
+
+#[test]
+fn partitions_are_on_several_nodes() {
+    let nodes = cluster();
+    let (mut ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), nodes[1].port);
+    let url = format!("redis+cluster://{hosts}");
+    run(&stage, &url)
+        .args(["--partitions", "6"])
+        .end()
+        .expect(0);
+    let mut found = Vec::new();
+    let mut ports = std::collections::BTreeSet::new();
+    for partition in 0..6 {
+        let stream = format!("{STREAM}:{{{partition}}}");
+        let node = holder(&nodes, &stream);
+        ports.insert(node.port);
+        found.extend(chat_ids(&mut node.connection(), &stream));
+    }
+    found.sort();
+    ids.sort();
+    assert_eq!(found, ids);
+    assert!(ports.len() > 1, "{ports:?}");
+}
+
+#[test]
+fn a_failover_in_the_middle_of_a_run() {
+    let mut master = Server::start(&[]);
+    let port = master.port.to_string();
+    let replica = Server::start(&["--replicaof", "127.0.0.1", &port]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("sentinel.conf");
+    let text = format!(
+        "sentinel monitor main 127.0.0.1 {port} 1\nsentinel down-after-milliseconds main 500\n\
+         sentinel failover-timeout main 3000\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let sentinel = Server::sentinel(config.to_str().unwrap());
+    wait_until("the sentinel knows the replica", || {
+        let found: Vec<redis::Value> = redis::cmd("SENTINEL")
+            .arg(&["REPLICAS", "main"])
+            .query(&mut sentinel.connection())
+            .unwrap_or_default();
+        found.len() == 1
+    });
+    let (ids, body) = small_list(20_000);
+    let stage = Stage::with_body(&body);
+    let (start, _) = body.as_bytes().split_at(body.len() / 2);
+    let start = Bytes::copy_from_slice(start);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
+    let process = run(&stage, &url).args(["--retries", "20"]).spawn();
+    wait_until("it is at it", || {
+        length(&mut master.connection(), STREAM) > 2000
+    });
+    master.kill();
+    let ended = process.end().expect(0);
+    assert_eq!(chat_ids(&mut replica.connection(), STREAM), ids);
+    assert_eq!(ended.label()["published"], 20_000);
+}

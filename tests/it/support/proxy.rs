@@ -1,0 +1,128 @@
+//! A TCP proxy that cuts, and that holds back.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// Forwards to a port, until it is dropped.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: AtomicU16,
+    /// So many bytes more in that direction, and the connection breaks; below 0 for never.
+    cut_to_server: AtomicI64,
+    cut_to_client: AtomicI64,
+    holds_replies: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Proxy {
+    pub(crate) fn start(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            target: AtomicU16::new(target),
+            cut_to_server: AtomicI64::new(-1),
+            cut_to_client: AtomicI64::new(-1),
+            holds_replies: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
+        let ours = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if ours.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(server) =
+                    TcpStream::connect(("127.0.0.1", ours.target.load(Ordering::SeqCst)))
+                else {
+                    continue;
+                };
+                let _ = client.set_nodelay(true);
+                let _ = server.set_nodelay(true);
+                for (from, to, direction) in [
+                    (client.try_clone(), server.try_clone(), Direction::ToServer),
+                    (server.try_clone(), client.try_clone(), Direction::ToClient),
+                ] {
+                    let shared = Arc::clone(&ours);
+                    let (from, to) = (from.unwrap(), to.unwrap());
+                    std::thread::spawn(move || shared.forward(from, to, direction));
+                }
+            }
+        });
+        Self { port, shared }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Breaks whichever connection carries the byte after so many more.
+    pub(crate) fn cut_after(&self, bytes: i64, direction: Direction) {
+        self.shared.budget(direction).store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether a cut is still to come.
+    pub(crate) fn is_armed(&self) -> bool {
+        [Direction::ToServer, Direction::ToClient]
+            .iter()
+            .any(|direction| self.shared.budget(*direction).load(Ordering::SeqCst) >= 0)
+    }
+
+    /// Holds what the server says back, or lets it through.
+    pub(crate) fn hold_replies(&self, holds: bool) {
+        self.shared.holds_replies.store(holds, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.hold_replies(false);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Shared {
+    fn budget(&self, direction: Direction) -> &AtomicI64 {
+        match direction {
+            Direction::ToServer => &self.cut_to_server,
+            Direction::ToClient => &self.cut_to_client,
+        }
+    }
+
+    fn forward(&self, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            while direction == Direction::ToClient && self.holds_replies.load(Ordering::SeqCst) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            let budget = self.budget(direction);
+            let left = budget.load(Ordering::SeqCst);
+            let cuts = left >= 0 && left < count as i64;
+            let count = if cuts { left as usize } else { count };
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+            if cuts {
+                budget.store(-1, Ordering::SeqCst);
+                break;
+            }
+            if left >= 0 {
+                budget.fetch_sub(count as i64, Ordering::SeqCst);
+            }
+        }
+        let _ = from.shutdown(Shutdown::Both);
+        let _ = to.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,191 @@
+//! Redis servers of the tests' own, on free ports, with their data in a folder of their own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use redis::{Commands, Connection, Value};
+
+use super::wait_until;
+
+/// A server that is stopped when it is dropped.
+pub(crate) struct Server {
+    child: Option<Child>,
+    pub(crate) port: u16,
+    folder: PathBuf,
+    arguments: Vec<String>,
+    password: Option<String>,
+    _guard: Option<tempfile::TempDir>,
+}
+
+/// A port that nothing listens on right now.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Server {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self {
+            child: None,
+            port: 0,
+            folder: folder.path().to_owned(),
+            arguments: arguments.iter().map(|&s| s.to_owned()).collect(),
+            password: None,
+            _guard: Some(folder),
+        };
+        // Somebody else may take the port between looking for it and using it.
+        while server.child.is_none() {
+            server.port = free_port();
+            server.try_up();
+        }
+        server
+    }
+
+    /// A sentinel with this configuration, which it writes to.
+    pub(crate) fn sentinel(config: &str) -> Self {
+        let mut server = Self::start(&[config, "--sentinel"]);
+        server.password = None;
+        server
+    }
+
+    pub(crate) fn with_password(password: &str) -> Self {
+        let mut server = Self::start(&[]);
+        let mut connection = server.connection();
+        redis::cmd("CONFIG")
+            .arg(&["SET", "requirepass", password])
+            .exec(&mut connection)
+            .unwrap();
+        server.password = Some(password.to_owned());
+        server
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("redis-server");
+        if let [config, flag] = self.arguments.as_slice()
+            && flag == "--sentinel"
+        {
+            let port = self.port.to_string();
+            command.args([config, "--port", &port, flag]);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            return command;
+        }
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--dir", self.folder.to_str().unwrap(), "--save", ""])
+            .args(["--logfile", "log", "--repl-diskless-sync-delay", "0"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    fn try_up(&mut self) {
+        let mut child = self.command().spawn().unwrap();
+        let mut is_up = false;
+        wait_until("the server is up or gone", || {
+            is_up = std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            is_up || child.try_wait().unwrap().is_some()
+        });
+        if is_up && child.try_wait().unwrap().is_none() {
+            self.child = Some(child);
+        }
+    }
+
+    /// Starts it again, on the same port, with what is in its folder.
+    pub(crate) fn up(&mut self) {
+        wait_until("the server is up again", || {
+            self.try_up();
+            self.child.is_some()
+        });
+        let mut connection = self.connection();
+        wait_until("its data is loaded", || {
+            redis::cmd("PING").exec(&mut connection).is_ok()
+        });
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match &self.password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}", self.port),
+            None => format!("redis://127.0.0.1:{}", self.port),
+        }
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = None;
+        wait_until("the server lets us in", || {
+            connection = client.get_connection().ok();
+            connection.is_some()
+        });
+        connection.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// An entry of a stream: its fields and values, in their order.
+pub(crate) type Entry = Vec<(String, String)>;
+
+pub(crate) fn entries(connection: &mut Connection, stream: &str) -> Vec<Entry> {
+    let found: Value = redis::cmd("XRANGE")
+        .arg(&[stream, "-", "+"])
+        .query(connection)
+        .unwrap();
+    let found: Vec<(String, Vec<String>)> = redis::from_redis_value(found).unwrap();
+    let pairs = |(_, fields): (String, Vec<String>)| {
+        let pairs = fields.chunks(2);
+        pairs
+            .map(|pair| (pair[0].clone(), pair[1].clone()))
+            .collect()
+    };
+    found.into_iter().map(pairs).collect()
+}
+
+pub(crate) fn field(entry: &Entry, name: &str) -> Option<String> {
+    let found = entry.iter().find(|(field, _)| field == name);
+    found.map(|(_, value)| value.clone())
+}
+
+/// The chat ids on a stream, in its order.
+pub(crate) fn chat_ids(connection: &mut Connection, stream: &str) -> Vec<String> {
+    let entries = entries(connection, stream);
+    entries
+        .iter()
+        .filter_map(|entry| field(entry, "chat_id"))
+        .collect()
+}
+
+pub(crate) fn length(connection: &mut Connection, stream: &str) -> usize {
+    connection.xlen_or_zero(stream)
+}
+
+trait XLen {
+    fn xlen_or_zero(&mut self, stream: &str) -> usize;
+}
+
+impl XLen for Connection {
+    fn xlen_or_zero(&mut self, stream: &str) -> usize {
+        redis::cmd("XLEN").arg(stream).query(self).unwrap_or(0)
+    }
+}
+
+/// Lets the lock of a dead run be as old as it would be later.
+pub(crate) fn run_out(connection: &mut Connection) {
+    let locks: Vec<String> = connection.keys("labelcast:lock:*").unwrap();
+    for lock in locks {
+        let _: () = connection.del(lock).unwrap();
+    }
+}
