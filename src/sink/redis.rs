@@ -2,15 +2,17 @@
 //!
 //! One script appends a batch and moves the checkpoint, or does neither. It takes a batch only from
 //! the run that holds the lock's newest fence, and only where the checkpoint is. The rest follows
-//! from that: see [`stream`] for what becomes of batches in flight, [`lock`] for who may write, and
-//! [`seen`] for a list that has changed.
+//! from that: see `stream` for what becomes of batches in flight, `lock` for who may write, and
+//! `seen` for a list that has changed.
 
 pub mod check;
 pub mod connect;
+mod course;
 mod failure;
 mod keys;
 mod link;
 mod lock;
+mod room;
 mod seen;
 mod stream;
 pub mod tail;
@@ -18,25 +20,21 @@ pub mod tail;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use redis::{Cmd, Script};
-use tracing::info;
+use redis::Cmd;
 use uuid::Uuid;
 
 use self::connect::Endpoint;
-use self::failure::Failure;
+use self::course::unfinished;
 use self::keys::Keys;
 pub(crate) use self::keys::is_taggable;
-use self::link::{Link, Stored, load, word};
+use self::link::{Link, Stored, load};
 use self::lock::Heart;
 use self::stream::{Append, Patience, Stream};
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 use crate::batch::{Batch, Chat, Digest, Position};
-use crate::message::{Encoder, Format, Layout, Marker};
+use crate::message::{Encoder, Format, Layout};
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
-
-/// How often a full stream is looked at.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// How a stream is written to.
 #[derive(Clone, Debug)]
@@ -174,75 +172,6 @@ impl Redis {
         Ok(all)
     }
 
-    /// Puts a run at its start, on one stream.
-    async fn begin(&mut self, index: usize, suppress: bool) -> Result<(), SinkError> {
-        let run_id = self.run_id.to_string();
-        let marker = match (&self.encoder, self.settings.marker) {
-            (Some(encoder), true) => encoder.marker(Marker::Started, 0),
-            _ => Vec::new(),
-        };
-        let (keep, label) = (self.retain_millis(), self.target.label_id.clone());
-        let partitions = self.streams.len();
-        let stream = &mut self.streams[index];
-        let reply = stream
-            .insist(async |link, keys, claim| {
-                let script = Script::new(include_str!("redis/start.lua"));
-                let mut script = script.prepare_invoke();
-                script.key(&keys.stream).key(&keys.checkpoint);
-                script.key(keys.manifest(self.run_id));
-                script.arg(&claim.fence).arg(&run_id).arg(&label);
-                script.arg(Digest::of_nothing().to_string()).arg(&keep);
-                script.arg(u8::from(suppress)).arg(now()).arg(partitions);
-                script.arg(&marker);
-                Ok(link.run(&script).await?)
-            })
-            .await?;
-        if word(&reply) != "OK" {
-            return Err(stream::lost_lock(&stream.keys));
-        }
-        stream.restart(self.run_id, 0);
-        Ok(())
-    }
-
-    /// Goes on where each stream stopped.
-    async fn go_on(&mut self) -> Result<Unfinished, SinkError> {
-        for stream in &mut self.streams {
-            // What is still in flight has to have its outcome first; that it may be bad is known.
-            let _ = stream.confirm_all().await;
-        }
-        let mut found = Vec::new();
-        for (index, stored) in self.stored().await?.into_iter().enumerate() {
-            let at = stored.checkpoint.filter(|at| at.run_id == self.run_id);
-            self.suppress |= at.is_some() && stored.suppress;
-            match at {
-                Some(at) => self.streams[index].restart(self.run_id, at.position),
-                None => self.begin(index, self.suppress).await?,
-            }
-            found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
-        }
-        let there: u64 = found.iter().map(|at| at.chats).sum();
-        let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();
-        self.base = self.base.min(there);
-        self.lost = (self.base + confirmed).saturating_sub(there);
-        if self.suppress {
-            self.read_back().await?;
-        }
-        Ok(unfinished(&found, SystemTime::now()))
-    }
-
-    async fn read_back(&mut self) -> Result<(), SinkError> {
-        let run_id = self.run_id;
-        for stream in &mut self.streams {
-            stream
-                .insist(async |link, keys, _| {
-                    let first = load(link, keys).await?.first_id;
-                    seen::read_back(link, keys, run_id, first.as_deref()).await
-                })
-                .await?;
-        }
-        Ok(())
-    }
-
     /// Sends what of a batch belongs to one stream.
     async fn publish_to(&mut self, index: usize, batch: &Batch) -> Result<(), SinkError> {
         if batch.end() <= self.streams[index].next {
@@ -353,40 +282,6 @@ impl Redis {
         command
     }
 
-    /// Waits while a stream holds too much.
-    async fn wait_for_room(&mut self, index: usize) -> Result<(), SinkError> {
-        let Some(max) = self.settings.max_pending else {
-            return Ok(());
-        };
-        let mut waits = false;
-        while self.room[index] == 0 {
-            let stream = &mut self.streams[index];
-            stream.confirm_all().await?;
-            let pending = stream
-                .insist(async |link, keys, _| pending(link, keys).await)
-                .await?;
-            self.room[index] = max.saturating_sub(pending);
-            if self.room[index] > 0 {
-                break;
-            }
-            if !waits {
-                let queue = &stream.keys.stream;
-                info!(queue, pending, "waiting for consumers to catch up");
-                self.progress.say("waiting for consumers");
-                waits = true;
-            }
-            tokio::select! {
-                cause = self.shutdown.stopped() => return Err(SinkError::Interrupted(cause)),
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-        if waits {
-            info!("going on");
-            self.progress.say("");
-        }
-        Ok(())
-    }
-
     /// Moves each stream to where the list has been read, so that all are at the same place.
     async fn level(&mut self) -> Result<(), SinkError> {
         let (end, digest) = self.reached;
@@ -404,51 +299,6 @@ impl Redis {
             }
         }
         Ok(())
-    }
-
-    async fn finish_one(&mut self, index: usize, outcome: Outcome) -> Result<(), SinkError> {
-        let (status, chats) = match outcome {
-            Outcome::Complete { chats } => ("complete", chats),
-            Outcome::Rejected => ("rejected", 0),
-            Outcome::Unfinished => ("partial", 0),
-        };
-        let marker = match (&self.encoder, outcome, self.settings.marker) {
-            (Some(encoder), Outcome::Complete { .. }, true) => {
-                encoder.marker(Marker::Completed, chats)
-            }
-            _ => Vec::new(),
-        };
-        let (position, digest) = self.reached;
-        let keep = self.retain_millis();
-        let facts = [
-            ("chats", chats.to_string()),
-            ("position", position.to_string()),
-            ("digest", digest.to_string()),
-            ("partition", index.to_string()),
-            ("partitions", self.streams.len().to_string()),
-        ];
-        let run_id = self.run_id;
-        let stream = &mut self.streams[index];
-        let reply = stream
-            .insist(async |link, keys, claim| {
-                let script = Script::new(include_str!("redis/finish.lua"));
-                let mut script = script.prepare_invoke();
-                script.key(&keys.stream).key(&keys.checkpoint);
-                script.key(keys.manifest(run_id));
-                script.arg(&claim.fence).arg(run_id.to_string()).arg(status);
-                script.arg(position).arg(chats).arg(&keep).arg(now());
-                script.arg(marker.len()).arg(&marker);
-                for (name, value) in &facts {
-                    script.arg(name).arg(value);
-                }
-                Ok(link.run(&script).await?)
-            })
-            .await?;
-        match (word(&reply).as_str(), outcome) {
-            ("OK", _) | (_, Outcome::Unfinished) => Ok(()),
-            ("position", _) => Err(SinkError::Bug("the end is not where it should be".into())),
-            _ => Err(stream::lost_lock(&stream.keys)),
-        }
     }
 }
 
@@ -577,49 +427,4 @@ impl Sink for Redis {
 pub fn partition_of(chat_id: &[u8], partitions: usize) -> usize {
     let hash = xxhash_rust::xxh3::xxh3_64(chat_id);
     usize::try_from(hash % (partitions.max(1) as u64)).unwrap_or(0)
-}
-
-/// Where streams that have come to different positions go on: where the last of them is.
-fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
-    let mut sorted = found.to_vec();
-    sorted.sort_by_key(|checkpoint| checkpoint.position);
-    let chats = sorted.iter().map(|checkpoint| checkpoint.chats).sum();
-    let mut from = sorted.remove(0);
-    from.chats = chats;
-    let mut proofs: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
-    proofs.retain(|(position, _)| *position > from.position);
-    proofs.dedup();
-    Unfinished { from, proofs, at }
-}
-
-/// How many entries wait for consumers: the largest lag of a group, where there are groups and the
-/// server knows their lags (Redis 7), else all that are in the stream.
-async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
-    let connection = link.connection().await?;
-    let length: u64 = redis::cmd("XLEN")
-        .arg(&keys.stream)
-        .query_async(&mut *connection)
-        .await?;
-    if length == 0 {
-        return Ok(0);
-    }
-    let groups: Vec<std::collections::HashMap<String, redis::Value>> = redis::cmd("XINFO")
-        .arg("GROUPS")
-        .arg(&keys.stream)
-        .query_async(connection)
-        .await?;
-    let lags: Option<Vec<u64>> = groups
-        .iter()
-        .map(|group| match group.get("lag") {
-            Some(redis::Value::Int(lag)) => u64::try_from(*lag).ok(),
-            _ => None,
-        })
-        .collect();
-    Ok(lags
-        .and_then(|lags| lags.into_iter().max())
-        .unwrap_or(length))
-}
-
-fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 
-use crate::support::{Stage, small_list};
+use crate::support::{Stage, part_of, small_list};
 
 #[test]
 fn a_label_that_does_not_exist_is_not_even_asked_for() {
@@ -77,10 +77,7 @@ fn enough_chats_are_all_published_in_their_order() {
 fn a_body_that_is_cut_while_it_is_held_back() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let ended = stage.run().args(["--min-chats", "4000"]).end().expect(0);
     assert_eq!(ended.label()["attempts"], 2);
     assert_eq!(stage.ids(), ids);
@@ -170,10 +167,7 @@ fn a_list_that_changed_is_guarded_anew() {
 fn what_follows_a_resumed_part_is_guarded_too() {
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(crate::support::map_of(&ids[..600]));
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.run().args(["--retries", "0"]).end().expect(69);
     let before = stage.ids().len();
     stage.run().args(["--min-chats", "700"]).end().expect(80);

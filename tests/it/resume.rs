@@ -4,7 +4,7 @@ use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use serde_json::Value;
 
-use crate::support::{Stage, lines_in, map_of, small_list, wait_until};
+use crate::support::{Stage, lines_in, map_of, part_of, small_list, wait_until};
 
 /// Runs until at least `lines` are in the file, and kills.
 fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
@@ -189,10 +189,7 @@ fn a_list_that_became_shorter_than_the_published_part_is_published_again() {
 fn a_list_that_changes_between_two_attempts_of_one_process() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     ids.reverse();
     stage
         .mock
@@ -301,10 +298,7 @@ fn a_list_with_too_many_invalid_entries_is_not_gone_on_with() {
 fn two_accounts_do_not_share_a_checkpoint() {
     let (_, body) = small_list(100);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let first = stage.run().args(["--retries", "0"]).end().expect(69);
     let other = Stage::with_account("inst-2", &body);
     let sink = format!("file:{}", stage.out().display());
@@ -329,10 +323,7 @@ fn a_file_by_another_name_has_the_same_journal() {
 fn a_second_run_while_one_is_alive_publishes_nothing() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let first = stage.run().spawn();
     wait_until("the first run is at it", || lines_in(&stage.out()) > 1000);
     let second = stage

@@ -1,19 +1,15 @@
 //! A signal is an orderly end, and a second one an end at once.
 
-use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
 
-use crate::support::{Stage, lines_in, small_list, wait_until};
+use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
 
 #[test]
 fn a_signal_ends_the_run_in_order_and_the_next_one_goes_on() {
     for signal in ["TERM", "INT"] {
         let (ids, body) = small_list(5000);
         let stage = Stage::with_body(&body);
-        let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-        stage
-            .mock
-            .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+        stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
         let process = stage.run().spawn();
         wait_until("it is at it", || lines_in(&stage.out()) > 1000);
         process.signal(signal);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
 
-use crate::support::{Stage, small_list};
+use crate::support::{Stage, part_of, small_list};
 
 const BODY: &str = "\u{feff}{\"success\":true,\"data\":{\"0\":{\"id\":\"1@c.us\",\"name\":\"A\\u00e9\"},\"1\":{\"id\":{\"_serialized\":\"2@c.us\"},\"x\":[1,true,null]}}} ";
 
@@ -71,10 +71,7 @@ fn a_cut_body_is_asked_for_again_and_nothing_is_published_twice() {
 fn what_came_before_the_cut_is_kept_for_the_next_run() {
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let first = stage.run().args(["--retries", "0"]).end().expect(69);
     let published = first.label()["published"].as_u64().unwrap();
     assert!((40..60).contains(&published), "{published}");

@@ -8,7 +8,7 @@ use labelcast::mock::{Chats, Piece, Reply};
 use super::{Numbers, STREAM, holds, kill, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::{Server, chat_ids, length, run_out};
-use crate::support::{Stage, map_of, small_list, wait_until};
+use crate::support::{Stage, map_of, part_of, small_list, wait_until};
 
 #[test]
 fn killed_at_fifty_moments_and_run_again() {
@@ -123,10 +123,7 @@ fn a_server_that_is_stopped_and_started_again() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
     wait_until("it is at it", || {
         length(&mut server.connection(), STREAM) > 2000
@@ -143,10 +140,7 @@ fn a_server_that_is_started_again_empty() {
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let busy = Reply::json("busy").status(503).header("retry-after", "2");
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.mock.script("1", busy);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
     wait_until("it is at it", || {
@@ -212,10 +206,7 @@ fn changed(new: impl Fn(Vec<String>) -> Vec<String>, arguments: &[&str]) {
     let mut connection = server.connection();
     let (ids, body) = small_list(6000);
     let stage = Stage::with_body(&body);
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() / 2]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let process = run(&stage, &server.url()).args(arguments).spawn();
     wait_until("it is at it", || length(&mut connection, STREAM) > 0);
     kill(process);

@@ -7,7 +7,7 @@ pub(crate) mod redis;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use labelcast::mock::{Account, Chats, Mock};
+use labelcast::mock::{Account, Chats, Mock, Piece, Reply};
 use serde_json::Value;
 
 pub(crate) use self::program::{Ended, Process, Running};
@@ -146,6 +146,13 @@ pub(crate) fn map_of(ids: &[String]) -> String {
         .map(|(i, id)| format!(r#""{i}":{{"id":"{id}","name":"Person {i}"}}"#))
         .collect();
     format!("{{{}}}", entries.join(","))
+}
+
+/// The first part of a body, and then this.
+pub(crate) fn part_of(body: &str, part: f64, then: Piece) -> Reply {
+    let length = (body.len() as f64 * part) as usize;
+    let start = bytes::Bytes::copy_from_slice(&body.as_bytes()[..length]);
+    Reply::pieces([Piece::Bytes(start), then])
 }
 
 /// Looks until something is so.

@@ -1,0 +1,148 @@
+//! The course of a run: how it begins, goes on and ends, on each of its streams.
+
+use std::time::SystemTime;
+
+use redis::Script;
+
+use super::link::{load, word};
+use super::{Redis, seen, stream};
+use crate::batch::Digest;
+use crate::message::Marker;
+use crate::sink::{Checkpoint, Outcome, SinkError, Unfinished};
+
+impl Redis {
+    /// Puts a run at its start, on one stream.
+    pub(super) async fn begin(&mut self, index: usize, suppress: bool) -> Result<(), SinkError> {
+        let run_id = self.run_id.to_string();
+        let marker = match (&self.encoder, self.settings.marker) {
+            (Some(encoder), true) => encoder.marker(Marker::Started, 0),
+            _ => Vec::new(),
+        };
+        let (keep, label) = (self.retain_millis(), self.target.label_id.clone());
+        let partitions = self.streams.len();
+        let stream = &mut self.streams[index];
+        let reply = stream
+            .insist(async |link, keys, claim| {
+                let script = Script::new(include_str!("start.lua"));
+                let mut script = script.prepare_invoke();
+                script.key(&keys.stream).key(&keys.checkpoint);
+                script.key(keys.manifest(self.run_id));
+                script.arg(&claim.fence).arg(&run_id).arg(&label);
+                script.arg(Digest::of_nothing().to_string()).arg(&keep);
+                script.arg(u8::from(suppress)).arg(now()).arg(partitions);
+                script.arg(&marker);
+                Ok(link.run(&script).await?)
+            })
+            .await?;
+        if word(&reply) != "OK" {
+            return Err(stream::lost_lock(&stream.keys));
+        }
+        stream.restart(self.run_id, 0);
+        Ok(())
+    }
+
+    /// Goes on where each stream stopped.
+    pub(super) async fn go_on(&mut self) -> Result<Unfinished, SinkError> {
+        for stream in &mut self.streams {
+            // What is still in flight has to have its outcome first; that it may be bad is known.
+            let _ = stream.confirm_all().await;
+        }
+        let mut found = Vec::new();
+        for (index, stored) in self.stored().await?.into_iter().enumerate() {
+            let at = stored.checkpoint.filter(|at| at.run_id == self.run_id);
+            self.suppress |= at.is_some() && stored.suppress;
+            match at {
+                Some(at) => self.streams[index].restart(self.run_id, at.position),
+                None => self.begin(index, self.suppress).await?,
+            }
+            found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
+        }
+        let there: u64 = found.iter().map(|at| at.chats).sum();
+        let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();
+        self.base = self.base.min(there);
+        self.lost = (self.base + confirmed).saturating_sub(there);
+        if self.suppress {
+            self.read_back().await?;
+        }
+        Ok(unfinished(&found, SystemTime::now()))
+    }
+
+    pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
+        let run_id = self.run_id;
+        for stream in &mut self.streams {
+            stream
+                .insist(async |link, keys, _| {
+                    let first = load(link, keys).await?.first_id;
+                    seen::read_back(link, keys, run_id, first.as_deref()).await
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish_one(
+        &mut self,
+        index: usize,
+        outcome: Outcome,
+    ) -> Result<(), SinkError> {
+        let (status, chats) = match outcome {
+            Outcome::Complete { chats } => ("complete", chats),
+            Outcome::Rejected => ("rejected", 0),
+            Outcome::Unfinished => ("partial", 0),
+        };
+        let marker = match (&self.encoder, outcome, self.settings.marker) {
+            (Some(encoder), Outcome::Complete { .. }, true) => {
+                encoder.marker(Marker::Completed, chats)
+            }
+            _ => Vec::new(),
+        };
+        let (position, digest) = self.reached;
+        let keep = self.retain_millis();
+        let facts = [
+            ("chats", chats.to_string()),
+            ("position", position.to_string()),
+            ("digest", digest.to_string()),
+            ("partition", index.to_string()),
+            ("partitions", self.streams.len().to_string()),
+        ];
+        let run_id = self.run_id;
+        let stream = &mut self.streams[index];
+        let reply = stream
+            .insist(async |link, keys, claim| {
+                let script = Script::new(include_str!("finish.lua"));
+                let mut script = script.prepare_invoke();
+                script.key(&keys.stream).key(&keys.checkpoint);
+                script.key(keys.manifest(run_id));
+                script.arg(&claim.fence).arg(run_id.to_string()).arg(status);
+                script.arg(position).arg(chats).arg(&keep).arg(now());
+                script.arg(marker.len()).arg(&marker);
+                for (name, value) in &facts {
+                    script.arg(name).arg(value);
+                }
+                Ok(link.run(&script).await?)
+            })
+            .await?;
+        match (word(&reply).as_str(), outcome) {
+            ("OK", _) | (_, Outcome::Unfinished) => Ok(()),
+            ("position", _) => Err(SinkError::Bug("the end is not where it should be".into())),
+            _ => Err(stream::lost_lock(&stream.keys)),
+        }
+    }
+}
+
+/// Where streams that have come to different positions go on: where the last of them is.
+pub(super) fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
+    let mut sorted = found.to_vec();
+    sorted.sort_by_key(|checkpoint| checkpoint.position);
+    let chats = sorted.iter().map(|checkpoint| checkpoint.chats).sum();
+    let mut from = sorted.remove(0);
+    from.chats = chats;
+    let mut proofs: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
+    proofs.retain(|(position, _)| *position > from.position);
+    proofs.dedup();
+    Unfinished { from, proofs, at }
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
