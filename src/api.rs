@@ -392,7 +392,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[derive(Deserialize)]
 struct RawLabel {
     id: serde_json::Value,
-    name: Option<String>,
+    name: Option<serde_json::Value>,
     #[serde(rename = "colorHex")]
-    color_hex: Option<String>,
+    color_hex: Option<serde_json::Value>,
 }

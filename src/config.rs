@@ -300,9 +300,16 @@ impl Layers {
     /// Where to read from, and the queue's name, which has to be whole.
     pub fn tail(&mut self) -> Option<(Destination, String)> {
         let settings = self.sink()?;
-        if settings.queue.contains(['{', '}']) && settings.queue.contains("_id}") {
-            let mut read = Reader::new(self);
+        let mut read = Reader::new(self);
+        if settings.queue.contains("{label_id}") || settings.queue.contains("{instance_id}") {
             read.fault("sink.queue", "tail reads one queue, by its whole name");
+            return None;
+        }
+        if read.is_set("sink.partitions") {
+            read.fault(
+                "sink.partitions",
+                "tail reads one stream: name it with --queue, as in 'labelcast:4:{0}'",
+            );
             return None;
         }
         Some((settings.destination, settings.queue))

@@ -25,6 +25,9 @@ use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::{Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 
+/// A queue that loses what it has confirmed more often than this in one run is not to be relied on.
+const MAX_WENT_BACK: u32 = 20;
+
 /// What all labels of a run share.
 pub struct Context<'a> {
     /// The API.
@@ -155,6 +158,7 @@ async fn run<S: Sink>(
         None => Start::New(tally.run_id),
     };
     let from = within(context.shutdown, sink.start(start)).await?;
+    tally.list_changed = from.list_changed;
     let mut gate = Gate::new(context.run, past.last_complete);
     let published = attempts(context, target, sink, tally, &mut gate, from).await;
     settle(context, sink, published).await
@@ -212,7 +216,7 @@ async fn attempts<S: Sink>(
                 let again = sink.start(Start::Again(tally.run_id));
                 from = within(context.shutdown, again).await?;
             }
-            Error::Sink(SinkError::WentBack(to)) => {
+            Error::Sink(SinkError::WentBack(to)) if tally.went_back < MAX_WENT_BACK => {
                 warn!(
                     position = to.from.position,
                     "the queue has lost entries: publishing them again"

@@ -3,7 +3,7 @@
 mod progress;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -237,7 +237,9 @@ impl Report {
         match replace(path, line.as_bytes()) {
             // A mount, a link, a device, or a file in a directory that is read-only, such as
             // /dev/termination-log in a pod, can be written to, but not replaced.
-            Err(_) if path.exists() => std::fs::write(path, line),
+            Err(error) if path.exists() && error.kind() != ErrorKind::StorageFull => {
+                std::fs::write(path, line)
+            }
             replaced => replaced,
         }
     }
@@ -250,7 +252,7 @@ pub(crate) fn printable(text: &str) -> String {
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(std::io::ErrorKind::AlreadyExists.into());
+        return Err(ErrorKind::AlreadyExists.into());
     }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

@@ -50,7 +50,7 @@ impl Retries {
         };
         let pause = match error.retry_after() {
             Some(asked) if asked > LONGEST_RETRY_AFTER => return Err(error),
-            Some(asked) => asked,
+            Some(asked) => asked.max(pause.min(SHORTEST)),
             None => pause.min(LONGEST),
         };
         let until = Instant::now() + pause;

@@ -73,6 +73,8 @@ pub struct Unfinished {
     pub proofs: Vec<(Position, Digest)>,
     /// When it last moved.
     pub at: SystemTime,
+    /// Whether its list has changed since it began.
+    pub list_changed: bool,
 }
 
 impl Unfinished {
@@ -82,6 +84,7 @@ impl Unfinished {
             from: Checkpoint::start_of(run_id),
             proofs: Vec::new(),
             at,
+            list_changed: false,
         }
     }
 }

@@ -58,7 +58,7 @@ fn is_index(key: &str) -> bool {
 
 fn label(value: Value) -> Result<Label, ApiError> {
     let raw: RawLabel = serde_json::from_value(value)
-        .map_err(|_| ApiError::Labels("a label has no id, or a name that is no text".to_owned()))?;
+        .map_err(|_| ApiError::Labels("a label has no id".to_owned()))?;
     let id = match raw.id {
         Value::String(id) if !id.is_empty() => id,
         Value::Number(id) => id.to_string(),
@@ -66,8 +66,8 @@ fn label(value: Value) -> Result<Label, ApiError> {
     };
     Ok(Label {
         id,
-        name: raw.name,
-        color: raw.color_hex,
+        name: raw.name.as_ref().and_then(scalar),
+        color: raw.color_hex.as_ref().and_then(scalar),
     })
 }
 

@@ -9,18 +9,19 @@ use crate::report::{Progress, printable};
 use crate::sink::{Destination, lines, redis};
 
 pub(super) async fn check(layers: Layers) -> Exit {
-    let settings = match settled(layers, |layers| Settings::read(layers, true)) {
+    let settings = match settled(layers, |layers| Settings::read(layers, false)) {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
     set_up_log(&settings.log, &Progress::new(ProgressMode::Never, true));
     let mut findings = Findings::default();
     findings.add("settings", Ok("all are there".to_owned()));
-    match labels::ask(&settings.api).await {
-        Err(error) => findings.add("API", Err(error)),
+    let asked = labels::ask(&settings.api).await;
+    match &asked {
+        Err(error) => findings.fail("API", error),
         Ok((known, _)) => {
             findings.add("API", Ok(format!("{} labels", known.len())));
-            check_labels(&settings.run.labels, &known, &mut findings);
+            check_labels(&settings.run.labels, known, &mut findings);
         }
     }
     check_sink(&settings, &mut findings).await;
@@ -48,18 +49,18 @@ impl Findings {
     fn add(&mut self, what: &str, result: Result<String, Error>) {
         match result {
             Ok(finding) => self.text.push_str(&format!("ok    {what}: {finding}\n")),
-            Err(error) => {
-                self.text.push_str(&format!("FAIL  {what}: {error}\n"));
-                if let Some(hint) = error.hint() {
-                    self.text.push_str(&format!("      {hint}\n"));
-                }
-                self.exit = self.exit.heavier(error.exit());
-            }
+            Err(error) => self.fail(what, &error),
         }
     }
-}
 
-impl Findings {
+    fn fail(&mut self, what: &str, error: &Error) {
+        self.text.push_str(&format!("FAIL  {what}: {error}\n"));
+        if let Some(hint) = error.hint() {
+            self.text.push_str(&format!("      {hint}\n"));
+        }
+        self.exit = self.exit.heavier(error.exit());
+    }
+
     /// What does not keep a run from working.
     fn doubt(&mut self, what: &str, text: &str) {
         self.text.push_str(&format!("warn  {what}: {text}\n"));

@@ -224,5 +224,10 @@ fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, forma
             "only {label_id} and {instance_id} can be filled in"
         };
         read.fault("sink.queue", what);
+    } else if rest.contains('{') && read.is_set("sink.partitions") {
+        read.fault(
+            "sink.queue",
+            "has a {hash tag}, which would keep all partitions in one slot",
+        );
     }
 }

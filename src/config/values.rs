@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
     pub(super) fn retain(&mut self, key: &'static str) -> Optional<Duration> {
         match self.get(key).1.as_str() {
             "forever" => Some(None),
-            _ => self.duration(key).map(Some),
+            _ => self.timeout(key).map(Some),
         }
     }
 

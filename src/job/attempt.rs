@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::gate::{Gate, Passage};
 use super::{Context, Tally, within};
@@ -68,9 +69,15 @@ impl<S: Sink> Attempt<'_, '_, S> {
                 Some(empty.try_recv().unwrap_or_default())
             })
         });
-        let feeding = feed(&mut body, chunks, shutdown);
+        // Ends the feeding when there is nobody left to publish for, however silent the API is.
+        let over = CancellationToken::new();
+        let feeding = feed(&mut body, chunks, shutdown, &over);
         // Takes the receiver, and with it away when it ends: then the decoder ends too.
-        let publishing = self.publish(batches, &emptied, from);
+        let publishing = async {
+            let published = self.publish(batches, &emptied, from).await;
+            over.cancel();
+            published
+        };
         let (bytes, published) = tokio::join!(feeding, publishing);
         let (seen, decoded) = decoder
             .await
@@ -170,12 +177,18 @@ impl<S: Sink> Attempt<'_, '_, S> {
 ///
 /// Its end is an empty chunk: without one, as after a stop, the decoder knows that there should
 /// have been more.
-async fn feed(body: &mut Body, chunks: mpsc::Sender<io::Result<Bytes>>, stop: &Shutdown) -> u64 {
+async fn feed(
+    body: &mut Body,
+    chunks: mpsc::Sender<io::Result<Bytes>>,
+    stop: &Shutdown,
+    over: &CancellationToken,
+) -> u64 {
     let mut count = 0;
     loop {
         let next = tokio::select! {
             biased;
             _ = stop.stopped() => return count,
+            () = over.cancelled() => return count,
             // The decoder has ended, by an error or because nobody takes its batches.
             () = chunks.closed() => return count,
             next = body.next() => next,

@@ -17,6 +17,7 @@ mod seen;
 mod stream;
 pub mod tail;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -90,6 +91,7 @@ impl Redis {
         let patience = Rc::new(Patience {
             retries: settings.retries,
             shutdown: shutdown.clone(),
+            failed: RefCell::default(),
         });
         let stream = |partition: Option<u32>| {
             let mut keys = Keys::new(&target, partition);
@@ -183,10 +185,7 @@ impl Redis {
         if self.suppress {
             let chats: Vec<Chat<'_>> = self.share(index, batch).collect();
             let all = chats.len() as u64;
-            let stream = &mut self.streams[index];
-            let unseen = stream
-                .insist(async |link, keys, _| seen::unseen(link, keys, chats.clone()).await)
-                .await?;
+            let unseen = self.unseen(index, &chats).await?;
             let count = unseen.len() as u64;
             return self
                 .append(index, batch, unseen.into_iter(), count, all - count)
@@ -206,6 +205,32 @@ impl Redis {
         } else {
             let share: Vec<Chat<'_>> = self.share(index, batch).collect();
             self.append(index, batch, share.into_iter(), count, 0).await
+        }
+    }
+
+    /// Which of these chats are not on the stream.
+    async fn unseen<'b>(
+        &mut self,
+        index: usize,
+        chats: &[Chat<'b>],
+    ) -> Result<Vec<Chat<'b>>, SinkError> {
+        let (run_id, per_message) = (self.run_id, self.layout.ids_per_message);
+        let stream = &mut self.streams[index];
+        loop {
+            let unseen = stream
+                .insist(async |link, keys, _| seen::unseen(link, keys, chats).await)
+                .await?;
+            if let Some(unseen) = unseen {
+                return Ok(unseen);
+            }
+            // What is in flight may not be on the stream yet, and has to be in the set.
+            stream.confirm_all().await?;
+            stream
+                .insist(async |link, keys, _| {
+                    let first = load(link, keys).await?.first_id;
+                    seen::read_back(link, keys, run_id, first.as_deref(), per_message).await
+                })
+                .await?;
         }
     }
 
@@ -326,7 +351,7 @@ impl Sink for Redis {
                     })
                     .collect();
                 let at = stored.iter().filter_map(|stored| stored.at).max();
-                let has_begun = found.iter().any(|at| at.position > 0);
+                let has_begun = found.iter().any(|at| at.position > 0 || at.chats > 0);
                 has_begun.then(|| unfinished(&found, at.unwrap_or(SystemTime::UNIX_EPOCH)))
             }
             _ => None,
@@ -356,7 +381,8 @@ impl Sink for Redis {
                 if is_first {
                     self.base = unfinished.from.chats;
                 }
-                let unfinished = self.go_on().await?;
+                let mut unfinished = self.go_on().await?;
+                unfinished.list_changed = self.suppress;
                 // It may be that nothing is left to be published.
                 self.reached = (unfinished.from.position, unfinished.from.digest);
                 Ok(unfinished)

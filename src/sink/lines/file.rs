@@ -77,6 +77,7 @@ impl LineFile {
                     from: record.checkpoint,
                     proofs: Vec::new(),
                     at: record.at,
+                    list_changed: false,
                 })
             }
             Some(record) => {

@@ -16,6 +16,7 @@ if at[3] ~= ARGV[3] then
   return 'position'
 end
 local stream, run, field, label = KEYS[1], ARGV[2], ARGV[11], ARGV[12]
+local names = field == 'chat_ids' and 'names' or 'name'
 local call = redis.call
 local first, last
 if label == '' then
@@ -34,7 +35,7 @@ else
       last = call('XADD', stream, '*', field, ARGV[i], 'label_id', label, 'run_id', run)
     else
       last = call('XADD', stream, '*', field, ARGV[i], 'label_id', label, 'run_id', run,
-        'name', ARGV[i + 1])
+        names, ARGV[i + 1])
     end
     first = first or last
   end
@@ -47,6 +48,8 @@ if first then
 end
 if ARGV[7] ~= '0' then
   call('PEXPIRE', KEYS[2], ARGV[7])
+else
+  call('PERSIST', KEYS[2])
 end
 if ARGV[8] ~= '0' then
   local now = call('TIME')

@@ -6,6 +6,7 @@ redis.call('HSETNX', KEYS[2], 'a', id)
 redis.call('HINCRBY', KEYS[2], 'b', 1)
 redis.call('HDEL', KEYS[2], 'b')
 redis.call('PEXPIRE', KEYS[2], 1000)
+redis.call('PERSIST', KEYS[2])
 redis.call('XTRIM', KEYS[1], 'MINID', '~', '0')
 local found = redis.call('HMGET', KEYS[2], 'a')[1] == id and redis.call('XLEN', KEYS[1]) == 1
 redis.call('TIME')

@@ -53,7 +53,11 @@ impl Redis {
             self.suppress |= at.is_some() && stored.suppress;
             match at {
                 Some(at) => self.streams[index].restart(self.run_id, at.position),
-                None => self.begin(index, self.suppress).await?,
+                None => {
+                    // The checkpoint was lost, and the stream may not have been.
+                    self.suppress = true;
+                    self.begin(index, true).await?;
+                }
             }
             found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
         }
@@ -68,12 +72,12 @@ impl Redis {
     }
 
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
-        let run_id = self.run_id;
+        let (run_id, per_message) = (self.run_id, self.layout.ids_per_message);
         for stream in &mut self.streams {
             stream
                 .insist(async |link, keys, _| {
                     let first = load(link, keys).await?.first_id;
-                    seen::read_back(link, keys, run_id, first.as_deref()).await
+                    seen::read_back(link, keys, run_id, first.as_deref(), per_message).await
                 })
                 .await?;
         }
@@ -140,7 +144,12 @@ pub(super) fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
     let mut proofs: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
     proofs.retain(|(position, _)| *position > from.position);
     proofs.dedup();
-    Unfinished { from, proofs, at }
+    Unfinished {
+        from,
+        proofs,
+        at,
+        list_changed: false,
+    }
 }
 
 fn now() -> String {

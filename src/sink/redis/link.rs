@@ -22,6 +22,7 @@ pub(super) struct Link {
     endpoint: Endpoint,
     key: String,
     connection: Option<MultiplexedConnection>,
+    knows_append: bool,
 }
 
 impl Link {
@@ -30,6 +31,7 @@ impl Link {
             endpoint,
             key,
             connection: None,
+            knows_append: false,
         }
     }
 
@@ -41,22 +43,32 @@ impl Link {
         self.connection = None;
     }
 
-    /// The connection. A new one knows the append script.
+    /// The connection, made where there is none.
     pub(super) async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         if self.connection.is_none() {
-            let mut connection = self.endpoint.connect(&self.key).await?;
-            let append = Script::new(include_str!("append.lua"));
-            append.prepare_invoke().load_async(&mut connection).await?;
-            self.connection = Some(connection);
+            self.connection = Some(self.endpoint.connect(&self.key).await?);
+            self.knows_append = false;
         }
         let gone = || (ErrorKind::Io, "the connection is gone").into();
         self.connection.as_mut().ok_or_else(gone)
     }
 
+    /// The connection, with a server behind it that knows the append script.
+    async fn with_append(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
+        let knows_append = self.is_connected() && self.knows_append;
+        let connection = self.connection().await?;
+        if !knows_append {
+            let append = Script::new(include_str!("append.lua"));
+            append.prepare_invoke().load_async(connection).await?;
+            self.knows_append = true;
+        }
+        self.connection().await
+    }
+
     /// Sends an append, and gives its reply to be waited for. With `replicas`, it counts only when
     /// so many have it.
     pub(super) async fn dispatch(&mut self, command: &std::rc::Rc<Cmd>, replicas: u32) -> Reply {
-        let mut connection = match self.connection().await {
+        let mut connection = match self.with_append().await {
             Ok(connection) => connection.clone(),
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };

@@ -3,7 +3,8 @@
 //! What the run has put there is read back, page by page, into a set beside the stream; so the
 //! worker's memory stays as it is. A batch is compared with the set before it is appended.
 
-use redis::Value;
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
 use uuid::Uuid;
 
 use super::failure::Failure;
@@ -11,8 +12,12 @@ use super::keys::Keys;
 use super::link::{Link, word};
 use crate::batch::Chat;
 
-/// Entries that are read back at once.
-const PAGE: usize = 1000;
+/// Chats that are read back at once, whatever the entries hold.
+const PAGE_CHATS: u32 = 1000;
+/// Members that are added at once.
+const ADDED_AT_ONCE: usize = 1000;
+/// A member that stands for all: no chat id is as short.
+const COMPLETE: &str = "";
 /// How long the set lasts after it was last used, in seconds.
 const SET_LASTS: u64 = 3600;
 
@@ -22,7 +27,9 @@ pub(super) async fn read_back(
     keys: &Keys,
     run_id: Uuid,
     first_id: Option<&str>,
+    ids_per_message: u32,
 ) -> Result<(), Failure> {
+    let page_entries = usize::try_from((PAGE_CHATS / ids_per_message).max(1)).unwrap_or(1);
     let connection = link.connection().await?;
     redis::cmd("DEL")
         .arg(&keys.seen)
@@ -36,64 +43,70 @@ pub(super) async fn read_back(
             .arg(&from)
             .arg("+")
             .arg("COUNT")
-            .arg(PAGE)
+            .arg(page_entries)
             .query_async(&mut *connection)
             .await?;
-        let Value::Array(entries) = page else {
-            return Ok(());
+        let entries = match page {
+            Value::Array(entries) => entries,
+            _ => Vec::new(),
         };
         let Some(last) = entries.last().and_then(entry_id) else {
+            // Tells a set that is complete from one that has run out meanwhile.
+            add(connection, keys, &[COMPLETE.to_owned()]).await?;
             return Ok(());
         };
         let mut ids = Vec::new();
         for entry in &entries {
             chat_ids(entry, &run_id, &mut ids);
         }
-        if !ids.is_empty() {
-            redis::pipe()
-                .cmd("SADD")
-                .arg(&keys.seen)
-                .arg(&ids)
-                .cmd("EXPIRE")
-                .arg(&keys.seen)
-                .arg(SET_LASTS)
-                .exec_async(&mut *connection)
-                .await?;
-        }
-        if entries.len() < PAGE {
-            return Ok(());
+        for ids in ids.chunks(ADDED_AT_ONCE) {
+            add(&mut *connection, keys, ids).await?;
         }
         from = format!("({last}");
     }
 }
 
-/// Which of these chats are not on the stream.
+async fn add(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    members: &[String],
+) -> Result<(), RedisError> {
+    redis::pipe()
+        .cmd("SADD")
+        .arg(&keys.seen)
+        .arg(members)
+        .cmd("EXPIRE")
+        .arg(&keys.seen)
+        .arg(SET_LASTS)
+        .exec_async(connection)
+        .await
+}
+
+/// Which of these chats are not on the stream; `None` where the set is not there any more, and has
+/// to be filled again.
 pub(super) async fn unseen<'a>(
     link: &mut Link,
     keys: &Keys,
-    chats: Vec<Chat<'a>>,
-) -> Result<Vec<Chat<'a>>, Failure> {
-    if chats.is_empty() {
-        return Ok(chats);
-    }
+    chats: &[Chat<'a>],
+) -> Result<Option<Vec<Chat<'a>>>, Failure> {
     let connection = link.connection().await?;
-    let ids: Vec<&[u8]> = chats.iter().map(|chat| chat.id).collect();
-    let (seen, ()): (Vec<bool>, ()) = redis::pipe()
+    let mut members: Vec<&[u8]> = chats.iter().map(|chat| chat.id).collect();
+    members.push(COMPLETE.as_bytes());
+    let (mut seen,): (Vec<bool>,) = redis::pipe()
         .cmd("SMISMEMBER")
         .arg(&keys.seen)
-        .arg(&ids)
+        .arg(&members)
         .cmd("EXPIRE")
         .arg(&keys.seen)
         .arg(SET_LASTS)
         .ignore()
         .query_async(connection)
-        .await
-        .map(|(seen,): (Vec<bool>,)| (seen, ()))?;
-    let chats = chats.into_iter().zip(seen);
-    Ok(chats
-        .filter(|(_, seen)| !seen)
-        .map(|(chat, _)| chat)
-        .collect())
+        .await?;
+    if seen.pop() != Some(true) {
+        return Ok(None);
+    }
+    let chats = chats.iter().zip(seen).filter(|(_, seen)| !seen);
+    Ok(Some(chats.map(|(chat, _)| *chat).collect()))
 }
 
 fn entry_id(entry: &Value) -> Option<String> {

@@ -6,6 +6,7 @@
 //! copy that is still in a socket's buffer does no harm, since the script refuses a batch that does
 //! not begin where the checkpoint is.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -54,6 +55,8 @@ struct InFlight {
 pub(super) struct Patience {
     pub(super) retries: usize,
     pub(super) shutdown: Shutdown,
+    /// Why nothing is tried for long any more, on any stream.
+    pub(super) failed: RefCell<Option<String>>,
 }
 
 /// A batch to append.
@@ -77,14 +80,10 @@ pub(super) struct Stream {
     pub(super) next: Position,
     /// By the replies.
     pub(super) delivered: Delivered,
-    /// Entries in the stream, by the last reply.
-    pub(super) length: u64,
     min_replicas: u32,
     patience: Rc<Patience>,
     /// The pauses since something last went well.
     pauses: Option<Retries>,
-    /// Why nothing is tried for long any more.
-    failed: Option<String>,
 }
 
 impl Stream {
@@ -107,11 +106,9 @@ impl Stream {
             ledger: VecDeque::new(),
             next: 0,
             delivered: Delivered::default(),
-            length: 0,
             min_replicas,
             patience,
             pauses: None,
-            failed: None,
         }
     }
 
@@ -136,13 +133,13 @@ impl Stream {
         let text = match failure {
             Failure::Final(error @ SinkError::WentBack(_)) => return Err(error),
             Failure::Final(error) => {
-                self.failed = Some(error.to_string());
+                self.patience.failed.replace(Some(error.to_string()));
                 return Err(error);
             }
             Failure::Passing(text) => text,
         };
         self.link.drop_connection();
-        if self.failed.is_some() {
+        if self.patience.failed.borrow().is_some() {
             return Err(SinkError::Unavailable(text));
         }
         let retries = self.patience.retries;
@@ -153,7 +150,7 @@ impl Stream {
             Err(Error::Interrupted(cause)) => SinkError::Interrupted(cause),
             Err(_) => SinkError::Unavailable(text.clone()),
         };
-        self.failed = Some(text);
+        self.patience.failed.replace(Some(text));
         Err(error)
     }
 
@@ -220,21 +217,29 @@ impl Stream {
         let Some(oldest) = self.ledger.front_mut() else {
             return Ok(());
         };
-        if let Some(text) = &self.failed {
+        if let Some(text) = &*self.patience.failed.borrow() {
             return Err(SinkError::Unavailable(text.clone()));
         }
         let reply = (&mut oldest.reply).await;
         // It has said all that it will; what comes of it is settled below.
         oldest.reply = lost();
         let failure = match reply {
-            Ok(Value::Int(length)) => {
-                self.length = u64::try_from(length).unwrap_or(0);
+            Ok(Value::Int(_)) => {
                 self.pauses = None;
                 self.drop_oldest();
                 return Ok(());
             }
             // What the script refuses is settled by looking at what is there.
-            Ok(refusal) => Failure::Passing(format!("an append was refused: {}", word(&refusal))),
+            Ok(refusal) => {
+                info!(
+                    reason = word(&refusal),
+                    "an append was refused: looking what is there"
+                );
+                match self.settle_once().await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                }
+            }
             Err(error) => Failure::from(error),
         };
         self.settle(failure).await
@@ -285,6 +290,7 @@ impl Stream {
                 from: at,
                 proofs: Vec::new(),
                 at: SystemTime::now(),
+                list_changed: false,
             };
             return Err(self.went_back(unfinished).into());
         }

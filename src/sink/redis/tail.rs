@@ -56,8 +56,7 @@ impl Reader {
     /// When the server cannot be reached, or the queue is no stream.
     pub async fn open(tail: Tail) -> Result<Self, SinkError> {
         let mut link = Link::new(tail.endpoint.clone(), tail.queue.clone());
-        let created = create_group(&mut link, &tail).await.map_err(outside);
-        created?;
+        create_group(&mut link, &tail).await.map_err(outside)?;
         Ok(Self {
             tail,
             link,
@@ -145,7 +144,10 @@ async fn create_group(link: &mut Link, tail: &Tail) -> Result<(), Failure> {
         .arg(&tail.queue)
         .arg(&tail.group)
         .arg("0");
-    command.arg("MKSTREAM");
+    if tail.follow {
+        // It may come later.
+        command.arg("MKSTREAM");
+    }
     let created: Result<(), RedisError> = command.exec_async(connection).await;
     match created {
         Err(error) if error.code() == Some("BUSYGROUP") => Ok(()),
@@ -153,6 +155,9 @@ async fn create_group(link: &mut Link, tail: &Tail) -> Result<(), Failure> {
             if error.kind() == ErrorKind::Extension && error.to_string().contains("BUSYGROUP") =>
         {
             Ok(())
+        }
+        Err(error) if error.to_string().contains("requires the key to exist") => {
+            Err(SinkError::WrongQueue(format!("there is no stream {}", tail.queue)).into())
         }
         created => Ok(created?),
     }
