@@ -212,7 +212,11 @@ async fn attempts<S: Sink>(
                 warn!(position, "the list changed: publishing it from the start");
                 tally.list_changed = true;
                 tally.counts.resumed = 0;
-                within(context.shutdown, sink.flush()).await?;
+                match within(context.shutdown, sink.flush()).await {
+                    // What is lost there is found missing below.
+                    Ok(()) | Err(Error::Sink(SinkError::WentBack(_))) => {}
+                    Err(error) => return Err(error),
+                }
                 let again = sink.start(Start::Again(tally.run_id));
                 from = within(context.shutdown, again).await?;
             }

@@ -17,7 +17,8 @@
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
 //! | [`message`], [`sink`] | what consumers see, and where it goes |
 //! | [`job`] | one label's run: attempts, resume, guards, an orderly end |
-//! | [`report`], [`telemetry`], [`error`], [`shutdown`] | what is told, and how it ends |
+//! | [`retry`], [`shutdown`] | when to try again, and when to stop |
+//! | [`report`], [`telemetry`], [`error`] | what is told, and how it ends |
 //! | [`commands`] | the commands, built from the above |
 //! | [`mock`] | the stand-in for the API, for the demo and the tests |
 

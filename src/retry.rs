@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// An API that wants to be left alone for longer than this is left to a later run.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// The tries that are left for one thing to be had from the API.
+/// The tries that are left for one thing to be had from the API or a broker.
 pub struct Retries {
     pauses: ExponentialBackoff,
 }

@@ -74,6 +74,8 @@ pub struct Redis {
     /// Chats that were confirmed, and are no longer there.
     lost: u64,
     suppress: bool,
+    /// Whether the streams know of the run.
+    has_begun: bool,
     /// Messages that may be sent before it has to be looked whether the streams are full.
     room: Vec<u64>,
 }
@@ -128,6 +130,7 @@ impl Redis {
             base: 0,
             lost: 0,
             suppress: false,
+            has_begun: false,
         }
     }
 
@@ -139,7 +142,7 @@ impl Redis {
     }
 
     async fn take_locks(&mut self) -> Result<(), SinkError> {
-        let shutdown = self.shutdown.clone();
+        let (shutdown, keep) = (self.shutdown.clone(), self.retain_millis());
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let mut watch = None;
             let fence = stream
@@ -155,7 +158,12 @@ impl Redis {
             stream.claim.fence = fence;
             if index == 0 {
                 let endpoint = self.settings.endpoint.clone();
-                let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
+                let heart = Heart::start(
+                    endpoint,
+                    stream.keys.clone(),
+                    stream.claim.owner.clone(),
+                    keep.clone(),
+                );
                 self.heart = Some(heart);
             }
         }
@@ -381,6 +389,7 @@ impl Sink for Redis {
                 if is_first {
                     self.base = unfinished.from.chats;
                 }
+                self.has_begun = true;
                 let mut unfinished = self.go_on().await?;
                 unfinished.list_changed = self.suppress;
                 // It may be that nothing is left to be published.
@@ -388,15 +397,14 @@ impl Sink for Redis {
                 Ok(unfinished)
             }
             Start::New(_) => {
-                for index in 0..self.streams.len() {
-                    self.begin(index, false).await?;
-                }
+                self.has_begun = false;
                 Ok(Unfinished::from_the_start(run_id, SystemTime::now()))
             }
             Start::Again(_) => {
                 self.suppress = true;
+                self.has_begun = true;
                 for index in 0..self.streams.len() {
-                    self.begin(index, true).await?;
+                    self.begin(index, true, false).await?;
                 }
                 self.read_back().await?;
                 Ok(Unfinished::from_the_start(run_id, SystemTime::now()))
@@ -405,6 +413,7 @@ impl Sink for Redis {
     }
 
     async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin_all().await?;
         for index in 0..self.streams.len() {
             self.publish_to(index, batch).await?;
         }
@@ -413,9 +422,13 @@ impl Sink for Redis {
     }
 
     async fn flush(&mut self) -> Result<(), SinkError> {
+        if !self.has_begun {
+            return Ok(());
+        }
         self.level().await?;
         for stream in &mut self.streams {
             stream.confirm_all().await?;
+            stream.verify().await?;
         }
         Ok(())
     }
@@ -435,8 +448,14 @@ impl Sink for Redis {
 
     async fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
         let mut result = Ok(());
-        for index in 0..self.streams.len() {
-            result = result.and(self.finish_one(index, outcome).await);
+        if outcome != Outcome::Unfinished {
+            // An empty list is a whole one too.
+            result = self.begin_all().await;
+        }
+        if self.has_begun {
+            for index in 0..self.streams.len() {
+                result = result.and(self.finish_one(index, outcome).await);
+            }
         }
         self.heart = None;
         for stream in &mut self.streams {

@@ -3,6 +3,7 @@
 mod cluster;
 mod consumers;
 mod faults;
+mod losses;
 mod messages;
 mod refusals;
 

@@ -3,42 +3,66 @@
 use std::time::SystemTime;
 
 use redis::Script;
+use uuid::Uuid;
 
 use super::link::{load, word};
-use super::{Redis, seen, stream};
+use super::{Redis, seen};
 use crate::batch::Digest;
 use crate::message::Marker;
 use crate::sink::{Checkpoint, Outcome, SinkError, Unfinished};
 
 impl Redis {
+    /// Puts a new run at its start, as soon as there is something to publish.
+    pub(super) async fn begin_all(&mut self) -> Result<(), SinkError> {
+        if !self.has_begun {
+            for index in 0..self.streams.len() {
+                self.begin(index, false, self.settings.marker).await?;
+            }
+            self.has_begun = true;
+        }
+        Ok(())
+    }
+
     /// Puts a run at its start, on one stream.
-    pub(super) async fn begin(&mut self, index: usize, suppress: bool) -> Result<(), SinkError> {
-        let run_id = self.run_id.to_string();
-        let marker = match (&self.encoder, self.settings.marker) {
-            (Some(encoder), true) => encoder.marker(Marker::Started, 0),
+    pub(super) async fn begin(
+        &mut self,
+        index: usize,
+        suppress: bool,
+        marker: bool,
+    ) -> Result<(), SinkError> {
+        let (run_id, token) = (self.run_id, Uuid::now_v7().to_string());
+        let marker = match &self.encoder {
+            Some(encoder) if marker => encoder.marker(Marker::Started, 0),
             _ => Vec::new(),
         };
         let (keep, label) = (self.retain_millis(), self.target.label_id.clone());
         let partitions = self.streams.len();
         let stream = &mut self.streams[index];
-        let reply = stream
-            .insist(async |link, keys, claim| {
-                let script = Script::new(include_str!("start.lua"));
-                let mut script = script.prepare_invoke();
-                script.key(&keys.stream).key(&keys.checkpoint);
-                script.key(keys.manifest(self.run_id));
-                script.arg(&claim.fence).arg(&run_id).arg(&label);
-                script.arg(Digest::of_nothing().to_string()).arg(&keep);
-                script.arg(u8::from(suppress)).arg(now()).arg(partitions);
-                script.arg(&marker);
-                Ok(link.run(&script).await?)
-            })
-            .await?;
-        if word(&reply) != "OK" {
-            return Err(stream::lost_lock(&stream.keys));
+        // Once more where the server has lost its memory since the lock was taken.
+        for _ in 0..2 {
+            let reply = stream
+                .insist(async |link, keys, claim| {
+                    let script = Script::new(include_str!("start.lua"));
+                    let mut script = script.prepare_invoke();
+                    script.key(&keys.stream).key(&keys.checkpoint);
+                    script.key(keys.manifest(run_id));
+                    script.arg(&claim.fence).arg(run_id.to_string()).arg(&label);
+                    script.arg(Digest::of_nothing().to_string()).arg(&keep);
+                    script.arg(u8::from(suppress)).arg(now()).arg(partitions);
+                    script.arg(&token).arg(&marker);
+                    Ok(link.run(&script).await?)
+                })
+                .await?;
+            match word(&reply).as_str() {
+                "fence" => drop(stream.look().await?),
+                fence => {
+                    fence.clone_into(&mut stream.claim.fence);
+                    stream.restart(run_id, 0);
+                    return Ok(());
+                }
+            }
         }
-        stream.restart(self.run_id, 0);
-        Ok(())
+        Err(SinkError::Unavailable("it loses its memory".to_owned()))
     }
 
     /// Goes on where each stream stopped.
@@ -56,7 +80,7 @@ impl Redis {
                 None => {
                     // The checkpoint was lost, and the stream may not have been.
                     self.suppress = true;
-                    self.begin(index, true).await?;
+                    self.begin(index, true, false).await?;
                 }
             }
             found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
@@ -109,7 +133,7 @@ impl Redis {
             ("partition", index.to_string()),
             ("partitions", self.streams.len().to_string()),
         ];
-        let run_id = self.run_id;
+        let (run_id, replicas) = (self.run_id, self.settings.min_replicas);
         let stream = &mut self.streams[index];
         let reply = stream
             .insist(async |link, keys, claim| {
@@ -123,14 +147,20 @@ impl Redis {
                 for (name, value) in &facts {
                     script.arg(name).arg(value);
                 }
-                Ok(link.run(&script).await?)
+                let reply = link.run(&script).await?;
+                if replicas > 0 {
+                    link.wait(replicas).await?;
+                }
+                Ok(reply)
             })
             .await?;
-        match (word(&reply).as_str(), outcome) {
-            ("OK", _) | (_, Outcome::Unfinished) => Ok(()),
-            ("position", _) => Err(SinkError::Bug("the end is not where it should be".into())),
-            _ => Err(stream::lost_lock(&stream.keys)),
+        if word(&reply) == "OK" || outcome == Outcome::Unfinished {
+            return Ok(());
         }
+        // It was there when it was looked at a moment ago: is it somebody else's by now?
+        stream.look().await?;
+        let text = "it has lost entries at the very end; run again".to_owned();
+        Err(SinkError::Unavailable(text))
     }
 }
 

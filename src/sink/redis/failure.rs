@@ -20,10 +20,19 @@ impl From<RedisError> for Failure {
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::Final(SinkError::Credentials(text)),
-            _ if says(&["NOAUTH", "WRONGPASS", "NOPERM", "ACL failure"]) => {
+            _ if says(&[
+                "NOAUTH",
+                "WRONGPASS",
+                "NOPERM",
+                "ACL failure",
+                "can't run this command",
+            ]) =>
+            {
                 Self::Final(SinkError::Credentials(text))
             }
-            _ if says(&["WRONGTYPE"]) => Self::Final(SinkError::WrongQueue(text)),
+            _ if says(&["WRONGTYPE", "DB index is out of range"]) => {
+                Self::Final(SinkError::WrongQueue(text))
+            }
             ErrorKind::InvalidClientConfig => Self::Final(SinkError::WrongQueue(text)),
             _ if text.contains("certificate") => Self::Final(SinkError::Unavailable(text)),
             // What else a server says may change: it is loading, a replica by now, out of memory,

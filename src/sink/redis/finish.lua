@@ -18,7 +18,8 @@ if is_over and at[4] ~= ARGV[3] then
   end
   if ARGV[3] == 'complete' then
     local marker = tonumber(ARGV[8])
-    if marker > 0 then
+    if marker > 0 and redis.call('HGET', KEYS[2], 'completed') ~= ARGV[2] then
+      redis.call('HSET', KEYS[2], 'completed', ARGV[2])
       redis.call('XADD', KEYS[1], '*', unpack(ARGV, 9, 8 + marker))
     end
     redis.call('HSET', KEYS[2], 'last_complete', ARGV[5])

@@ -2,7 +2,7 @@
 
 use crate::sink::Target;
 
-/// The keys of one stream, for one label.
+/// The keys of one stream, for one label of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
     /// The stream itself.
@@ -25,8 +25,12 @@ impl Keys {
             None => target.queue.clone(),
         };
         let tag = hash_tag(&stream).unwrap_or(&stream).to_owned();
-        let beside =
-            |kind: &str| format!("labelcast:{kind}:{{{tag}}}:{stream}:{}", target.label_id);
+        let beside = |kind: &str| {
+            format!(
+                "labelcast:{kind}:{{{tag}}}:{stream}:{}:{}",
+                target.instance_id, target.label_id
+            )
+        };
         Self {
             checkpoint: beside("checkpoint"),
             lock: beside("lock"),

@@ -128,6 +128,8 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
     pub(super) fence: Option<String>,
+    /// Whose fence it is.
+    pub(super) fence_owner: Option<String>,
     pub(super) checkpoint: Option<Checkpoint>,
     /// Whether the run has come to its end, for better or worse.
     pub(super) is_over: bool,
@@ -143,7 +145,7 @@ pub(super) struct Stored {
 
 /// Reads the checkpoint.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    const FIELDS: [&str; 11] = [
+    const FIELDS: [&str; 12] = [
         "fence",
         "run_id",
         "position",
@@ -155,6 +157,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         "first_id",
         "at",
         "partitions",
+        "fence_owner",
     ];
     let found: Vec<Option<String>> = redis::cmd("HMGET")
         .arg(&keys.checkpoint)
@@ -176,6 +179,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
     };
     Ok(Stored {
         fence: field("fence"),
+        fence_owner: field("fence_owner"),
         checkpoint: checkpoint(),
         is_over: field("status").is_some_and(|status| status != "running"),
         suppress: field("suppress").as_deref() == Some("1"),

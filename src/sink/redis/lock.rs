@@ -13,11 +13,11 @@ use super::connect::Endpoint;
 use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
-use super::stream::Claim;
+use super::seen::SET_LASTS;
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
 
-/// How often the heart beats: three beats may be lost.
+/// How often the heart beats: some beats may be lost before the lock runs out.
 const BEAT: Duration = Duration::from_millis(2500);
 /// How often a lock that another run holds is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -40,6 +40,10 @@ pub(super) async fn take(
         Acquired::Fence(fence) => return Ok(Some(fence)),
         Acquired::Held { owner, left } => (owner, left),
     };
+    if left < 0 {
+        // Not one of ours: those run out.
+        return Err(SinkError::Locked(keys.stream.clone()).into());
+    }
     match watch {
         // It can only have become longer by a beat.
         Some(watch) if watch.holder != holder || left > watch.left => {
@@ -78,14 +82,15 @@ impl Drop for Heart {
 }
 
 impl Heart {
-    pub(super) fn start(endpoint: Endpoint, keys: Keys, claim: Claim) -> Self {
+    pub(super) fn start(endpoint: Endpoint, keys: Keys, owner: String, keep: String) -> Self {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
             let mut beats = tokio::time::interval(BEAT);
             loop {
                 beats.tick().await;
                 // Within the time that a lock lasts: a server that hangs is asked anew.
-                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &claim));
+                let beat =
+                    tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &owner, &keep));
                 match beat.await {
                     Ok(Ok(true)) => {}
                     Ok(Ok(false)) => {
@@ -100,14 +105,15 @@ impl Heart {
     }
 }
 
-async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failure> {
+async fn beat(link: &mut Link, keys: &Keys, owner: &str, keep: &str) -> Result<bool, Failure> {
     let script = Script::new(include_str!("renew.lua"));
     let mut script = script.prepare_invoke();
-    script.key(&keys.lock).key(&keys.checkpoint);
+    script.key(&keys.lock).key(&keys.checkpoint).key(&keys.seen);
     script
-        .arg(&claim.owner)
+        .arg(owner)
         .arg(lock_millis())
-        .arg(&claim.fence);
+        .arg(keep)
+        .arg(SET_LASTS);
     Ok(link.run(&script).await? == Value::Int(1))
 }
 

@@ -1,15 +1,21 @@
--- The heart beats: the lock holds on, or is taken again where it ran out and nobody came.
--- KEYS  lock, checkpoint
--- ARGV  owner, milliseconds until the lock runs out, fence
+-- The heart beats: the lock holds on, or is taken again where it ran out and nobody came; and what
+-- is beside the stream does not expire under a run that waits.
+-- KEYS  lock, checkpoint, the set of seen chats
+-- ARGV  owner, milliseconds until the lock runs out, milliseconds to keep the checkpoint (0: for
+--       ever), seconds to keep the set
 -- Gives 1, or 0 where the lock is lost.
 local owner = redis.call('GET', KEYS[1])
-local fence = tonumber(redis.call('HGET', KEYS[2], 'fence') or '0')
-if owner == false and fence <= tonumber(ARGV[3]) then
-  -- Nobody came: it ran out, or the server has lost its memory. A newer fence of our own is fine.
+local fence_owner = redis.call('HGET', KEYS[2], 'fence_owner')
+if owner == false and (fence_owner == false or fence_owner == ARGV[1]) then
+  -- It ran out, or the server has lost its memory.
   owner = ARGV[1]
 end
 if owner ~= ARGV[1] then
   return 0
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if ARGV[3] ~= '0' then
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+end
+redis.call('EXPIRE', KEYS[3], ARGV[4])
 return 1

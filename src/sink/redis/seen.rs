@@ -19,7 +19,7 @@ const ADDED_AT_ONCE: usize = 1000;
 /// A member that stands for all: no chat id is as short.
 const COMPLETE: &str = "";
 /// How long the set lasts after it was last used, in seconds.
-const SET_LASTS: u64 = 3600;
+pub(super) const SET_LASTS: u64 = 3600;
 
 /// Fills the set with what the run has on the stream.
 pub(super) async fn read_back(

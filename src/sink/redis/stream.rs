@@ -48,6 +48,7 @@ struct InFlight {
     command: Rc<Cmd>,
     first: Position,
     end: Position,
+    digest: Digest,
     delivers: Delivered,
 }
 
@@ -199,6 +200,7 @@ impl Stream {
             command,
             first,
             end: batch.end,
+            digest: batch.digest,
             delivers,
         });
         Ok(())
@@ -277,10 +279,10 @@ impl Stream {
             self.link.touch(&self.keys).await?;
             self.link.wait(self.min_replicas).await?;
         }
-        while self
-            .ledger
-            .front()
-            .is_some_and(|batch| batch.end <= at.position)
+        while let Some(batch) = self.ledger.front()
+            && batch.end <= at.position
+            // What was applied there has to be this batch, and not one of a list before it.
+            && (batch.end < at.position || batch.digest == at.digest)
         {
             self.drop_oldest();
         }
@@ -316,6 +318,12 @@ impl Stream {
         if stored.fence.as_ref() == Some(&self.claim.fence) {
             return Ok(());
         }
+        if let (Some(fence), Some(owner)) = (&stored.fence, &stored.fence_owner)
+            && *owner == self.claim.owner
+        {
+            self.claim.fence.clone_from(fence);
+            return Ok(());
+        }
         let number = |fence: &str| fence.parse::<u64>().unwrap_or(0);
         let theirs = stored.fence.as_deref().map_or(0, number);
         if theirs > number(&self.claim.fence) {
@@ -327,6 +335,41 @@ impl Stream {
                 Ok(())
             }
             Acquired::Held { .. } => Err(lost_lock(&self.keys).into()),
+        }
+    }
+
+    /// Looks what is there, and sees to it that the stream is still ours.
+    pub(super) async fn look(&mut self) -> Result<Stored, SinkError> {
+        loop {
+            let looked = match load(&mut self.link, &self.keys).await {
+                Ok(stored) => self.keep_claim(&stored).await.map(|()| stored),
+                Err(failure) => Err(failure),
+            };
+            match looked {
+                Ok(stored) => {
+                    self.pauses = None;
+                    return Ok(stored);
+                }
+                Err(failure) => self.pause(failure).await?,
+            }
+        }
+    }
+
+    /// Proves that all that was confirmed is there.
+    pub(super) async fn verify(&mut self) -> Result<(), SinkError> {
+        let stored = self.look().await?;
+        match stored.checkpoint.filter(|at| at.run_id == self.run_id) {
+            Some(at) if at.position == self.next => Ok(()),
+            Some(at) => Err(self.went_back(Unfinished {
+                from: at,
+                proofs: Vec::new(),
+                at: SystemTime::now(),
+                list_changed: false,
+            })),
+            None => {
+                let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
+                Err(self.went_back(start))
+            }
         }
     }
 

@@ -1,0 +1,157 @@
+//! What is beside the stream is lost, and the stream itself: nothing is missing, nothing is twice.
+
+use bytes::Bytes;
+use labelcast::mock::{Chats, Piece, Reply};
+use redis::Commands;
+
+use super::{STREAM, holds, run};
+use crate::support::redis::{Server, chat_ids, entries, length, run_out};
+use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+
+/// Deletes what is beside the stream and has such a name.
+fn delete(server: &Server, pattern: &str) {
+    let mut connection = server.connection();
+    let keys: Vec<String> = connection.keys(pattern).unwrap();
+    assert!(!keys.is_empty(), "{pattern}");
+    let _: () = connection.del(keys).unwrap();
+}
+
+/// The first half of a body, then a refusal that makes the run wait, then the whole body.
+fn interrupted(body: &str) -> Stage {
+    let stage = Stage::with_body(body);
+    stage.mock.script("1", part_of(body, 0.5, Piece::Cut));
+    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    stage.mock.script("1", busy);
+    stage
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
+    for arguments in [&["--marker"][..], &["--partitions", "2"]] {
+        let server = Server::start(&[]);
+        let (mut ids, body) = small_list(10_000);
+        let stage = interrupted(&body);
+        let process = run(&stage, &server.url()).args(arguments).spawn();
+        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        delete(&server, "labelcast:checkpoint:*");
+        let ended = process.end().expect(0);
+        assert!(ended.label()["went_back"].as_u64().unwrap() >= 1);
+        let mut connection = server.connection();
+        if arguments.len() == 1 {
+            holds(&server, &ids);
+            assert_eq!(
+                entries(&mut connection, STREAM).len(),
+                10_002,
+                "two markers"
+            );
+        } else {
+            let mut found = chat_ids(&mut connection, "labelcast:1:{0}");
+            found.extend(chat_ids(&mut connection, "labelcast:1:{1}"));
+            found.sort();
+            ids.sort();
+            assert!(found == ids);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_loses_all_before_the_last_byte() {
+    let mut server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage
+        .mock
+        .script("1", part_of(&body, 0.999_999, Piece::Cut));
+    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    stage.mock.script("1", busy);
+    let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    server.kill();
+    server.up();
+    let ended = process.end().expect(0);
+    holds(&server, &ids);
+    assert_eq!(ended.label()["published"], 3000);
+}
+
+#[test]
+fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(10_000);
+    let stage = Stage::with_body(&body);
+    let turned: Vec<String> = ids.iter().rev().cloned().collect();
+    let turned = map_of(&turned);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    stage.mock.script("1", Reply::json(turned.clone()));
+    stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
+    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    stage.mock.script("1", busy);
+    stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= 5);
+    delete(&server, "labelcast:seen:*");
+    let ended = process.end().expect(0);
+    assert_eq!(ended.label()["list_changed"], true);
+    let mut found = chat_ids(&mut server.connection(), STREAM);
+    let mut ids = ids;
+    found.sort();
+    ids.sort();
+    assert!(found == ids, "{} entries", found.len());
+}
+
+#[test]
+fn accounts_with_one_queue_have_checkpoints_of_their_own() {
+    let server = Server::start(&[]);
+    let (_, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let first = run(&stage, &server.url())
+        .args(["--retries", "0"])
+        .end()
+        .expect(69);
+    let other = Stage::with_account("inst-2", &body);
+    let second = run(&other, &server.url()).end().expect(0);
+    assert_ne!(first.label()["run_id"], second.label()["run_id"]);
+    assert_eq!(second.label()["published"], 2000);
+    let third = run(&stage, &server.url()).end().expect(0);
+    assert_eq!(third.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(chat_ids(&mut server.connection(), STREAM).len(), 4000);
+}
+
+#[test]
+fn what_was_not_begun_leaves_nothing_on_the_stream() {
+    let server = Server::start(&[]);
+    let stage = Stage::with_chats(5);
+    let arguments = ["--marker", "--min-chats", "10"];
+    run(&stage, &server.url()).args(arguments).end().expect(80);
+    stage.mock.script("1", Reply::json("no").status(400));
+    run(&stage, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(76);
+    assert_eq!(length(&mut server.connection(), STREAM), 0);
+    let empty = Stage::with_body("[]");
+    run(&empty, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(0);
+    assert_eq!(
+        length(&mut server.connection(), STREAM),
+        2,
+        "begun and ended"
+    );
+}
+
+#[test]
+fn a_lock_that_never_runs_out_is_another_s() {
+    let server = Server::start(&[]);
+    let (_, body) = small_list(10);
+    let stage = Stage::with_body(&body);
+    run(&stage, &server.url()).end().expect(0);
+    let mut connection = server.connection();
+    let checkpoint: Vec<String> = connection.keys("labelcast:checkpoint:*").unwrap();
+    let lock = checkpoint[0].replace(":checkpoint:", ":lock:");
+    let _: () = connection.set(&lock, "somebody").unwrap();
+    run(&stage, &server.url()).end().expect(81);
+    run_out(&mut connection);
+    run(&stage, &server.url()).end().expect(0);
+}
