@@ -139,7 +139,7 @@ fn a_server_that_is_started_again_empty() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    let busy = Reply::json("busy").status(503).header("retry-after", "4");
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.mock.script("1", busy);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();

@@ -20,7 +20,7 @@ fn delete(server: &Server, pattern: &str) {
 fn interrupted(body: &str) -> Stage {
     let stage = Stage::with_body(body);
     stage.mock.script("1", part_of(body, 0.5, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    let busy = Reply::json("busy").status(503).header("retry-after", "4");
     stage.mock.script("1", busy);
     stage
 }
@@ -62,7 +62,7 @@ fn a_server_that_loses_all_before_the_last_byte() {
     stage
         .mock
         .script("1", part_of(&body, 0.999_999, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    let busy = Reply::json("busy").status(503).header("retry-after", "4");
     stage.mock.script("1", busy);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 3);
@@ -71,6 +71,33 @@ fn a_server_that_loses_all_before_the_last_byte() {
     let ended = process.end().expect(0);
     holds(&server, &ids);
     assert_eq!(ended.label()["published"], 3000);
+}
+
+#[test]
+fn scripts_that_are_forgotten_are_taught_again() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(5000);
+    let stage = interrupted(&body);
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    redis::cmd("SCRIPT")
+        .arg("FLUSH")
+        .exec(&mut server.connection())
+        .unwrap();
+    process.end().expect(0);
+    holds(&server, &ids);
+}
+
+#[test]
+fn a_socket_of_the_file_system_is_a_server_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let server = Server::start(&["--unixsocket", socket.to_str().unwrap()]);
+    let (ids, body) = small_list(10);
+    let stage = Stage::with_body(body);
+    let url = format!("unix:{}", socket.display());
+    run(&stage, &url).end().expect(0);
+    holds(&server, &ids);
 }
 
 #[test]
@@ -83,7 +110,7 @@ fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.mock.script("1", Reply::json(turned.clone()));
     stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    let busy = Reply::json("busy").status(503).header("retry-after", "4");
     stage.mock.script("1", busy);
     stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
     let process = run(&stage, &server.url()).spawn();

@@ -215,7 +215,7 @@ fn a_stream_that_is_full_is_waited_for() {
 fn waiting_for_consumers_ends_with_the_deadline() {
     let server = Server::start(&[]);
     let stage = Stage::with_labels(vec![("1", Chats::Generated(1000))]);
-    let arguments = ["--max-pending", "10", "--deadline", "1s"];
+    let arguments = ["--max-pending", "10", "--deadline", "4s"];
     let ended = run(&stage, &server.url()).args(arguments).end().expect(75);
     let published = ended.label()["published"].as_u64().unwrap();
     assert!((10..=20).contains(&published), "{published}");
