@@ -120,7 +120,7 @@ async fn publish(
 /// Batches are large where nothing speaks against it; where only so many messages may be pending,
 /// they are small enough to keep to that within a tenth.
 fn batch_entries(sink: &SinkSettings) -> u32 {
-    const MOST: u32 = 1024;
+    const MOST: u32 = 2048;
     let max_pending = match &sink.destination {
         Destination::Redis(redis) => redis.max_pending,
         Destination::Lines(_) => None,

@@ -115,9 +115,17 @@ impl EntryReader {
     /// An id is a string, or an object with `_serialized` in it.
     #[inline]
     fn id<I: Tracked>(&mut self, parser: &mut Parser<'_, I>) -> Result<Found, DecodeError> {
-        if wrap(parser, |p| p.peek())? != ValueType::Object {
-            return text(parser, &mut self.id);
+        match wrap(parser, |p| p.peek())? {
+            ValueType::String => fitting(string(parser, &mut self.id)),
+            ValueType::Object => self.id_in_object(parser),
+            _ => wrap(parser, |p| p.skip_value()).map(|()| Found::Unusable),
         }
+    }
+
+    fn id_in_object<I: Tracked>(
+        &mut self,
+        parser: &mut Parser<'_, I>,
+    ) -> Result<Found, DecodeError> {
         let mut found = Found::Nothing;
         wrap(parser, |p| p.begin_object())?;
         while wrap(parser, |p| p.has_next())? {
@@ -136,6 +144,12 @@ impl EntryReader {
     }
 }
 
+/// What a string that may not have fitted comes to.
+#[inline]
+fn fitting(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeError> {
+    Ok(string?.map_or(Found::Unusable, Found::Text))
+}
+
 /// A string into `buf`; any other value, or a string that does not fit, is passed over.
 #[inline]
 fn text<I: Tracked>(parser: &mut Parser<'_, I>, buf: &mut [u8]) -> Result<Found, DecodeError> {
@@ -143,8 +157,5 @@ fn text<I: Tracked>(parser: &mut Parser<'_, I>, buf: &mut [u8]) -> Result<Found,
         wrap(parser, |p| p.skip_value())?;
         return Ok(Found::Unusable);
     }
-    Ok(match string(parser, buf)? {
-        Some(length) => Found::Text(length),
-        None => Found::Unusable,
-    })
+    fitting(string(parser, buf))
 }
