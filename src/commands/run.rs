@@ -16,7 +16,7 @@ use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::lines::Lines;
 use crate::sink::nowhere::Nowhere;
-use crate::sink::redis::Redis;
+use crate::sink::redis::{Patience, Redis};
 use crate::sink::{Destination, Target};
 
 /// All that a run needs to know.
@@ -149,8 +149,9 @@ async fn publish_label(
             job::publish_label(context, label, target, sink).await
         }
         Destination::Redis(redis) => {
-            let (shutdown, progress) = (context.shutdown.clone(), context.progress.clone());
-            let sink = Redis::new(*redis, target.clone(), layout, shutdown, progress);
+            let patience = Patience::new(context.retries, context.shutdown.clone());
+            let progress = context.progress.clone();
+            let sink = Redis::new(*redis, target.clone(), layout, patience, progress);
             job::publish_label(context, label, target, sink).await
         }
     }

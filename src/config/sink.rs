@@ -24,7 +24,6 @@ struct Broker {
     marker: bool,
     partitions: Option<u32>,
     min_replicas: u32,
-    retries: usize,
 }
 
 /// The settings that only Redis takes.
@@ -67,7 +66,6 @@ pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
             min_replicas: broker.min_replicas,
             marker: broker.marker,
             retain,
-            retries: broker.retries,
         })),
     };
     Some(SinkSettings {
@@ -95,14 +93,12 @@ fn broker(read: &mut Reader<'_>, retain: Optional<Duration>) -> Option<Broker> {
         read.number(key, 1..=MAX_PARTITIONS)
     });
     let min_replicas = read.number("sink.min_replicas", 0..=100);
-    let retries = read.number("api.retries", 0..=1000);
     Some(Broker {
         retain: retain?,
         max_pending: max_pending?,
         marker: marker?,
         partitions: partitions?.map(u32::try_from).transpose().ok()?,
         min_replicas: u32::try_from(min_replicas?).ok()?,
-        retries: usize::try_from(retries?).ok()?,
     })
 }
 

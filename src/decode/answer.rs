@@ -51,17 +51,13 @@ impl Answer {
 
     /// Whether this says that something went wrong, whatever list may stand beside it.
     pub fn is_error(&self) -> bool {
-        let bad_word = |text: &String| {
-            let text = text.to_lowercase();
-            BAD_WORDS.iter().any(|word| text.contains(word))
-        };
         let bad_code = |code: &String| match leading_number(code) {
             Some(number) => number >= 400,
-            None => bad_word(code) || (self.success != Some(true) && !is_good(code)),
+            None => has_bad_word(code) || (self.success != Some(true) && !is_good(code)),
         };
         let bad_status = |status: &String| match leading_number(status) {
             Some(number) => number >= 400,
-            None => bad_word(status),
+            None => has_bad_word(status),
         };
         self.success == Some(false)
             || self.error.is_some()
@@ -72,11 +68,10 @@ impl Answer {
     /// Whether this makes an empty list beside it a doubtful one. A false alarm here costs a look at
     /// the message; a false zero would cost all the chats.
     pub fn casts_doubt(&self) -> bool {
-        let message = self.message.as_deref().unwrap_or_default().to_lowercase();
-        let is_told_off = BAD_WORDS.iter().any(|word| message.contains(word));
+        let message = self.message.as_deref().unwrap_or_default();
         let unknown_status = |status: &String| leading_number(status).is_none() && !is_good(status);
         self.is_error()
-            || is_told_off
+            || has_bad_word(message)
             || (!message.is_empty() && self.success != Some(true))
             || self.status.as_ref().is_some_and(unknown_status)
     }
@@ -85,6 +80,11 @@ impl Answer {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+fn has_bad_word(text: &str) -> bool {
+    let text = text.to_lowercase();
+    BAD_WORDS.iter().any(|word| text.contains(word))
 }
 
 fn is_good(text: &str) -> bool {

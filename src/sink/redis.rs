@@ -12,16 +12,15 @@ mod failure;
 mod keys;
 mod link;
 mod lock;
+mod publish;
 mod room;
 mod seen;
 mod stream;
 pub mod tail;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use redis::Cmd;
 use uuid::Uuid;
 
 use self::connect::Endpoint;
@@ -30,10 +29,12 @@ use self::keys::Keys;
 pub(crate) use self::keys::is_taggable;
 use self::link::{Link, Stored, load};
 use self::lock::Heart;
-use self::stream::{Append, Patience, Stream};
+pub use self::publish::partition_of;
+pub use self::stream::Patience;
+use self::stream::Stream;
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
-use crate::batch::{Batch, Chat, Digest, Position};
-use crate::message::{Encoder, Format, Layout};
+use crate::batch::{Batch, Digest, Position};
+use crate::message::{Encoder, Layout};
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
 
@@ -52,8 +53,6 @@ pub struct RedisSettings {
     pub marker: bool,
     /// How long entries, and what is beside the stream, are kept.
     pub retain: Option<Duration>,
-    /// How often to try again.
-    pub retries: usize,
 }
 
 /// The sink `redis://` and its like.
@@ -86,15 +85,12 @@ impl Redis {
         settings: RedisSettings,
         target: Target,
         layout: Layout,
-        shutdown: Shutdown,
+        patience: Patience,
         progress: Progress,
     ) -> Self {
         let owner = Uuid::now_v7().to_string();
-        let patience = Rc::new(Patience {
-            retries: settings.retries,
-            shutdown: shutdown.clone(),
-            failed: RefCell::default(),
-        });
+        let shutdown = patience.shutdown.clone();
+        let patience = Rc::new(patience);
         let stream = |partition: Option<u32>| {
             let mut keys = Keys::new(&target, partition);
             if partition.is_some_and(|partition| partition > 0) {
@@ -180,158 +176,6 @@ impl Redis {
             );
         }
         Ok(all)
-    }
-
-    /// Sends what of a batch belongs to one stream.
-    async fn publish_to(&mut self, index: usize, batch: &Batch) -> Result<(), SinkError> {
-        if batch.end() <= self.streams[index].next {
-            return Ok(());
-        }
-        if self.settings.max_pending.is_some() {
-            self.wait_for_room(index).await?;
-        }
-        if self.suppress {
-            let chats: Vec<Chat<'_>> = self.share(index, batch).collect();
-            let all = chats.len() as u64;
-            let unseen = self.unseen(index, &chats).await?;
-            let count = unseen.len() as u64;
-            return self
-                .append(index, batch, unseen.into_iter(), count, all - count)
-                .await;
-        }
-        let count = if self.is_whole(index, batch) {
-            u64::from(batch.chats())
-        } else {
-            self.share(index, batch).count() as u64
-        };
-        if count == 0 && self.streams.len() > 1 {
-            // Moved by a later batch, or at the end.
-            return Ok(());
-        }
-        if self.is_whole(index, batch) {
-            self.append(index, batch, batch.iter(), count, 0).await
-        } else {
-            let share: Vec<Chat<'_>> = self.share(index, batch).collect();
-            self.append(index, batch, share.into_iter(), count, 0).await
-        }
-    }
-
-    /// Which of these chats are not on the stream.
-    async fn unseen<'b>(
-        &mut self,
-        index: usize,
-        chats: &[Chat<'b>],
-    ) -> Result<Vec<Chat<'b>>, SinkError> {
-        let (run_id, per_message) = (self.run_id, self.layout.ids_per_message);
-        let stream = &mut self.streams[index];
-        loop {
-            let unseen = stream
-                .insist(async |link, keys, _| seen::unseen(link, keys, chats).await)
-                .await?;
-            if let Some(unseen) = unseen {
-                return Ok(unseen);
-            }
-            // What is in flight may not be on the stream yet, and has to be in the set.
-            stream.confirm_all().await?;
-            stream
-                .insist(async |link, keys, _| {
-                    let first = load(link, keys).await?.first_id;
-                    seen::read_back(link, keys, run_id, first.as_deref(), per_message).await
-                })
-                .await?;
-        }
-    }
-
-    fn is_whole(&self, index: usize, batch: &Batch) -> bool {
-        self.streams.len() == 1 && batch.first() >= self.streams[index].next
-    }
-
-    /// The chats of a batch that go to one stream, and are not on it yet.
-    fn share<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
-        let from = self.streams[index].next;
-        let count = self.streams.len();
-        batch.iter().filter(move |chat| {
-            chat.position >= from && (count == 1 || partition_of(chat.id, count) == index)
-        })
-    }
-
-    async fn append<'b>(
-        &mut self,
-        index: usize,
-        batch: &Batch,
-        chats: impl Iterator<Item = Chat<'b>>,
-        count: u64,
-        suppressed: u64,
-    ) -> Result<(), SinkError> {
-        let per_message = u64::from(self.layout.ids_per_message);
-        let append = Append {
-            end: batch.end(),
-            digest: batch.digest(),
-            chats: count,
-            messages: count.div_ceil(per_message),
-            suppressed,
-        };
-        self.room[index] = self.room[index].saturating_sub(append.messages);
-        let command = self.command(index, &append, chats);
-        self.streams[index].send(&append, command).await
-    }
-
-    fn command<'b>(
-        &self,
-        index: usize,
-        append: &Append,
-        chats: impl Iterator<Item = Chat<'b>>,
-    ) -> Cmd {
-        let keep = self.retain_millis();
-        let is_fields = self.layout.format == Format::Fields;
-        let is_packed = self.layout.ids_per_message > 1;
-        let values = if is_fields && self.layout.include_names {
-            "2"
-        } else {
-            "1"
-        };
-        let (field, label) = match (is_fields, is_packed) {
-            (true, false) => ("chat_id", self.target.label_id.as_str()),
-            (true, true) => ("chat_ids", self.target.label_id.as_str()),
-            (false, _) => ("data", ""),
-        };
-        let capacity = usize::try_from(append.messages).unwrap_or(0);
-        let layout = [keep.as_str(), keep.as_str(), values, field, label];
-        let mut command = self.streams[index].command(append, &layout, capacity);
-        if is_fields && !is_packed {
-            for chat in chats {
-                command.arg(chat.id);
-                if self.layout.include_names {
-                    command.arg(chat.name.unwrap_or_default());
-                }
-            }
-        } else if let Some(encoder) = &self.encoder {
-            encoder.each(chats, |parts| {
-                for part in parts {
-                    command.arg(*part);
-                }
-            });
-        }
-        command
-    }
-
-    /// Moves each stream to where the list has been read, so that all are at the same place.
-    async fn level(&mut self) -> Result<(), SinkError> {
-        let (end, digest) = self.reached;
-        for index in 0..self.streams.len() {
-            if self.streams[index].next < end {
-                let append = Append {
-                    end,
-                    digest,
-                    chats: 0,
-                    messages: 0,
-                    suppressed: 0,
-                };
-                let command = self.command(index, &append, std::iter::empty());
-                self.streams[index].send(&append, command).await?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -466,10 +310,4 @@ impl Sink for Redis {
         }
         result
     }
-}
-
-/// Which of several streams a chat goes to: XXH3-64 of its id, with seed 0, modulo their count.
-pub fn partition_of(chat_id: &[u8], partitions: usize) -> usize {
-    let hash = xxhash_rust::xxh3::xxh3_64(chat_id);
-    usize::try_from(hash % (partitions.max(1) as u64)).unwrap_or(0)
 }

@@ -2,7 +2,21 @@
 
 use labelcast::mock::{Piece, Reply};
 
-use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
+use crate::support::{Ended, Process, Stage, lines_in, part_of, small_list, wait_until};
+
+/// Signals are two only if the first was seen: so they are repeated until they have their effect.
+fn signal_until_it_ends(process: Process) -> Ended {
+    let id = process.id();
+    let ended = std::thread::spawn(move || process.end());
+    wait_until("the signals have come through", || {
+        let line = format!("kill -TERM {id} 2>/dev/null");
+        let _ = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .status();
+        ended.is_finished()
+    });
+    ended.join().unwrap()
+}
 
 #[test]
 fn a_signal_ends_the_run_in_order_and_the_next_one_goes_on() {
@@ -83,17 +97,7 @@ fn a_second_signal_ends_at_once() {
     std::io::Read::read_exact(&mut stdout, &mut [0; 100]).unwrap();
     process.signal("TERM");
     let report = stage.path("report.json");
-    // The signals are two only if the first was seen; it is repeated until it has its effect.
-    let id = process.id();
-    let ended = std::thread::spawn(move || process.end());
-    wait_until("the second signal has come through", || {
-        let line = format!("kill -TERM {id} 2>/dev/null");
-        let _ = std::process::Command::new("sh")
-            .args(["-c", &line])
-            .status();
-        ended.is_finished()
-    });
-    assert_eq!(ended.join().unwrap().code, Some(75));
+    assert_eq!(signal_until_it_ends(process).code, Some(75));
     assert!(!report.exists(), "at once means without a report");
     drop(stdout);
 }
@@ -113,14 +117,5 @@ fn a_report_that_gets_stuck_does_not_keep_it_from_ending() {
         .args(["--report-file", fifo.to_str().unwrap()])
         .spawn();
     wait_until("the run is over", || lines_in(&stage.out()) == 10);
-    let id = process.id();
-    let ended = std::thread::spawn(move || process.end());
-    wait_until("the signals have come through", || {
-        let line = format!("kill -TERM {id} 2>/dev/null");
-        let _ = std::process::Command::new("sh")
-            .args(["-c", &line])
-            .status();
-        ended.is_finished()
-    });
-    assert_eq!(ended.join().unwrap().code, Some(75));
+    assert_eq!(signal_until_it_ends(process).code, Some(75));
 }

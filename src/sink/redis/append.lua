@@ -1,9 +1,9 @@
 -- Appends a batch, and moves the checkpoint with it; all, or nothing.
 -- KEYS  stream, checkpoint
 -- ARGV  fence, run id, expected position, position after, digest after, chats in the batch,
---       milliseconds to keep what is beside the stream (0: for ever), milliseconds to keep entries
---       (0: for ever), the time, how many values a message has (1, or 2 with a name), the field of
---       the first value, label id ('' where the messages hold it); then the values
+--       milliseconds to keep entries and what is beside the stream (0: for ever), the time, how
+--       many values a message has (1, or 2 with a name), the field of the first value, label id (''
+--       where the messages hold it); then the values
 -- Gives the stream's length; or 'fence', 'run', or 'position' where the batch is refused.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position')
 if at[1] ~= ARGV[1] then
@@ -15,22 +15,22 @@ end
 if at[3] ~= ARGV[3] then
   return 'position'
 end
-local stream, run, field, label = KEYS[1], ARGV[2], ARGV[11], ARGV[12]
+local stream, run, field, label = KEYS[1], ARGV[2], ARGV[10], ARGV[11]
 local names = field == 'chat_ids' and 'names' or 'name'
 local call = redis.call
 local first, last
 if label == '' then
-  for i = 13, #ARGV do
+  for i = 12, #ARGV do
     last = call('XADD', stream, '*', field, ARGV[i])
     first = first or last
   end
-elseif ARGV[10] == '1' then
-  for i = 13, #ARGV do
+elseif ARGV[9] == '1' then
+  for i = 12, #ARGV do
     last = call('XADD', stream, '*', field, ARGV[i], 'label_id', label, 'run_id', run)
     first = first or last
   end
 else
-  for i = 13, #ARGV, 2 do
+  for i = 12, #ARGV, 2 do
     if ARGV[i + 1] == '' then
       last = call('XADD', stream, '*', field, ARGV[i], 'label_id', label, 'run_id', run)
     else
@@ -40,7 +40,7 @@ else
     first = first or last
   end
 end
-call('HSET', KEYS[2], 'position', ARGV[4], 'digest', ARGV[5], 'at', ARGV[9])
+call('HSET', KEYS[2], 'position', ARGV[4], 'digest', ARGV[5], 'at', ARGV[8])
 call('HINCRBY', KEYS[2], 'chats', ARGV[6])
 if first then
   call('HSETNX', KEYS[2], 'first_id', first)
@@ -51,9 +51,9 @@ if ARGV[7] ~= '0' then
 else
   call('PERSIST', KEYS[2])
 end
-if ARGV[8] ~= '0' then
+if ARGV[7] ~= '0' then
   local now = call('TIME')
-  local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[8]
+  local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[7]
   call('XTRIM', stream, 'MINID', '~', string.format('%.0f', oldest))
 end
 return call('XLEN', stream)

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use redis::Script;
 use uuid::Uuid;
 
-use super::link::{load, word};
-use super::{Redis, seen};
+use super::Redis;
+use super::link::word;
 use crate::batch::Digest;
 use crate::message::Marker;
 use crate::sink::{Checkpoint, Outcome, SinkError, Unfinished};
@@ -96,14 +96,8 @@ impl Redis {
     }
 
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
-        let (run_id, per_message) = (self.run_id, self.layout.ids_per_message);
         for stream in &mut self.streams {
-            stream
-                .insist(async |link, keys, _| {
-                    let first = load(link, keys).await?.first_id;
-                    seen::read_back(link, keys, run_id, first.as_deref(), per_message).await
-                })
-                .await?;
+            stream.read_back(self.layout.ids_per_message).await?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use super::connect::Endpoint;
 use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
+use super::seen;
 use crate::batch::{Digest, Position};
 use crate::error::Error;
 use crate::retry::Retries;
@@ -53,11 +54,22 @@ struct InFlight {
 }
 
 /// How to go on after a failure.
-pub(super) struct Patience {
-    pub(super) retries: usize,
+pub struct Patience {
+    retries: usize,
     pub(super) shutdown: Shutdown,
     /// Why nothing is tried for long any more, on any stream.
-    pub(super) failed: RefCell<Option<String>>,
+    failed: RefCell<Option<String>>,
+}
+
+impl Patience {
+    /// Tries so often again in a row, until the stop.
+    pub fn new(retries: usize, shutdown: Shutdown) -> Self {
+        Self {
+            retries,
+            shutdown,
+            failed: RefCell::default(),
+        }
+    }
 }
 
 /// A batch to append.
@@ -74,7 +86,7 @@ pub(super) struct Stream {
     pub(super) keys: Keys,
     link: Link,
     pub(super) claim: Claim,
-    pub(super) run_id: Uuid,
+    run_id: Uuid,
     append: Script,
     ledger: VecDeque<InFlight>,
     /// After the last batch that was sent.
@@ -156,7 +168,7 @@ impl Stream {
     }
 
     /// The head of an append: the values follow.
-    pub(super) fn command(&self, batch: &Append, layout: &[&str; 5], capacity: usize) -> Cmd {
+    pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], capacity: usize) -> Cmd {
         let mut command = Cmd::with_capacity(capacity + 16, capacity * 32);
         command
             .arg("EVALSHA")
@@ -171,9 +183,8 @@ impl Stream {
             .arg(batch.digest.to_string())
             .arg(batch.chats)
             .arg(layout[0])
-            .arg(layout[1])
             .arg(humantime::format_rfc3339_millis(SystemTime::now()).to_string())
-            .arg(&layout[2..]);
+            .arg(&layout[1..]);
         command
     }
 
@@ -215,7 +226,7 @@ impl Stream {
     }
 
     /// Waits for the oldest batch in flight.
-    pub(super) async fn confirm_one(&mut self) -> Result<(), SinkError> {
+    async fn confirm_one(&mut self) -> Result<(), SinkError> {
         let Some(oldest) = self.ledger.front_mut() else {
             return Ok(());
         };
@@ -336,6 +347,16 @@ impl Stream {
             }
             Acquired::Held { .. } => Err(lost_lock(&self.keys).into()),
         }
+    }
+
+    /// Fills the set of seen chats with what the run has on the stream.
+    pub(super) async fn read_back(&mut self, ids_per_message: u32) -> Result<(), SinkError> {
+        let run_id = self.run_id;
+        self.insist(async |link, keys, _| {
+            let first = load(link, keys).await?.first_id;
+            seen::read_back(link, keys, run_id, first.as_deref(), ids_per_message).await
+        })
+        .await
     }
 
     /// Looks what is there, and sees to it that the stream is still ours.

@@ -1,0 +1,159 @@
+//! From a batch to appends: which chats go to which stream, and in what form.
+
+use redis::Cmd;
+
+use super::stream::Append;
+use super::{Redis, seen};
+use crate::batch::{Batch, Chat};
+use crate::message::Format;
+use crate::sink::SinkError;
+
+impl Redis {
+    /// Sends what of a batch belongs to one stream.
+    pub(super) async fn publish_to(
+        &mut self,
+        index: usize,
+        batch: &Batch,
+    ) -> Result<(), SinkError> {
+        if batch.end() <= self.streams[index].next {
+            return Ok(());
+        }
+        if self.settings.max_pending.is_some() {
+            self.wait_for_room(index).await?;
+        }
+        if !self.suppress && self.is_whole(index, batch) {
+            let count = u64::from(batch.chats());
+            return self.append(index, batch, batch.iter(), count, 0).await;
+        }
+        let mut chats: Vec<Chat<'_>> = self.share(index, batch).collect();
+        let all = chats.len() as u64;
+        if all == 0 && self.streams.len() > 1 {
+            // Moved by a later batch, or at the end.
+            return Ok(());
+        }
+        if self.suppress {
+            chats = self.unseen(index, &chats).await?;
+        }
+        let count = chats.len() as u64;
+        self.append(index, batch, chats.into_iter(), count, all - count)
+            .await
+    }
+
+    /// Which of these chats are not on the stream.
+    async fn unseen<'b>(
+        &mut self,
+        index: usize,
+        chats: &[Chat<'b>],
+    ) -> Result<Vec<Chat<'b>>, SinkError> {
+        let stream = &mut self.streams[index];
+        loop {
+            let unseen = stream
+                .insist(async |link, keys, _| seen::unseen(link, keys, chats).await)
+                .await?;
+            if let Some(unseen) = unseen {
+                return Ok(unseen);
+            }
+            // What is in flight may not be on the stream yet, and has to be in the set.
+            stream.confirm_all().await?;
+            stream.read_back(self.layout.ids_per_message).await?;
+        }
+    }
+
+    fn is_whole(&self, index: usize, batch: &Batch) -> bool {
+        self.streams.len() == 1 && batch.first() >= self.streams[index].next
+    }
+
+    /// The chats of a batch that go to one stream, and are not on it yet.
+    fn share<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
+        let from = self.streams[index].next;
+        let count = self.streams.len();
+        batch.iter().filter(move |chat| {
+            chat.position >= from && (count == 1 || partition_of(chat.id, count) == index)
+        })
+    }
+
+    async fn append<'b>(
+        &mut self,
+        index: usize,
+        batch: &Batch,
+        chats: impl Iterator<Item = Chat<'b>>,
+        count: u64,
+        suppressed: u64,
+    ) -> Result<(), SinkError> {
+        let per_message = u64::from(self.layout.ids_per_message);
+        let append = Append {
+            end: batch.end(),
+            digest: batch.digest(),
+            chats: count,
+            messages: count.div_ceil(per_message),
+            suppressed,
+        };
+        self.room[index] = self.room[index].saturating_sub(append.messages);
+        let command = self.command(index, &append, chats);
+        self.streams[index].send(&append, command).await
+    }
+
+    fn command<'b>(
+        &self,
+        index: usize,
+        append: &Append,
+        chats: impl Iterator<Item = Chat<'b>>,
+    ) -> Cmd {
+        let keep = self.retain_millis();
+        let is_fields = self.layout.format == Format::Fields;
+        let is_packed = self.layout.ids_per_message > 1;
+        let values = if is_fields && self.layout.include_names {
+            "2"
+        } else {
+            "1"
+        };
+        let (field, label) = match (is_fields, is_packed) {
+            (true, false) => ("chat_id", self.target.label_id.as_str()),
+            (true, true) => ("chat_ids", self.target.label_id.as_str()),
+            (false, _) => ("data", ""),
+        };
+        let capacity = usize::try_from(append.messages).unwrap_or(0);
+        let layout = [keep.as_str(), values, field, label];
+        let mut command = self.streams[index].command(append, &layout, capacity);
+        if is_fields && !is_packed {
+            for chat in chats {
+                command.arg(chat.id);
+                if self.layout.include_names {
+                    command.arg(chat.name.unwrap_or_default());
+                }
+            }
+        } else if let Some(encoder) = &self.encoder {
+            encoder.each(chats, |parts| {
+                for part in parts {
+                    command.arg(*part);
+                }
+            });
+        }
+        command
+    }
+
+    /// Moves each stream to where the list has been read, so that all are at the same place.
+    pub(super) async fn level(&mut self) -> Result<(), SinkError> {
+        let (end, digest) = self.reached;
+        for index in 0..self.streams.len() {
+            if self.streams[index].next < end {
+                let append = Append {
+                    end,
+                    digest,
+                    chats: 0,
+                    messages: 0,
+                    suppressed: 0,
+                };
+                let command = self.command(index, &append, std::iter::empty());
+                self.streams[index].send(&append, command).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which of several streams a chat goes to: XXH3-64 of its id, with seed 0, modulo their count.
+pub fn partition_of(chat_id: &[u8], partitions: usize) -> usize {
+    let hash = xxhash_rust::xxh3::xxh3_64(chat_id);
+    usize::try_from(hash % (partitions.max(1) as u64)).unwrap_or(0)
+}
