@@ -7,6 +7,7 @@ WORKDIR /src
 
 # The dependencies are a layer of their own, built again only when the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir -p src benches \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \

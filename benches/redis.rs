@@ -24,7 +24,7 @@ use labelcast::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const CHATS: usize = 1_000_000;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 /// Commands that are sent at once, and how many such are in flight.
 const BATCH: usize = 512;
 const WINDOW: usize = 4;

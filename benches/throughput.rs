@@ -25,7 +25,7 @@ use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings}
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const CHATS: u32 = 1_000_000;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 const LABEL: &str = "1";
 
 fn main() -> Result<()> {
@@ -126,7 +126,7 @@ fn has_id(json: &mut JsonStreamReader<&[u8]>) -> std::result::Result<bool, Reade
 fn decoder(list: &[u8]) -> Result<u64> {
     // The sizes of a real run.
     let plan = Plan {
-        batch_entries: 1024,
+        batch_entries: 2048,
         batch_bytes: 64 * 1024,
         ..Plan::whole_list()
     };

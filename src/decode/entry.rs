@@ -2,9 +2,8 @@
 
 use struson::reader::{JsonReader, ValueType};
 
-use super::input::Tracked;
 use super::list::{Out, Parser, name, position, string, wrap};
-use super::{Batch, DecodeError, MAX_ENTRY_BYTES};
+use super::{DecodeError, MAX_ENTRY_BYTES};
 use crate::batch::MAX_ID_BYTES;
 
 /// Reads entries; the buffers are used again for each.
@@ -51,10 +50,10 @@ impl EntryReader {
 
     /// Reads one entry. One that is not what it should be is counted and passed over.
     #[inline]
-    pub(super) fn read<I: Tracked, F: FnMut(Batch) -> Option<Batch>>(
+    pub(super) fn read(
         &mut self,
-        parser: &mut Parser<'_, I>,
-        out: &Out<'_, F>,
+        parser: &mut Parser<'_, '_>,
+        out: &Out<'_>,
     ) -> Result<(), DecodeError> {
         if wrap(parser, |p| p.peek())? != ValueType::Object {
             wrap(parser, |p| p.skip_value())?;
@@ -77,10 +76,7 @@ impl EntryReader {
     }
 
     #[inline]
-    fn members<I: Tracked>(
-        &mut self,
-        parser: &mut Parser<'_, I>,
-    ) -> Result<(Found, Found), DecodeError> {
+    fn members(&mut self, parser: &mut Parser<'_, '_>) -> Result<(Found, Found), DecodeError> {
         let mut id = Found::Nothing;
         let mut chat_name = if self.include_names {
             Found::Nothing
@@ -114,7 +110,7 @@ impl EntryReader {
 
     /// An id is a string, or an object with `_serialized` in it.
     #[inline]
-    fn id<I: Tracked>(&mut self, parser: &mut Parser<'_, I>) -> Result<Found, DecodeError> {
+    fn id(&mut self, parser: &mut Parser<'_, '_>) -> Result<Found, DecodeError> {
         match wrap(parser, |p| p.peek())? {
             ValueType::String => fitting(string(parser, &mut self.id)),
             ValueType::Object => self.id_in_object(parser),
@@ -122,10 +118,7 @@ impl EntryReader {
         }
     }
 
-    fn id_in_object<I: Tracked>(
-        &mut self,
-        parser: &mut Parser<'_, I>,
-    ) -> Result<Found, DecodeError> {
+    fn id_in_object(&mut self, parser: &mut Parser<'_, '_>) -> Result<Found, DecodeError> {
         let mut found = Found::Nothing;
         wrap(parser, |p| p.begin_object())?;
         while wrap(parser, |p| p.has_next())? {
@@ -152,7 +145,7 @@ fn fitting(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeEr
 
 /// A string into `buf`; any other value, or a string that does not fit, is passed over.
 #[inline]
-fn text<I: Tracked>(parser: &mut Parser<'_, I>, buf: &mut [u8]) -> Result<Found, DecodeError> {
+fn text(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Found, DecodeError> {
     if wrap(parser, |p| p.peek())? != ValueType::String {
         wrap(parser, |p| p.skip_value())?;
         return Ok(Found::Unusable);

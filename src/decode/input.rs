@@ -66,29 +66,14 @@ impl Read for ChunkReader {
 /// Bytes that are taken from the source at once, at the most.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What the parser's reader tells beside bytes.
-pub(super) trait Tracked: Read {
-    /// From here on the parser reads one token, which it holds in memory.
-    fn begin_token(&mut self);
-
-    /// The token has ended; whether its end was refused, because it is too long.
-    fn end_token(&mut self) -> bool;
-
-    /// The parser's position as one in the body.
-    fn position(&self, at: u64) -> u64;
-
-    /// What a failure of the parser at its position `at` really was.
-    fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError;
-}
-
 /// The parser's reader.
 ///
 /// It passes over a byte-order mark, mends lone surrogates, bounds single tokens, and keeps what
 /// the parser's own errors do not tell: whether the bytes had run out, or the source had failed.
-pub(super) struct Input<S, D> {
-    source: S,
+pub(super) struct Input<'s> {
+    source: &'s mut dyn Source,
     /// Called before waiting for the source.
-    when_dry: D,
+    when_dry: &'s dyn Fn() -> Result<(), DecodeError>,
     buffer: Box<[u8]>,
     /// What of the buffer was given away.
     given_end: usize,
@@ -107,8 +92,11 @@ pub(super) struct Input<S, D> {
     was_refused: bool,
 }
 
-impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
-    pub(super) fn new(source: S, when_dry: D) -> Self {
+impl<'s> Input<'s> {
+    pub(super) fn new(
+        source: &'s mut dyn Source,
+        when_dry: &'s dyn Fn() -> Result<(), DecodeError>,
+    ) -> Self {
         Self {
             source,
             when_dry,
@@ -183,25 +171,27 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Input<S, D> {
         }
         Ok(())
     }
-}
 
-impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
+    /// From here on the parser reads one token, which it holds in memory.
     #[inline]
-    fn begin_token(&mut self) {
+    pub(super) fn begin_token(&mut self) {
         self.token = Some(MAX_READ_BYTES);
     }
 
+    /// The token has ended; whether its end was refused, because it is too long.
     #[inline]
-    fn end_token(&mut self) -> bool {
+    pub(super) fn end_token(&mut self) -> bool {
         self.token = None;
         self.was_refused
     }
 
-    fn position(&self, at: u64) -> u64 {
+    /// The parser's position as one in the body.
+    pub(super) fn position(&self, at: u64) -> u64 {
         self.offset + at
     }
 
-    fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
+    /// What a failure of the parser at its position `at` really was.
+    pub(super) fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
         let at = self.position(at);
         let came = self.position(self.given);
         if let Some(failure) = self.failure.take() {
@@ -214,7 +204,7 @@ impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Tracked for Input<S, D> {
     }
 }
 
-impl<S: Source, D: FnMut() -> Result<(), DecodeError>> Read for Input<S, D> {
+impl Read for Input<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.token == Some(0) {
             self.was_refused = true;

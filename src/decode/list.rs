@@ -11,25 +11,26 @@ use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings,
 
 use super::answer::Answer;
 use super::entry::EntryReader;
-use super::input::{Input, MAX_TOKEN_BYTES, Tracked};
-use super::{Batch, DecodeError, MAX_NESTING, Output, Source};
+use super::input::{Input, MAX_TOKEN_BYTES};
+use super::{DecodeError, MAX_NESTING, Output, Source};
 
 /// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
 /// were taken out of it: half a token is a secret too.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-pub(super) type Parser<'i, I> = JsonStreamReader<&'i mut I>;
+pub(super) type Parser<'i, 's> = JsonStreamReader<&'i mut Input<'s>>;
 
 /// What entries are put into.
-pub(super) type Out<'p, F> = RefCell<Output<'p, F>>;
+pub(super) type Out<'p> = RefCell<Output<'p>>;
 
 /// Reads a whole body, and proves that it is whole.
-pub(super) fn read_body<S: Source, F: FnMut(Batch) -> Option<Batch>>(
-    source: S,
+pub(super) fn read_body(
+    source: &mut dyn Source,
     include_names: bool,
-    out: &Out<'_, F>,
+    out: &Out<'_>,
 ) -> Result<(), DecodeError> {
-    let mut input = Input::new(source, || out.borrow_mut().when_dry());
+    let when_dry = || out.borrow_mut().when_dry();
+    let mut input = Input::new(source, &when_dry);
     let first = input.open()?;
     let mut body = Body {
         parser: JsonStreamReader::new_custom(&mut input, settings()),
@@ -104,16 +105,16 @@ impl Member {
     }
 }
 
-struct Body<'i, 'o, 'p, I: Tracked, F> {
-    parser: Parser<'i, I>,
+struct Body<'i, 's, 'o, 'p> {
+    parser: Parser<'i, 's>,
     entries: EntryReader,
     answer: Answer,
     /// Whether a list was seen, if only an empty one.
     is_list: bool,
-    out: &'o Out<'p, F>,
+    out: &'o Out<'p>,
 }
 
-impl<I: Tracked, F: FnMut(Batch) -> Option<Batch>> Body<'_, '_, '_, I, F> {
+impl Body<'_, '_, '_, '_> {
     fn array(&mut self) -> Result<(), DecodeError> {
         self.is_list = true;
         wrap(&mut self.parser, |p| p.begin_array())?;
@@ -223,9 +224,9 @@ fn verdict(answer: Answer, is_list: bool, is_empty: bool, at: u64) -> Result<(),
 
 /// Runs one step of the parser, and says what its failure really was.
 #[inline]
-pub(super) fn wrap<I: Tracked, T>(
-    parser: &mut Parser<'_, I>,
-    step: impl FnOnce(&mut Parser<'_, I>) -> Result<T, ReaderError>,
+pub(super) fn wrap<T>(
+    parser: &mut Parser<'_, '_>,
+    step: impl FnOnce(&mut Parser<'_, '_>) -> Result<T, ReaderError>,
 ) -> Result<T, DecodeError> {
     match step(parser) {
         Ok(value) => Ok(value),
@@ -234,7 +235,7 @@ pub(super) fn wrap<I: Tracked, T>(
 }
 
 #[cold]
-fn explain<I: Tracked>(parser: &mut Parser<'_, I>, error: &ReaderError) -> DecodeError {
+fn explain(parser: &mut Parser<'_, '_>, error: &ReaderError) -> DecodeError {
     let at = position(parser);
     parser.reader_mut().explain(at, || match error {
         ReaderError::SyntaxError(error) => error.kind.to_string(),
@@ -248,15 +249,15 @@ fn explain<I: Tracked>(parser: &mut Parser<'_, I>, error: &ReaderError) -> Decod
 }
 
 #[inline]
-pub(super) fn position<I: Tracked>(parser: &Parser<'_, I>) -> u64 {
+pub(super) fn position(parser: &Parser<'_, '_>) -> u64 {
     parser.current_position(false).data_pos.unwrap_or(0)
 }
 
 /// Reads one token, which the parser holds in memory, and which is bounded for that.
 #[inline]
-fn token<I: Tracked, T>(
-    parser: &mut Parser<'_, I>,
-    read: impl FnOnce(&mut Parser<'_, I>) -> Result<T, ReaderError>,
+fn token<T>(
+    parser: &mut Parser<'_, '_>,
+    read: impl FnOnce(&mut Parser<'_, '_>) -> Result<T, ReaderError>,
 ) -> Result<T, DecodeError> {
     let start = position(parser);
     parser.reader_mut().begin_token();
@@ -274,8 +275,8 @@ fn token<I: Tracked, T>(
 
 /// Reads a member's name, which is held in memory only as long as `what` looks at it.
 #[inline]
-pub(super) fn name<I: Tracked, T>(
-    parser: &mut Parser<'_, I>,
+pub(super) fn name<T>(
+    parser: &mut Parser<'_, '_>,
     what: impl FnOnce(&str) -> T,
 ) -> Result<T, DecodeError> {
     token(parser, |p| p.next_name().map(what))
@@ -284,8 +285,8 @@ pub(super) fn name<I: Tracked, T>(
 /// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does
 /// not fit is read and dropped.
 #[inline]
-pub(super) fn string<I: Tracked>(
-    parser: &mut Parser<'_, I>,
+pub(super) fn string(
+    parser: &mut Parser<'_, '_>,
     buf: &mut [u8],
 ) -> Result<Option<usize>, DecodeError> {
     read_string(parser, buf).map_err(|()| {
@@ -297,10 +298,7 @@ pub(super) fn string<I: Tracked>(
 
 /// [`string`], with its error still to be explained.
 #[inline]
-fn read_string<I: Tracked>(
-    parser: &mut Parser<'_, I>,
-    buf: &mut [u8],
-) -> Result<Option<usize>, ()> {
+fn read_string(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Option<usize>, ()> {
     let mut text = parser.next_string_reader().map_err(drop)?;
     let mut length = 0;
     while length < buf.len() {

@@ -13,8 +13,14 @@ fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
     stage
         .mock
         .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+    let asked = stage.mock.requests().len();
     let process = stage.run().spawn();
-    wait_until("lines are written", || lines_in(&stage.out()) >= lines);
+    // An earlier process may have written the lines: this one has to have taken its reply.
+    wait_until("lines are written", || {
+        let requests = stage.mock.requests();
+        let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
+        is_served && lines_in(&stage.out()) >= lines
+    });
     process.signal("KILL");
     assert_eq!(process.end().code, None);
 }

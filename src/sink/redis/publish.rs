@@ -88,8 +88,10 @@ impl Redis {
             messages: count.div_ceil(per_message),
             suppressed,
         };
+        // An id in an array has its quotes and a comma; what needs more grows.
+        let bytes = batch.bytes() + 4 * batch.chats() as usize;
         self.room[index] = self.room[index].saturating_sub(append.messages);
-        let command = self.command(index, &append, chats);
+        let command = self.command(index, &append, chats, bytes);
         self.streams[index].send(&append, command).await
     }
 
@@ -98,6 +100,7 @@ impl Redis {
         index: usize,
         append: &Append,
         chats: impl Iterator<Item = Chat<'b>>,
+        bytes: usize,
     ) -> Cmd {
         let keep = self.retain_millis();
         let is_fields = self.layout.format == Format::Fields;
@@ -112,9 +115,8 @@ impl Redis {
             (true, true) => ("chat_ids", self.target.label_id.as_str()),
             (false, _) => ("data", ""),
         };
-        let capacity = usize::try_from(append.messages).unwrap_or(0);
         let layout = [keep.as_str(), values, field, label];
-        let mut command = self.streams[index].command(append, &layout, capacity);
+        let mut command = self.streams[index].command(append, &layout, bytes);
         if is_fields && !is_packed {
             for chat in chats {
                 command.arg(chat.id);
@@ -144,7 +146,7 @@ impl Redis {
                     messages: 0,
                     suppressed: 0,
                 };
-                let command = self.command(index, &append, std::iter::empty());
+                let command = self.command(index, &append, std::iter::empty(), 0);
                 self.streams[index].send(&append, command).await?;
             }
         }

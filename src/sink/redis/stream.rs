@@ -168,8 +168,9 @@ impl Stream {
     }
 
     /// The head of an append: the values follow.
-    pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], capacity: usize) -> Cmd {
-        let mut command = Cmd::with_capacity(capacity + 16, capacity * 32);
+    pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
+        let values = 2 * usize::try_from(batch.messages).unwrap_or(0);
+        let mut command = Cmd::with_capacity(values + 16, bytes + 512);
         command
             .arg("EVALSHA")
             .arg(self.append.get_hash())
