@@ -5,6 +5,7 @@
 
 pub mod lines;
 pub mod nowhere;
+pub mod patience;
 pub mod redis;
 
 use std::io;

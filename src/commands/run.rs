@@ -16,7 +16,8 @@ use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::lines::Lines;
 use crate::sink::nowhere::Nowhere;
-use crate::sink::redis::{Patience, Redis};
+use crate::sink::patience::Patience;
+use crate::sink::redis::Redis;
 use crate::sink::{Destination, Target};
 
 /// All that a run needs to know.

@@ -5,9 +5,9 @@ use tokio::time::timeout;
 
 use super::RedisSettings;
 use super::connect::RESPONSE_TIMEOUT;
-use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Link, word};
+use crate::sink::patience::Failure;
 use crate::sink::{SinkError, Target};
 
 /// What a check has found.

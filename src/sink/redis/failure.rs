@@ -3,15 +3,7 @@
 use redis::{ErrorKind, RedisError};
 
 use crate::sink::SinkError;
-
-/// A failure, seen by whoever has to decide how to go on.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// Trying again may help, and the outcome of what was sent is not known.
-    Passing(String),
-    /// It will not help.
-    Final(SinkError),
-}
+use crate::sink::patience::Failure;
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
@@ -39,12 +31,6 @@ impl From<RedisError> for Failure {
             // busy, moving a slot; and a connection that broke may be made again.
             _ => Self::Passing(text),
         }
-    }
-}
-
-impl From<SinkError> for Failure {
-    fn from(error: SinkError) -> Self {
-        Self::Final(error)
     }
 }
 

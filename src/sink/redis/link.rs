@@ -7,10 +7,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, Script, ScriptInvocation, Value};
 
 use super::connect::Endpoint;
-use super::failure::Failure;
 use super::keys::Keys;
 use super::stream::Reply;
 use crate::sink::Checkpoint;
+use crate::sink::patience::Failure;
 
 /// How long a lock lasts without a heartbeat. What takes over waits for this long at the most.
 pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);

@@ -10,12 +10,12 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::connect::Endpoint;
-use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
 use super::seen::SET_LASTS;
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
+use crate::sink::patience::Failure;
 
 /// How often the heart beats: some beats may be lost before the lock runs out.
 const BEAT: Duration = Duration::from_millis(2500);

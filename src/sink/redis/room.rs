@@ -5,10 +5,10 @@ use std::time::Duration;
 use tracing::info;
 
 use super::Redis;
-use super::failure::Failure;
 use super::keys::Keys;
 use super::link::Link;
 use crate::sink::SinkError;
+use crate::sink::patience::Failure;
 
 /// How often a full stream is looked at.
 const LOOK: Duration = Duration::from_millis(200);

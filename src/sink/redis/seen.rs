@@ -7,10 +7,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use uuid::Uuid;
 
-use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Link, word};
 use crate::batch::Chat;
+use crate::sink::patience::Failure;
 
 /// Chats that are read back at once, whatever the entries hold.
 const PAGE_CHATS: u32 = 1000;

@@ -6,7 +6,6 @@
 //! copy that is still in a socket's buffer does no harm, since the script refuses a batch that does
 //! not begin where the checkpoint is.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,14 +17,12 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
-use super::failure::Failure;
 use super::keys::Keys;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
 use super::seen;
 use crate::batch::{Digest, Position};
-use crate::error::Error;
 use crate::retry::Retries;
-use crate::shutdown::Shutdown;
+use crate::sink::patience::{Failure, Patience};
 use crate::sink::{Delivered, SinkError, Unfinished};
 
 /// Batches in flight. Two keep the server busy; the others ride out what either side's scheduling
@@ -51,25 +48,6 @@ struct InFlight {
     end: Position,
     digest: Digest,
     delivers: Delivered,
-}
-
-/// How to go on after a failure.
-pub struct Patience {
-    retries: usize,
-    pub(super) shutdown: Shutdown,
-    /// Why nothing is tried for long any more, on any stream.
-    failed: RefCell<Option<String>>,
-}
-
-impl Patience {
-    /// Tries so often again in a row, until the stop.
-    pub fn new(retries: usize, shutdown: Shutdown) -> Self {
-        Self {
-            retries,
-            shutdown,
-            failed: RefCell::default(),
-        }
-    }
 }
 
 /// A batch to append.
@@ -143,28 +121,10 @@ impl Stream {
 
     /// Breaks the connection off, and waits until the next try is due.
     async fn pause(&mut self, failure: Failure) -> Result<(), SinkError> {
-        let text = match failure {
-            Failure::Final(error @ SinkError::WentBack(_)) => return Err(error),
-            Failure::Final(error) => {
-                self.patience.failed.replace(Some(error.to_string()));
-                return Err(error);
-            }
-            Failure::Passing(text) => text,
-        };
-        self.link.drop_connection();
-        if self.patience.failed.borrow().is_some() {
-            return Err(SinkError::Unavailable(text));
+        if matches!(failure, Failure::Passing(_)) {
+            self.link.drop_connection();
         }
-        let retries = self.patience.retries;
-        let pauses = self.pauses.get_or_insert_with(|| Retries::new(retries));
-        let error = Error::Sink(SinkError::Unavailable(text.clone()));
-        let error = match pauses.pause(error, &self.patience.shutdown).await {
-            Ok(()) => return Ok(()),
-            Err(Error::Interrupted(cause)) => SinkError::Interrupted(cause),
-            Err(_) => SinkError::Unavailable(text.clone()),
-        };
-        self.patience.failed.replace(Some(text));
-        Err(error)
+        self.patience.pause(&mut self.pauses, failure).await
     }
 
     /// The head of an append: the values follow.
@@ -231,9 +191,7 @@ impl Stream {
         let Some(oldest) = self.ledger.front_mut() else {
             return Ok(());
         };
-        if let Some(text) = &*self.patience.failed.borrow() {
-            return Err(SinkError::Unavailable(text.clone()));
-        }
+        self.patience.ended()?;
         let reply = (&mut oldest.reply).await;
         // It has said all that it will; what comes of it is settled below.
         oldest.reply = lost();

@@ -3,9 +3,9 @@
 use redis::{ErrorKind, RedisError, Value};
 
 use super::connect::Endpoint;
-use super::failure::Failure;
 use super::link::{Link, word};
 use crate::sink::SinkError;
+use crate::sink::patience::Failure;
 
 /// Entries that are read at once.
 const PAGE: u64 = 100;

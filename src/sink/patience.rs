@@ -1,0 +1,78 @@
+//! Going on after a broker's failure: what may pass, and how long it is waited for.
+
+use std::cell::RefCell;
+
+use super::SinkError;
+use crate::error::Error;
+use crate::retry::Retries;
+use crate::shutdown::Shutdown;
+
+/// A broker's failure, seen by whoever has to decide how to go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Trying again may help, and the outcome of what was sent is not known.
+    Passing(String),
+    /// It will not help.
+    Final(SinkError),
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// How to go on after a failure.
+pub struct Patience {
+    retries: usize,
+    pub(super) shutdown: Shutdown,
+    /// Why nothing is tried for long any more.
+    failed: RefCell<Option<String>>,
+}
+
+impl Patience {
+    /// Tries so often again in a row, until the stop.
+    pub fn new(retries: usize, shutdown: Shutdown) -> Self {
+        Self {
+            retries,
+            shutdown,
+            failed: RefCell::default(),
+        }
+    }
+
+    /// Nothing, or the failure that it has ended with.
+    pub(super) fn ended(&self) -> Result<(), SinkError> {
+        match &*self.failed.borrow() {
+            Some(text) => Err(SinkError::Unavailable(text.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the next try is due. `pauses` are those since something last went well.
+    pub(super) async fn pause(
+        &self,
+        pauses: &mut Option<Retries>,
+        failure: Failure,
+    ) -> Result<(), SinkError> {
+        let text = match failure {
+            Failure::Final(error @ SinkError::WentBack(_)) => return Err(error),
+            Failure::Final(error) => {
+                self.failed.replace(Some(error.to_string()));
+                return Err(error);
+            }
+            Failure::Passing(text) => text,
+        };
+        if self.ended().is_err() {
+            return Err(SinkError::Unavailable(text));
+        }
+        let pauses = pauses.get_or_insert_with(|| Retries::new(self.retries));
+        let error = Error::Sink(SinkError::Unavailable(text.clone()));
+        let error = match pauses.pause(error, &self.shutdown).await {
+            Ok(()) => return Ok(()),
+            Err(Error::Interrupted(cause)) => SinkError::Interrupted(cause),
+            Err(_) => SinkError::Unavailable(text.clone()),
+        };
+        self.failed.replace(Some(text));
+        Err(error)
+    }
+}
