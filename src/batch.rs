@@ -209,6 +209,16 @@ impl Batch {
         self.entries += 1;
     }
 
+    /// Becomes a copy of another batch. The arenas keep their memory.
+    pub(crate) fn copy_from(&mut self, other: &Self) {
+        self.first = other.first;
+        self.entries = other.entries;
+        self.chats = other.chats;
+        self.arena.clone_from(&other.arena);
+        self.names.clone_from(&other.names);
+        self.digest = other.digest;
+    }
+
     pub(crate) fn seal(&mut self, digest: Digest) {
         self.digest = digest;
     }

@@ -155,37 +155,42 @@ impl Encoder {
 
     /// A message about the run, as fields and values. `chats` is how many a complete run has.
     pub fn marker(&self, marker: Marker, chats: u64) -> Vec<String> {
+        let event = marker.event().to_owned();
+        let mut fields = vec!["event".to_owned(), event];
+        if self.layout.format == Format::Fields {
+            fields.extend(["label_id".to_owned(), self.label_id.clone()]);
+            fields.extend(["run_id".to_owned(), self.run_id.to_string()]);
+            if marker == Marker::Completed {
+                fields.extend(["chats".to_owned(), chats.to_string()]);
+            }
+        } else {
+            fields.extend(["data".to_owned(), self.marker_json(marker, chats)]);
+        }
+        fields
+    }
+
+    /// A message about the run, as JSON.
+    pub fn marker_json(&self, marker: Marker, chats: u64) -> String {
         let event = marker.event();
         let (label_id, run_id) = (&self.label_id, self.run_id.to_string());
         let mut data = serde_json::json!({"event": event, "label_id": label_id, "run_id": run_id});
         if marker == Marker::Completed {
             data["chats"] = chats.into();
         }
-        let mut fields = vec!["event".to_owned(), event.to_owned()];
-        match self.layout.format {
-            Format::Fields => {
-                fields.extend(["label_id".to_owned(), label_id.clone()]);
-                fields.extend(["run_id".to_owned(), run_id]);
-                if marker == Marker::Completed {
-                    fields.extend(["chats".to_owned(), chats.to_string()]);
-                }
-            }
-            Format::Json => fields.extend(["data".to_owned(), data.to_string()]),
-            Format::CloudEvents => {
-                let time = humantime::format_rfc3339_millis(snapshot_time(self.run_id));
-                let event = serde_json::json!({
-                    "specversion": "1.0",
-                    "type": format!("net.wawp.label.{event}"),
-                    "source": self.source,
-                    "id": format!("{run_id}:{event}"),
-                    "time": time.to_string(),
-                    "datacontenttype": "application/json",
-                    "data": data,
-                });
-                fields.extend(["data".to_owned(), event.to_string()]);
-            }
+        if self.layout.format != Format::CloudEvents {
+            return data.to_string();
         }
-        fields
+        let time = humantime::format_rfc3339_millis(snapshot_time(self.run_id));
+        let event = serde_json::json!({
+            "specversion": "1.0",
+            "type": format!("net.wawp.label.{event}"),
+            "source": self.source,
+            "id": format!("{run_id}:{event}"),
+            "time": time.to_string(),
+            "datacontenttype": "application/json",
+            "data": data,
+        });
+        event.to_string()
     }
 
     fn one(&self, chat: &Chat<'_>, out: &mut Vec<u8>) {

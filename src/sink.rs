@@ -6,6 +6,7 @@
 pub mod lines;
 pub mod nowhere;
 pub mod patience;
+pub mod rabbitmq;
 pub mod redis;
 
 use std::io;
@@ -24,6 +25,8 @@ use crate::shutdown::Cause;
 pub enum Destination {
     /// JSON lines.
     Lines(lines::Destination),
+    /// RabbitMQ.
+    RabbitMq(Box<rabbitmq::RabbitSettings>),
     /// Redis Streams.
     Redis(Box<redis::RedisSettings>),
 }

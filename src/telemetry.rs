@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use indicatif::ProgressBar;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -23,6 +23,8 @@ pub fn init(settings: &LogSettings, progress: &ProgressBar) {
     let others = level.min(tracing::Level::WARN);
     let filter = Targets::new()
         .with_default(others)
+        // It quotes messages that come back, whole.
+        .with_target("lapin", LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let is_terminal = io::stderr().is_terminal();
     let bar = progress.clone();

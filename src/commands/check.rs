@@ -6,7 +6,7 @@ use crate::api::Label;
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
 use crate::report::{Progress, printable};
-use crate::sink::{Destination, lines, redis};
+use crate::sink::{Destination, lines, rabbitmq, redis};
 
 pub(super) async fn check(layers: Layers) -> Exit {
     let settings = match settled(layers, |layers| Settings::read(layers, false)) {
@@ -94,15 +94,16 @@ async fn check_sink(settings: &Settings, findings: &mut Findings) {
             let good = |()| format!("{} can be appended to", path.display());
             findings.add("sink", checked.map(good));
         }
+        Destination::RabbitMq(rabbitmq) => {
+            for label_id in checked_labels(settings) {
+                let target = target(settings, &label_id);
+                let found = rabbitmq::check::check(rabbitmq, &target).await;
+                findings.add("sink", found.map_err(Error::from));
+            }
+        }
         Destination::Redis(redis) => {
-            let labels = match &settings.run.labels {
-                Labels::These(ids) => ids.as_slice(),
-                Labels::All => &[],
-            };
-            // With all labels, any may stand for the others.
-            let any = "1".to_owned();
-            for label_id in labels.iter().chain(labels.is_empty().then_some(&any)) {
-                let target = target(settings, label_id);
+            for label_id in checked_labels(settings) {
+                let target = target(settings, &label_id);
                 match redis::check::check(redis, &target).await {
                     Ok(finding) => {
                         findings.add("sink", Ok(finding.good));
@@ -114,5 +115,13 @@ async fn check_sink(settings: &Settings, findings: &mut Findings) {
                 }
             }
         }
+    }
+}
+
+/// The labels whose queues are looked at. With all labels, any may stand for the others.
+fn checked_labels(settings: &Settings) -> Vec<String> {
+    match &settings.run.labels {
+        Labels::These(labels) => labels.clone(),
+        Labels::All => vec!["1".to_owned()],
     }
 }

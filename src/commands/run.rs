@@ -17,6 +17,7 @@ use crate::shutdown::Shutdown;
 use crate::sink::lines::Lines;
 use crate::sink::nowhere::Nowhere;
 use crate::sink::patience::Patience;
+use crate::sink::rabbitmq::{BATCH_MESSAGES, RabbitMq};
 use crate::sink::redis::Redis;
 use crate::sink::{Destination, Target};
 
@@ -122,13 +123,14 @@ async fn publish(
 /// they are small enough to keep to that within a tenth.
 fn batch_entries(sink: &SinkSettings) -> u32 {
     const MOST: u32 = 2048;
-    let max_pending = match &sink.destination {
-        Destination::Redis(redis) => redis.max_pending,
-        Destination::Lines(_) => None,
+    let (most, max_pending) = match &sink.destination {
+        Destination::Redis(redis) => (MOST, redis.max_pending),
+        Destination::RabbitMq(rabbitmq) => (BATCH_MESSAGES, rabbitmq.max_pending),
+        Destination::Lines(_) => (MOST, None),
     };
-    let messages = max_pending.map_or(MOST, |max| u32::try_from(max / 10).unwrap_or(MOST));
-    messages
-        .max(1)
+    let pending = max_pending.map_or(most, |max| u32::try_from(max / 10).unwrap_or(most));
+    pending
+        .clamp(1, most)
         .saturating_mul(sink.layout.ids_per_message)
         .min(MOST)
 }
@@ -153,6 +155,12 @@ async fn publish_label(
             let patience = Patience::new(context.retries, context.shutdown.clone());
             let progress = context.progress.clone();
             let sink = Redis::new(*redis, target.clone(), layout, patience, progress);
+            job::publish_label(context, label, target, sink).await
+        }
+        Destination::RabbitMq(rabbitmq) => {
+            let patience = Patience::new(context.retries, context.shutdown.clone());
+            let progress = context.progress.clone();
+            let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, patience, progress);
             job::publish_label(context, label, target, sink).await
         }
     }

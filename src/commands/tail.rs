@@ -1,5 +1,7 @@
 //! `labelcast tail`: what is on the queue, one JSON line a message.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use super::{fail, logged, print_open, set_up_log, settled};
@@ -8,8 +10,10 @@ use crate::config::{Layers, ProgressMode};
 use crate::error::{Error, Exit};
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
-use crate::sink::redis::tail::{Message, Reader, Tail};
-use crate::sink::{Destination, SinkError};
+use crate::sink::{Destination, SinkError, rabbitmq, redis};
+
+/// How often an empty queue of RabbitMQ's is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn tail(layers: Layers, flags: TailFlags) -> Exit {
     let settings = settled(layers, |layers| {
@@ -21,31 +25,57 @@ pub(super) async fn tail(layers: Layers, flags: TailFlags) -> Exit {
         Err(error) => return fail(&error),
     };
     set_up_log(&log, &Progress::new(ProgressMode::Never, true));
-    let Destination::Redis(redis) = destination else {
-        let text = "lines can be looked at with any tool: tail reads brokers".to_owned();
-        return logged(&Error::Sink(SinkError::WrongQueue(text)));
-    };
-    let tail = Tail {
-        endpoint: redis.endpoint,
-        queue,
-        group: flags.group,
-        consumer: flags.consumer,
-        ack: flags.ack,
-        delete: flags.delete,
-        follow: flags.follow,
-    };
-    match read(tail, flags.count).await {
+    match read(destination, queue, flags).await {
         Ok(()) => Exit::Complete,
         Err(error) => logged(&error),
     }
 }
 
-async fn read(tail: Tail, count: Option<u64>) -> Result<(), Error> {
+async fn read(destination: Destination, queue: String, flags: TailFlags) -> Result<(), Error> {
     let (shutdown, _listener) = Shutdown::listen(None)
         .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+    let left = flags.count.unwrap_or(u64::MAX);
+    match destination {
+        Destination::Redis(settings) => {
+            let tail = redis::tail::Tail {
+                endpoint: settings.endpoint,
+                queue,
+                group: flags.group,
+                consumer: flags.consumer,
+                ack: flags.ack,
+                delete: flags.delete,
+                follow: flags.follow,
+            };
+            read_redis(tail, left, &shutdown).await
+        }
+        Destination::RabbitMq(settings) if !flags.delete => {
+            let tail = rabbitmq::tail::Tail {
+                endpoint: settings.endpoint,
+                queue,
+                is_stream: settings.queue_type == rabbitmq::QueueType::Stream,
+                ack: flags.ack,
+                follow: flags.follow,
+            };
+            read_rabbitmq(tail, left, &shutdown).await
+        }
+        Destination::RabbitMq(_) => {
+            let text = "--ack takes what was read off a RabbitMQ queue: --delete is for Redis";
+            Err(SinkError::WrongQueue(text.to_owned()).into())
+        }
+        Destination::Lines(_) => {
+            let text = "lines can be looked at with any tool: tail reads brokers";
+            Err(SinkError::WrongQueue(text.to_owned()).into())
+        }
+    }
+}
+
+async fn read_redis(
+    tail: redis::tail::Tail,
+    mut left: u64,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
     let follow = tail.follow;
-    let mut reader = Reader::open(tail).await?;
-    let mut left = count.unwrap_or(u64::MAX);
+    let mut reader = redis::tail::Reader::open(tail).await?;
     while left > 0 {
         let messages = tokio::select! {
             _ = shutdown.stopped() => return Ok(()),
@@ -65,8 +95,37 @@ async fn read(tail: Tail, count: Option<u64>) -> Result<(), Error> {
     Ok(())
 }
 
+async fn read_rabbitmq(
+    tail: rabbitmq::tail::Tail,
+    mut left: u64,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
+    let follow = tail.follow;
+    let mut reader = rabbitmq::tail::Reader::open(tail).await?;
+    while left > 0 {
+        let next = tokio::select! {
+            _ = shutdown.stopped() => return Ok(()),
+            next = reader.next() => next?,
+        };
+        let Some(message) = next else {
+            if follow {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            return Ok(());
+        };
+        if !print_open(&format!("{message}\n"))? {
+            // Nobody has seen this one: it goes back to the queue.
+            return Ok(());
+        }
+        reader.done().await?;
+        left -= 1;
+    }
+    Ok(())
+}
+
 /// A message as a line: its fields, with those that are JSON as JSON.
-fn line(message: &Message) -> String {
+fn line(message: &redis::tail::Message) -> String {
     let mut object = Map::new();
     object.insert("entry_id".to_owned(), message.id.clone().into());
     for (name, text) in &message.fields {

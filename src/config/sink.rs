@@ -6,15 +6,16 @@ use std::time::Duration;
 use super::values::{Optional, Reader};
 use super::{Layers, Origin, SinkSettings};
 use crate::message::{Format, Layout};
-use crate::sink::redis::connect::Endpoint;
-use crate::sink::redis::{RedisSettings, is_taggable};
+use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings};
+use crate::sink::redis::{self, RedisSettings, is_taggable};
 use crate::sink::{Destination, lines};
 
 /// What a sink's URL says.
 enum Place {
     Stdout,
     File(PathBuf),
-    Redis(Endpoint),
+    Redis(redis::connect::Endpoint),
+    RabbitMq(rabbitmq::connect::Endpoint),
 }
 
 /// What brokers take, and files do not.
@@ -24,10 +25,15 @@ struct Broker {
     marker: bool,
     partitions: Option<u32>,
     min_replicas: u32,
+    exchange: Option<String>,
+    queue_type: QueueType,
+    declare: bool,
 }
 
 /// The settings that only Redis takes.
 const REDIS_ONLY: [&str; 2] = ["sink.partitions", "sink.min_replicas"];
+/// The settings that only RabbitMQ takes.
+const RABBITMQ_ONLY: [&str; 3] = ["sink.exchange", "sink.queue_type", "sink.no_declare"];
 /// The settings that only brokers take.
 const BROKERS_ONLY: [&str; 2] = ["sink.max_pending", "sink.marker"];
 /// Each partition has a connection of its own.
@@ -44,12 +50,15 @@ pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
     let broker = broker(&mut read, retain);
     if let Some(queue) = &queue {
         fit_together(&mut read, place.as_ref(), queue, format.flatten());
+        if matches!(place, Some(Place::RabbitMq(_))) {
+            fit_rabbitmq(&mut read, queue);
+        }
     }
     let (place, queue, format) = (place?, queue?, format?);
     let layout = Layout {
         format: format.unwrap_or(match place {
             Place::Redis(_) => Format::Fields,
-            Place::Stdout | Place::File(_) => Format::Json,
+            Place::Stdout | Place::File(_) | Place::RabbitMq(_) => Format::Json,
         }),
         ids_per_message: u32::try_from(ids_per_message?).ok()?,
         include_names: include_names?,
@@ -64,6 +73,15 @@ pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
             partitions: broker.partitions,
             max_pending: broker.max_pending,
             min_replicas: broker.min_replicas,
+            marker: broker.marker,
+            retain,
+        })),
+        Place::RabbitMq(endpoint) => Destination::RabbitMq(Box::new(RabbitSettings {
+            endpoint,
+            exchange: broker.exchange,
+            queue_type: broker.queue_type,
+            declare: broker.declare,
+            max_pending: broker.max_pending,
             marker: broker.marker,
             retain,
         })),
@@ -93,12 +111,22 @@ fn broker(read: &mut Reader<'_>, retain: Optional<Duration>) -> Option<Broker> {
         read.number(key, 1..=MAX_PARTITIONS)
     });
     let min_replicas = read.number("sink.min_replicas", 0..=100);
+    let exchange = read.text("sink.exchange");
+    let queue_types = [QueueType::Quorum, QueueType::Classic, QueueType::Stream];
+    let queue_type = read.one_of(
+        "sink.queue_type",
+        &queue_types.map(|queue_type| (queue_type.name(), queue_type)),
+    );
+    let no_declare = read.switch("sink.no_declare");
     Some(Broker {
         retain: retain?,
         max_pending: max_pending?,
         marker: marker?,
         partitions: partitions?.map(u32::try_from).transpose().ok()?,
         min_replicas: u32::try_from(min_replicas?).ok()?,
+        exchange: (!exchange.is_empty()).then_some(exchange),
+        queue_type: queue_type?,
+        declare: !no_declare?,
     })
 }
 
@@ -123,8 +151,10 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
         }
         return Some(Place::File(PathBuf::from(path)));
     }
-    match Endpoint::parse(&url) {
-        Some(Ok(endpoint)) => return Some(Place::Redis(endpoint)),
+    let redis = redis::connect::Endpoint::parse(&url).map(|found| found.map(Place::Redis));
+    let rabbitmq = || rabbitmq::connect::Endpoint::parse(&url);
+    match redis.or_else(|| rabbitmq().map(|found| found.map(Place::RabbitMq))) {
+        Some(Ok(place)) => return Some(place),
         Some(Err(what)) => {
             read.fault(key, &what);
             return None;
@@ -132,7 +162,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
         None => {}
     }
     const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
-                         rediss+cluster:// and redis+sentinel://";
+                         rediss+cluster://, redis+sentinel://, amqp:// and amqps://";
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
     if is_word && url.contains("://") {
@@ -185,32 +215,28 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
         Some(Place::File(path)) if report_file.is_some_and(|file| lines::uses(&path, &file)) => {
             read.fault("report.file", "is the sink's own file: use another one");
         }
-        Some(Place::File(_) | Place::Redis(_)) | None => {}
+        Some(Place::File(_) | Place::Redis(_) | Place::RabbitMq(_)) | None => {}
     }
 }
 
 /// What goes with one sink and not with another.
 fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, format: Option<Format>) {
     let is_redis = matches!(place, Some(Place::Redis(_)));
-    let mut refuse = |keys: &[&'static str], sinks: &str| {
-        for key in keys {
-            if read.is_set(key) {
-                read.fault(
-                    key,
-                    &format!("has no meaning for this sink, only for {sinks}"),
-                );
-            }
-        }
-    };
+    let is_rabbitmq = matches!(place, Some(Place::RabbitMq(_)));
     if place.is_some() && !is_redis {
-        refuse(&REDIS_ONLY, "Redis");
-        refuse(&BROKERS_ONLY, "brokers");
+        refuse(read, &REDIS_ONLY, "Redis");
+        if !is_rabbitmq {
+            refuse(read, &BROKERS_ONLY, "brokers");
+        }
         if format == Some(Format::Fields) {
             read.fault(
                 "sink.format",
                 "is for Redis; this sink takes json and cloudevents",
             );
         }
+    }
+    if place.is_some() && !is_rabbitmq {
+        refuse(read, &RABBITMQ_ONLY, "RabbitMQ");
     }
     let rest = queue.replace("{label_id}", "").replace("{instance_id}", "");
     if rest.contains(['{', '}']) && !(is_redis && is_taggable(&rest)) {
@@ -225,5 +251,46 @@ fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, forma
             "sink.queue",
             "has a {hash tag}, which would keep all partitions in one slot",
         );
+    }
+}
+
+fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
+    for key in keys {
+        if read.is_set(key) {
+            read.fault(
+                key,
+                &format!("has no meaning for this sink, only for {sinks}"),
+            );
+        }
+    }
+}
+
+/// What RabbitMQ cannot do.
+fn fit_rabbitmq(read: &mut Reader<'_>, queue: &str) {
+    for (key, name) in [
+        ("sink.queue", queue.to_owned()),
+        ("sink.exchange", read.text("sink.exchange")),
+    ] {
+        if name.len() > MAX_NAME {
+            read.fault(key, "is over 255 bytes long");
+        }
+    }
+    let retain = read.retain("sink.retain").flatten();
+    if retain.is_some_and(|retain| retain > MAX_RETAIN || retain.is_zero()) {
+        read.fault(
+            "sink.retain",
+            "RabbitMQ keeps messages for at most 49 days, or forever",
+        );
+    }
+    if read.is_set("sink.max_pending") {
+        let cannot_be_seen = "cannot be seen: how many messages wait behind";
+        if read.is_set("sink.exchange") {
+            read.fault("sink.max_pending", &format!("{cannot_be_seen} an exchange"));
+        } else if read.text("sink.queue_type") == "stream" {
+            read.fault(
+                "sink.max_pending",
+                &format!("{cannot_be_seen} the readers of a stream"),
+            );
+        }
     }
 }

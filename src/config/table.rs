@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         "Do not ask first whether the label exists"),
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
-        "Where chats go: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:") },
+        "Where chats go: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, amqp:, amqps:") },
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
         "A file that holds the sink's URL, for one with a password in it") },
     value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",
@@ -184,6 +184,12 @@ pub const SETTINGS: &[Setting] = &[
         "Also put the start and the end of a run on the queue"),
     value(Group::Sink, "sink.partitions", "partitions", "LABELCAST_PARTITIONS", "N", "",
         "Spread the chats over N streams, QUEUE:{0} and so on (Redis)"),
+    value(Group::Sink, "sink.exchange", "exchange", "LABELCAST_EXCHANGE", "NAME", "",
+        "Publish to this exchange, with the queue's name as routing key (RabbitMQ)"),
+    value(Group::Sink, "sink.queue_type", "queue-type", "LABELCAST_QUEUE_TYPE", "quorum|classic|stream", "quorum",
+        "What the queue is declared as (RabbitMQ)"),
+    switch(Group::Sink, "sink.no_declare", "no-declare", "LABELCAST_NO_DECLARE",
+        "Do not declare the queue: it has to be there (RabbitMQ)"),
     value(Group::Sink, "sink.min_replicas", "min-replicas", "LABELCAST_MIN_REPLICAS", "N", "0",
         "Count a batch only when N replicas have it (Redis)"),
 

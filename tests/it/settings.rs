@@ -308,6 +308,7 @@ fn the_example_file_is_the_table_of_settings_and_is_accepted() {
                 "format",
                 "max_pending",
                 "partitions",
+                "exchange",
             ];
             !required
                 .iter()

@@ -1,0 +1,241 @@
+//! RabbitMQ, at the strongest that AMQP 0-9-1 has: nothing lost, nothing unroutable in silence,
+//! repeats few and recognisable.
+//!
+//! Messages are persistent and mandatory, and each one's confirm is awaited. Two connections are
+//! used: one holds the lock and the checkpoint (see `lock` and `checkpoint`), the other publishes
+//! (`publisher`). When either breaks, both are made anew, and what the `ledger` has unconfirmed is
+//! sent again under the same ids.
+
+pub mod check;
+mod checkpoint;
+pub mod connect;
+mod control;
+mod course;
+mod failure;
+mod ledger;
+mod lock;
+mod names;
+mod publisher;
+mod room;
+pub mod tail;
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use self::connect::Endpoint;
+use self::control::Control;
+pub(crate) use self::ledger::BATCH_MESSAGES;
+use self::ledger::Ledger;
+pub(crate) use self::names::MAX_NAME;
+use self::names::Names;
+use self::publisher::{Form, Publisher};
+use super::patience::{Failure, Patience};
+use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use crate::batch::Batch;
+use crate::message::Layout;
+use crate::report::Progress;
+use crate::retry::Retries;
+
+/// AMQP's delivery mode of messages that outlive a restart of the broker.
+const PERSISTENT: u8 = 2;
+/// The longest that RabbitMQ can keep something for: 2^32 - 1 milliseconds, almost 50 days.
+pub(crate) const MAX_RETAIN: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// The kinds of queues there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueType {
+    /// Replicated.
+    Quorum,
+    /// On one node.
+    Classic,
+    /// A log that can be read again.
+    Stream,
+}
+
+impl QueueType {
+    /// What the broker calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+/// How a queue is written to.
+#[derive(Clone, Debug)]
+pub struct RabbitSettings {
+    /// The broker.
+    pub endpoint: Endpoint,
+    /// Where messages are published to, with the queue's name as routing key; `None` for the queue
+    /// itself.
+    pub exchange: Option<String>,
+    /// How the queue is declared.
+    pub queue_type: QueueType,
+    /// Whether it is declared, or has to be there.
+    pub declare: bool,
+    /// Publishing waits while so many messages are in the queue.
+    pub max_pending: Option<u64>,
+    /// Whether the start and the end of a run are put on the queue.
+    pub marker: bool,
+    /// How long messages, and what is beside the queue, are kept.
+    pub retain: Option<Duration>,
+}
+
+/// The sink `amqp://` and `amqps://`.
+pub struct RabbitMq {
+    settings: RabbitSettings,
+    target: Target,
+    names: Names,
+    layout: Layout,
+    patience: Patience,
+    progress: Progress,
+    owner: Uuid,
+    control: Option<Control>,
+    publisher: Option<Publisher>,
+    ledger: Ledger,
+    /// What the run's messages have in common; none before it is known which run it is.
+    form: Option<Form>,
+    /// How far the run has come, by the confirms.
+    at: Checkpoint,
+    /// The position of the newest checkpoint that is known to be durable.
+    durable: u64,
+    list_changed: bool,
+    last_complete: Option<u64>,
+    /// Whether the broker knows of the run.
+    has_begun: bool,
+    delivered: Delivered,
+    /// Messages that may be sent before it has to be looked whether the queue is full.
+    room: u64,
+    /// The pauses since something last went well.
+    pauses: Option<Retries>,
+    /// The pauses since the queue last took a message.
+    refusals: Option<Retries>,
+}
+
+impl RabbitMq {
+    /// Nothing is connected yet.
+    pub fn new(
+        settings: RabbitSettings,
+        target: Target,
+        layout: Layout,
+        patience: Patience,
+        progress: Progress,
+    ) -> Self {
+        Self {
+            names: Names::new(&target),
+            settings,
+            target,
+            layout,
+            patience,
+            progress,
+            owner: Uuid::now_v7(),
+            control: None,
+            publisher: None,
+            ledger: Ledger::default(),
+            form: None,
+            at: Checkpoint::start_of(Uuid::nil()),
+            durable: 0,
+            list_changed: false,
+            last_complete: None,
+            has_begun: false,
+            delivered: Delivered::default(),
+            room: 0,
+            pauses: None,
+            refusals: None,
+        }
+    }
+
+    /// Does something that may be done twice, until it succeeds or there is no point in it.
+    async fn insist<T>(
+        &mut self,
+        mut work: impl AsyncFnMut(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, SinkError> {
+        loop {
+            self.patience.ended()?;
+            let failure = match work(self).await {
+                Ok(value) => {
+                    self.pauses = None;
+                    return Ok(value);
+                }
+                Err(failure) => failure,
+            };
+            self.control = None;
+            self.publisher = None;
+            self.ledger.lose();
+            self.patience.pause(&mut self.pauses, failure).await?;
+        }
+    }
+}
+
+impl Sink for RabbitMq {
+    async fn open(&mut self) -> Result<Past, SinkError> {
+        if self.names.queue.len() > MAX_NAME {
+            let text = "its name is over 255 bytes long".to_owned();
+            return Err(SinkError::WrongQueue(text));
+        }
+        self.insist(async |this| this.connect().await).await?;
+        let Some(record) = self.control.as_ref().and_then(|c| c.found.clone()) else {
+            return Ok(Past::default());
+        };
+        self.last_complete = record.last_complete;
+        let unfinished = (record.state == checkpoint::State::Running).then(|| Unfinished {
+            from: record.checkpoint,
+            proofs: Vec::new(),
+            at: record.time(),
+            list_changed: record.list_changed,
+        });
+        Ok(Past {
+            unfinished,
+            last_complete: record.last_complete,
+        })
+    }
+
+    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
+        self.begin_at(start).await
+    }
+
+    async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin().await?;
+        let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
+        self.wait_for_room(messages as u64).await?;
+        while self.ledger.is_full() {
+            self.insist(async |this| this.retire().await).await?;
+        }
+        self.ledger.push(batch, messages);
+        self.insist(async |this| this.pump().await).await
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        while !self.ledger.is_empty() {
+            self.insist(async |this| this.retire().await).await?;
+        }
+        if self.has_begun {
+            self.insist(async |this| this.confirm_checkpoint().await)
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn delivered(&self) -> Delivered {
+        self.delivered
+    }
+
+    async fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
+        let ended = self.end(outcome).await;
+        if let Some(publisher) = self.publisher.take() {
+            publisher.close().await;
+        }
+        if let Some(control) = self.control.take() {
+            control.close().await;
+        }
+        ended
+    }
+}
+
+/// A duration in milliseconds, as RabbitMQ takes it.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.min(MAX_RETAIN).as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,82 @@
+//! Could a run publish here? What is there is looked at, what a run does is tried on a queue that
+//! is gone again afterwards.
+
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection};
+use uuid::Uuid;
+
+use super::RabbitSettings;
+use super::failure::{code, refusal};
+use super::names::{Names, fitting};
+use super::publisher::{passive, settle_target};
+use crate::sink::patience::Failure;
+use crate::sink::{SinkError, Target};
+
+/// Checks a queue, and what a run needs beside it. Gives what is in order, in words.
+///
+/// # Errors
+///
+/// What a run would fail with.
+pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, SinkError> {
+    look(settings, target)
+        .await
+        .map_err(|failure| match failure {
+            Failure::Final(error) => error,
+            Failure::Passing(text) => SinkError::Unavailable(text),
+        })
+}
+
+async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Failure> {
+    let connection = settings.endpoint.connect("labelcast check").await?;
+    let names = Names::new(target);
+    let (queue, exchange) = (&names.queue, settings.exchange.as_ref());
+    let is_there = exchange.is_some() || !settings.declare || exists(&connection, queue).await?;
+    if is_there {
+        settle_target(&connection, settings, queue).await?;
+    }
+    try_out(&connection, &names.checkpoint).await?;
+    let _ = connection.close(200, "OK".into()).await;
+    Ok(match exchange {
+        Some(exchange) => format!("exchange {exchange} can be published to"),
+        None if is_there => format!("{queue} can be published to"),
+        None => format!("{queue} does not exist yet, and can be declared"),
+    })
+}
+
+async fn channel(connection: &Connection) -> Result<Channel, Failure> {
+    connection.create_channel().await.map_err(Failure::from)
+}
+
+async fn exists(connection: &Connection, queue: &str) -> Result<bool, Failure> {
+    match passive(&channel(connection).await?, queue).await {
+        Ok(_) => Ok(true),
+        Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::NOT_FOUND) => Ok(false),
+        Err(error) => Err(Failure::from(error)),
+    }
+}
+
+/// Declares, writes and reads beside the target.
+async fn try_out(connection: &Connection, beside: &str) -> Result<(), Failure> {
+    let name = fitting(format!("{beside}.check.{}", Uuid::now_v7()));
+    let channel = channel(connection).await?;
+    let options = QueueDeclareOptions::exclusive().auto_delete();
+    channel
+        .queue_declare(name.as_str().into(), options, FieldTable::default())
+        .await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    let options = BasicPublishOptions::default();
+    let properties = BasicProperties::default();
+    channel
+        .basic_publish("".into(), name.as_str().into(), options, b"{}", properties)
+        .await?
+        .await?;
+    channel
+        .basic_get(name.as_str().into(), BasicGetOptions::default())
+        .await?;
+    Ok(())
+}

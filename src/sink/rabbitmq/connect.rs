@@ -1,0 +1,136 @@
+//! From a URL to a connection: hosts, virtual host, login, TLS.
+//!
+//! The form is that of [RabbitMQ's URI specification](https://www.rabbitmq.com/docs/uri-spec) and
+//! its [query parameters](https://www.rabbitmq.com/docs/uri-query-parameters), with several hosts
+//! that are tried in turn.
+
+use std::io;
+use std::time::Duration;
+
+use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties};
+use reqwest::Url;
+
+use crate::sink::patience::Failure;
+
+/// How long connecting may take, TLS included; and the login after it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often both sides show that they live, in seconds. A connection that two of these have
+/// passed over in silence is dead: its lock is free after 10 s.
+const HEARTBEAT: u16 = 5;
+/// The largest frame, in bytes; larger messages go in several. lapin holds buffers of 32 frames in
+/// either direction.
+const FRAME_MAX: u32 = 16 * 1024;
+
+/// Where a RabbitMQ broker is.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// The hosts, in the order in which they are tried; never empty.
+    hosts: Vec<AMQPUri>,
+    tls: OwnedTLSConfig,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Reads a sink's URL. `None` where its scheme is not RabbitMQ's.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, without quoting it.
+    pub fn parse(url: &str) -> Option<Result<Self, String>> {
+        let (scheme, rest) = url.split_once("://")?;
+        matches!(scheme, "amqp" | "amqps").then(|| Self::read(scheme, rest))
+    }
+
+    fn read(scheme: &str, rest: &str) -> Result<Self, String> {
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (login, hosts) = match authority.rsplit_once('@') {
+            Some((login, hosts)) => (format!("{login}@"), hosts),
+            None => (String::new(), authority),
+        };
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        // A path that is missing, and one that is only a slash, both mean the default host: an
+        // empty name, which the specification sees in the latter, exists nowhere.
+        let path = if path.len() < 2 { "/%2f" } else { path };
+        let hosts = hosts
+            .split(',')
+            .map(|host| host_of(&format!("{scheme}://{login}{host}{path}?{query}"), host))
+            .collect::<Result<_, _>>()?;
+        let tls = tls(&format!("{scheme}://host/?{query}"))?;
+        Ok(Self { hosts, tls })
+    }
+
+    /// Connects with the first host that answers, under a name that the broker shows.
+    pub(super) async fn connect(&self, name: &str) -> Result<Connection, Failure> {
+        let mut failure = Failure::Passing("no host".to_owned());
+        for host in &self.hosts {
+            let properties =
+                ConnectionProperties::default().with_connection_name(name.to_owned().into());
+            let tls = self.tls.clone();
+            let connecting = Connection::connector(
+                host.clone(),
+                lapin::runtime::default_runtime()?,
+                async move |uri, runtime| {
+                    let connecting = uri.connect_with_config_async(tls.as_ref(), &runtime);
+                    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+                    let connected =
+                        connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                    connected.map_err(Into::into)
+                },
+                properties,
+            );
+            match tokio::time::timeout(2 * CONNECT_TIMEOUT, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => failure = Failure::from(error),
+                Err(_) => failure = Failure::Passing("it does not answer in time".to_owned()),
+            }
+            if matches!(failure, Failure::Final(_)) {
+                return Err(failure);
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
+    let mut uri: AMQPUri = url.parse().map_err(|_| {
+        "is not a RabbitMQ URL: amqp://USER:PASSWORD@HOST:5672/VHOST, with special characters as %XX"
+            .to_owned()
+    })?;
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        // The parser takes no IPv6 address for a host, and would go to localhost.
+        address.clone_into(&mut uri.authority.host);
+    }
+    uri.query.frame_max.get_or_insert(FRAME_MAX);
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    Ok(uri)
+}
+
+/// What of the query is about TLS: files with certificates and a key, in PEM.
+fn tls(url: &str) -> Result<OwnedTLSConfig, String> {
+    let url = Url::parse(url).map_err(|_| "is not a URL".to_owned())?;
+    let read = |name: &str| {
+        let path = url.query_pairs().find(|(key, _)| key == name);
+        path.map(|(_, path)| std::fs::read_to_string(&*path))
+            .transpose()
+            .map_err(|error| format!("{name}: the file cannot be read: {error}"))
+    };
+    let identity = match (read("certfile")?, read("keyfile")?) {
+        (Some(pem), Some(key)) => Some(OwnedIdentity::PKCS8 {
+            pem: pem.into_bytes(),
+            key: key.into_bytes(),
+        }),
+        (None, None) => None,
+        _ => return Err("certfile and keyfile go together".to_owned()),
+    };
+    Ok(OwnedTLSConfig {
+        identity,
+        cert_chain: read("cacertfile")?,
+    })
+}

@@ -1,0 +1,300 @@
+//! The course of a run: how it begins, goes on after a break, and ends.
+
+use std::time::SystemTime;
+
+use lapin::types::{AMQPValue, FieldTable};
+use tracing::info;
+use uuid::Uuid;
+
+use super::RabbitMq;
+use super::checkpoint::{Record, State};
+use super::control::Control;
+use super::ledger::Oldest;
+use super::publisher::{Form, Publisher};
+use crate::message::{Encoder, Marker};
+use crate::sink::patience::Failure;
+use crate::sink::{Checkpoint, Outcome, SinkError, Start, Target, Unfinished};
+
+impl RabbitMq {
+    /// Connects what is not connected.
+    pub(super) async fn connect(&mut self) -> Result<(), Failure> {
+        if self.control.is_none() {
+            let shutdown = self.patience.shutdown.clone();
+            let control = Control::open(&self.settings, &self.names, self.owner, &shutdown).await?;
+            let found = control.found.clone();
+            self.control = Some(control);
+            if self.has_begun {
+                self.compare(found.as_ref())?;
+            }
+        }
+        if self.has_begun && self.publisher.is_none() {
+            let progress = self.progress.clone();
+            let (queue, run_id) = (&self.names.queue, self.at.run_id);
+            let publisher = Publisher::open(&self.settings, queue, run_id, progress).await?;
+            self.publisher = Some(publisher);
+        }
+        Ok(())
+    }
+
+    /// Looks whether the checkpoint is still what this process has made of it.
+    fn compare(&mut self, found: Option<&Record>) -> Result<(), Failure> {
+        let run_id = self.at.run_id;
+        let Some(found) = found.filter(|found| found.checkpoint.run_id == run_id) else {
+            if let Some(other) = found.filter(|found| found.owner != self.owner) {
+                info!(run_id = %other.checkpoint.run_id, "another run has taken over");
+                return Err(SinkError::Locked(self.names.queue.clone()).into());
+            }
+            return Err(self.went_back(Unfinished::from_the_start(run_id, SystemTime::now())));
+        };
+        if found.owner != self.owner {
+            return Err(SinkError::Locked(self.names.queue.clone()).into());
+        }
+        if found.checkpoint.position < self.durable {
+            return Err(self.went_back(Unfinished {
+                from: found.checkpoint,
+                proofs: Vec::new(),
+                at: SystemTime::now(),
+                list_changed: self.list_changed,
+            }));
+        }
+        Ok(())
+    }
+
+    fn went_back(&mut self, to: Unfinished) -> Failure {
+        self.ledger.clear();
+        SinkError::WentBack(Box::new(to)).into()
+    }
+
+    /// From here on, batches belong to this run.
+    pub(super) async fn begin_at(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
+        let unfinished = start.as_told();
+        let is_first = self.at.run_id != unfinished.from.run_id;
+        self.list_changed |= unfinished.list_changed || matches!(start, Start::Again(_));
+        if !is_first {
+            // What was confirmed is to be counted once.
+            let lost = self.at.chats.saturating_sub(unfinished.from.chats);
+            if matches!(start, Start::Resumed(_)) {
+                self.delivered.chats = self.delivered.chats.saturating_sub(lost);
+                let per_message = u64::from(self.layout.ids_per_message);
+                let lost = lost.div_ceil(per_message);
+                self.delivered.messages = self.delivered.messages.saturating_sub(lost);
+            }
+        }
+        self.at = unfinished.from;
+        self.durable = 0;
+        self.form = Some(self.form_of(unfinished.from.run_id));
+        self.has_begun = false;
+        if !matches!(start, Start::New(_)) {
+            self.insist(async |this| this.write_first(false).await)
+                .await?;
+        }
+        Ok(Unfinished {
+            list_changed: self.list_changed,
+            ..unfinished
+        })
+    }
+
+    fn form_of(&self, run_id: Uuid) -> Form {
+        let Target {
+            instance_id,
+            label_id,
+            queue,
+        } = &self.target;
+        let encoder = Encoder::new(&self.layout, instance_id, label_id, run_id);
+        let changed = self.list_changed;
+        Form::new(
+            &self.settings,
+            queue,
+            &self.layout,
+            encoder,
+            run_id,
+            changed,
+        )
+    }
+
+    /// A new run begins with its first chat: before it, the checkpoint is that of another one.
+    pub(super) async fn begin(&mut self) -> Result<(), SinkError> {
+        if self.has_begun {
+            return Ok(());
+        }
+        let marker = self.settings.marker;
+        self.insist(async |this| this.write_first(marker).await)
+            .await
+    }
+
+    /// Lets the broker know of the run, before its first message can be there.
+    async fn write_first(&mut self, marker: bool) -> Result<(), Failure> {
+        self.has_begun = false;
+        self.connect().await?;
+        let record = self.record(State::Running);
+        if let Some(control) = &mut self.control {
+            control.write(&record).await?;
+        }
+        self.has_begun = true;
+        self.durable = record.checkpoint.position;
+        self.connect().await?;
+        if marker {
+            self.mark(Marker::Started, 0).await?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, state: State) -> Record {
+        Record {
+            state,
+            owner: self.owner,
+            checkpoint: self.at,
+            list_changed: self.list_changed,
+            last_complete: self.last_complete,
+            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        }
+    }
+
+    /// Sends what is not sent.
+    pub(super) async fn pump(&mut self) -> Result<(), Failure> {
+        self.connect().await?;
+        if let (Some(publisher), Some(form)) = (&self.publisher, &self.form) {
+            self.ledger
+                .send(|batch, wants| publisher.send_batch(form, batch, wants));
+        }
+        Ok(())
+    }
+
+    /// Waits for the oldest batch, and moves the checkpoint behind it.
+    pub(super) async fn retire(&mut self) -> Result<(), Failure> {
+        self.pump().await?;
+        match self.ledger.wait_for_oldest().await? {
+            Oldest::Confirmed => {}
+            Oldest::Refused { took_some } => return self.wait_after_refusal(took_some).await,
+            Oldest::Returned(returned) => {
+                let reason = returned.reply_text.as_str();
+                let form = self.form.as_ref();
+                let text = form.map_or_else(String::new, |form| form.unroutable(reason));
+                return Err(SinkError::WrongQueue(text).into());
+            }
+        }
+        if self.refusals.take().is_some() {
+            self.progress.say("");
+        }
+        let Some(oldest) = self.ledger.oldest() else {
+            return Ok(());
+        };
+        let chats = u64::from(oldest.chats());
+        let at = Checkpoint {
+            run_id: self.at.run_id,
+            position: oldest.end(),
+            digest: oldest.digest(),
+            chats: self.at.chats + chats,
+        };
+        let before = std::mem::replace(&mut self.at, at);
+        let record = self.record(State::Running);
+        if let Some(control) = &mut self.control
+            && let Err(failure) = control.send(&record).await
+        {
+            self.at = before;
+            return Err(failure);
+        }
+        self.delivered.chats += chats;
+        self.delivered.messages += self.ledger.drop_oldest();
+        Ok(())
+    }
+
+    /// A queue that is full may have room again soon. The connection is as good as before.
+    async fn wait_after_refusal(&mut self, took_some: bool) -> Result<(), Failure> {
+        if took_some {
+            self.refusals = None;
+        }
+        self.progress.say("the queue refuses messages");
+        let text = "the queue refuses messages, as one does that is full".to_owned();
+        let failure = Failure::Passing(text);
+        self.patience.pause(&mut self.refusals, failure).await?;
+        Ok(())
+    }
+
+    /// Waits until the checkpoint is durable.
+    pub(super) async fn confirm_checkpoint(&mut self) -> Result<(), Failure> {
+        self.connect().await?;
+        let record = self.record(State::Running);
+        if let Some(control) = &mut self.control {
+            match control.confirm_all().await? {
+                Some(position) => self.durable = position,
+                // After a break it is not known what came of those before.
+                None if self.durable < self.at.position => {
+                    control.write(&record).await?;
+                    self.durable = self.at.position;
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How many messages wait in the queue.
+    pub(super) async fn depth(&mut self) -> Result<u64, Failure> {
+        self.connect().await?;
+        match &self.publisher {
+            Some(publisher) => publisher.depth(&self.names.queue).await,
+            None => Ok(0),
+        }
+    }
+
+    /// Writes down how the run ended.
+    pub(super) async fn end(&mut self, outcome: Outcome) -> Result<(), SinkError> {
+        let state = match outcome {
+            Outcome::Complete { .. } => State::Complete,
+            Outcome::Rejected => State::Rejected,
+            // The checkpoint says all that there is to say.
+            Outcome::Unfinished => return Ok(()),
+        };
+        // An empty list is a whole one too.
+        self.begin().await?;
+        if let Outcome::Complete { chats } = outcome {
+            self.last_complete = Some(chats);
+            if self.settings.marker {
+                self.insist(async |this| {
+                    this.connect().await?;
+                    this.mark(Marker::Completed, chats).await
+                })
+                .await?;
+            }
+        }
+        let record = self.record(state);
+        self.insist(async |this| {
+            this.connect().await?;
+            match &mut this.control {
+                Some(control) => control.write(&record).await,
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Puts a message about the run on the queue.
+    async fn mark(&mut self, marker: Marker, chats: u64) -> Result<(), Failure> {
+        let (Some(publisher), Some(form)) = (&self.publisher, &self.form) else {
+            return Ok(());
+        };
+        let event = marker.event();
+        let mut headers = FieldTable::default();
+        headers.insert("event".into(), AMQPValue::LongString(event.into()));
+        let properties = form
+            .properties
+            .clone()
+            .with_type("labelcast.run".into())
+            .with_message_id(format!("{}:{event}", self.at.run_id).into())
+            .with_headers(headers);
+        let payload = form.encoder.marker_json(marker, chats).into_bytes();
+        let confirmation = publisher.send(form, properties, payload).await;
+        match confirmation.map_err(Failure::from)? {
+            lapin::Confirmation::Ack(Some(returned)) => {
+                let text = form.unroutable(returned.reply_text.as_str());
+                Err(SinkError::WrongQueue(text).into())
+            }
+            lapin::Confirmation::Nack(_) => {
+                let text = "the queue refuses messages, as one does that is full".to_owned();
+                Err(Failure::Passing(text))
+            }
+            _ => Ok(()),
+        }
+    }
+}

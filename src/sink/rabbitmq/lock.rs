@@ -1,0 +1,150 @@
+//! One run at a time: an exclusive queue, which the broker drops with its owner's connection.
+//!
+//! A lock may be held by a process that is dead, until the broker has missed its heartbeats. So
+//! whoever finds it taken asks its holder, by a message to that very queue: one that lives answers
+//! at once, and one that does not is waited for until its connection is given up.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::checkpoint::CheckpointQueue;
+use super::failure::{code, refusal};
+use crate::shutdown::Shutdown;
+use crate::sink::SinkError;
+use crate::sink::patience::Failure;
+
+/// Where RabbitMQ takes answers for whoever asked, on the same channel.
+/// <https://www.rabbitmq.com/docs/direct-reply-to>
+const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+/// How long a holder has to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How many heartbeats a dead connection may be kept for.
+const BEATS: u32 = 3;
+/// Questions that wait in the queue of a holder that does not answer.
+const MAX_QUESTIONS: i32 = 16;
+/// How often the checkpoint's queue is used at the least, so that it does not expire under a run.
+const USE_EVERY: Duration = Duration::from_secs(20);
+
+/// The lock, held as long as this lives and its connection does.
+pub(super) struct Lock {
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Takes the lock at once where it is free, else when its holder's connection is given up.
+///
+/// # Errors
+///
+/// [`SinkError::Locked`], when the holder answers, or its connection stays.
+pub(super) async fn take(
+    connection: &Connection,
+    name: &str,
+    checkpoint: CheckpointQueue,
+    shutdown: &Shutdown,
+) -> Result<Lock, Failure> {
+    let heartbeat = Duration::from_secs(connection.configuration().heartbeat().into());
+    let until = Instant::now() + heartbeat.max(Duration::from_secs(5)) * BEATS;
+    let locked = || Failure::from(SinkError::Locked(name.to_owned()));
+    let mut has_told = false;
+    loop {
+        let channel = connection.create_channel().await?;
+        match declare(&channel, name).await {
+            Ok(()) => return keep(channel, name, checkpoint).await,
+            Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::RESOURCE_LOCKED) => {}
+            Err(error) => return Err(Failure::from(error)),
+        }
+        if !has_told {
+            info!("another run holds the lock: asking whether it lives");
+            has_told = true;
+        }
+        let asking = ask(connection, name);
+        tokio::select! {
+            cause = shutdown.stopped() => return Err(SinkError::Interrupted(cause).into()),
+            lives = tokio::time::timeout(ANSWER_WITHIN, asking) => match lives {
+                Ok(Ok(())) => return Err(locked()),
+                Ok(Err(failure)) => return Err(failure),
+                Err(_) if Instant::now() > until => return Err(locked()),
+                Err(_) => {}
+            },
+        }
+    }
+}
+
+async fn declare(channel: &Channel, name: &str) -> Result<(), lapin::Error> {
+    let options = QueueDeclareOptions::exclusive().auto_delete();
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_QUESTIONS));
+    channel
+        .queue_declare(name.into(), options, arguments)
+        .await
+        .map(drop)
+}
+
+/// Comes to an end when the holder has answered.
+async fn ask(connection: &Connection, name: &str) -> Result<(), Failure> {
+    let channel = connection.create_channel().await?;
+    let mut answers = consume(&channel, REPLY_TO).await?;
+    let question = BasicProperties::default().with_reply_to(REPLY_TO.into());
+    send(&channel, name.into(), question).await?;
+    match answers.next().await {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(Failure::from(error)),
+        None => Err(Failure::Passing("the connection is gone".to_owned())),
+    }
+}
+
+async fn consume(channel: &Channel, queue: &str) -> Result<Consumer, Failure> {
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    channel
+        .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+        .await
+        .map_err(Failure::from)
+}
+
+async fn send(
+    channel: &Channel,
+    queue: ShortString,
+    properties: BasicProperties,
+) -> Result<(), lapin::Error> {
+    let options = BasicPublishOptions::default();
+    channel
+        .basic_publish("".into(), queue, options, b"", properties)
+        .await
+        .map(drop)
+}
+
+/// Answers whoever asks, and uses the checkpoint's queue.
+async fn keep(channel: Channel, name: &str, checkpoint: CheckpointQueue) -> Result<Lock, Failure> {
+    let mut questions = consume(&channel, name).await?;
+    let keeper = tokio::spawn(async move {
+        let mut uses = tokio::time::interval(checkpoint.use_every(USE_EVERY));
+        loop {
+            // Its failures are those of the connection, which others find out.
+            tokio::select! {
+                question = questions.next() => {
+                    let Some(Ok(question)) = question else { return };
+                    if let Some(asker) = question.properties.reply_to() {
+                        let _ = send(&channel, asker.clone(), BasicProperties::default()).await;
+                    }
+                }
+                _ = uses.tick() => drop(checkpoint.declare(&channel).await),
+            }
+        }
+    });
+    Ok(Lock { keeper })
+}

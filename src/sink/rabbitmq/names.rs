@@ -1,0 +1,71 @@
+//! The names of what stands beside a queue.
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::sink::Target;
+
+/// The longest name that AMQP can carry, in bytes.
+pub(crate) const MAX_NAME: usize = 255;
+
+/// What belongs to one queue, for one label of one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// The queue that chats go to.
+    pub(super) queue: String,
+    /// A queue of one message: the run, how far it has come, and the last complete run.
+    pub(super) checkpoint: String,
+    /// An exclusive queue, which the broker drops with its owner's connection.
+    pub(super) lock: String,
+}
+
+impl Names {
+    pub(super) fn new(target: &Target) -> Self {
+        // In front stands the queue's name, since permissions often go by that.
+        let beside = |kind: &str| {
+            let Target {
+                queue,
+                label_id,
+                instance_id,
+            } = target;
+            fitting(format!("{queue}.labelcast-{kind}.{instance_id}.{label_id}"))
+        };
+        Self {
+            checkpoint: beside("checkpoint"),
+            lock: beside("lock"),
+            queue: target.queue.clone(),
+        }
+    }
+}
+
+/// A name as it is, or where it is too long, its start and its hash.
+pub(super) fn fitting(name: String) -> String {
+    if name.len() <= MAX_NAME {
+        return name;
+    }
+    let hash = format!("~{:032x}", xxh3_128(name.as_bytes()));
+    let mut start = name;
+    while start.len() + hash.len() > MAX_NAME {
+        start.pop();
+    }
+    start + &hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_and_fit() {
+        let target = |queue: String| Target {
+            queue,
+            label_id: "7".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        let short = Names::new(&target("q".to_owned()));
+        assert_eq!(short.lock, "q.labelcast-lock.i.7");
+        let long = Names::new(&target("ä".repeat(120)));
+        assert!(long.lock.len() <= MAX_NAME && long.checkpoint.len() <= MAX_NAME);
+        assert_ne!(long.lock, long.checkpoint);
+        assert_ne!(fitting("x".repeat(300)), fitting("x".repeat(301)));
+    }
+}

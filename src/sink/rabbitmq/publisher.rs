@@ -1,0 +1,287 @@
+//! The connection that messages go over, and what they look like on it.
+
+use futures_util::StreamExt;
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, Event, ExchangeKind};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::failure::{code, refusal};
+use super::ledger::Confirm;
+use super::names::fitting;
+use super::{PERSISTENT, QueueType, RabbitSettings, millis};
+use crate::batch::{Batch, Chat};
+use crate::message::{Encoder, Format, Layout};
+use crate::report::Progress;
+use crate::sink::SinkError;
+use crate::sink::patience::Failure;
+
+/// A connection that publishes to one queue.
+pub(super) struct Publisher {
+    connection: Connection,
+    channel: Channel,
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+impl Publisher {
+    /// Connects, and sees to it that there is something to publish to.
+    pub(super) async fn open(
+        settings: &RabbitSettings,
+        queue: &str,
+        run_id: Uuid,
+        progress: Progress,
+    ) -> Result<Self, Failure> {
+        let name = format!("labelcast/{run_id}");
+        let connection = settings.endpoint.connect(&name).await?;
+        let watch = watch(&connection, progress);
+        settle_target(&connection, settings, queue).await?;
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        Ok(Self {
+            connection,
+            channel,
+            watch,
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        // What has gone wrong by now does no harm.
+        let _ = self.connection.close(200, "OK".into()).await;
+    }
+
+    /// How many messages wait in the queue.
+    pub(super) async fn depth(&self, queue: &str) -> Result<u64, Failure> {
+        let channel = self.connection.create_channel().await?;
+        let found = passive(&channel, queue).await?;
+        channel.close(200, "OK".into()).await?;
+        Ok(found)
+    }
+
+    /// Sends a message, as soon as what it gives is polled.
+    pub(super) fn send(
+        &self,
+        form: &Form,
+        properties: BasicProperties,
+        payload: Vec<u8>,
+    ) -> Confirm {
+        let channel = self.channel.clone();
+        let (exchange, key) = (form.exchange.clone(), form.key.clone());
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        Box::pin(async move {
+            channel
+                .basic_publish(exchange, key, options, &payload, properties)
+                .await?
+                .await
+        })
+    }
+
+    /// Sends those messages of a batch that `wants` asks for, by their number in it.
+    pub(super) fn send_batch(
+        &self,
+        form: &Form,
+        batch: &Batch,
+        wants: &mut dyn FnMut(usize) -> bool,
+    ) -> Vec<Confirm> {
+        let mut firsts = batch.iter().step_by(form.per_message);
+        let (mut number, mut confirms) = (0, Vec::new());
+        form.encoder.each(batch.iter(), |parts| {
+            if let (Some(first), Some(payload)) = (firsts.next(), parts.first())
+                && wants(number)
+            {
+                let properties = form.properties.clone();
+                let properties = properties.with_message_id(form.message_id(&first, payload));
+                confirms.push(self.send(form, properties, payload.to_vec()));
+            }
+            number += 1;
+        });
+        confirms
+    }
+}
+
+/// What the messages of a run have in common.
+pub(super) struct Form {
+    pub(super) encoder: Encoder,
+    exchange: ShortString,
+    key: ShortString,
+    pub(super) properties: BasicProperties,
+    per_message: usize,
+    run_id: Uuid,
+    /// Whether the same position may have had other chats before.
+    list_changed: bool,
+}
+
+impl Form {
+    pub(super) fn new(
+        settings: &RabbitSettings,
+        queue: &str,
+        layout: &Layout,
+        encoder: Encoder,
+        run_id: Uuid,
+        list_changed: bool,
+    ) -> Self {
+        let content_type = match layout.format {
+            Format::CloudEvents => "application/cloudevents+json",
+            Format::Fields | Format::Json => "application/json",
+        };
+        let mut properties = BasicProperties::default()
+            .with_delivery_mode(PERSISTENT)
+            .with_content_type(content_type.into())
+            .with_app_id("labelcast".into())
+            .with_type("labelcast.chat".into());
+        if let Some(retain) = settings.retain {
+            properties = properties.with_expiration(millis(retain).to_string().into());
+        }
+        Self {
+            encoder,
+            exchange: settings.exchange.as_deref().unwrap_or_default().into(),
+            key: queue.into(),
+            properties,
+            per_message: layout.ids_per_message as usize,
+            run_id,
+            list_changed,
+        }
+    }
+
+    /// How many messages a batch is.
+    pub(super) fn messages(&self, batch: &Batch) -> usize {
+        (batch.chats() as usize).div_ceil(self.per_message)
+    }
+
+    fn message_id(&self, first: &Chat<'_>, payload: &[u8]) -> ShortString {
+        let Self { run_id, .. } = self;
+        let id = if self.per_message == 1 {
+            format!("{run_id}:{}", String::from_utf8_lossy(first.id))
+        } else if self.list_changed {
+            // Other chats may have come to this position than those that were sent before.
+            let hash = xxhash_rust::xxh3::xxh3_64(payload);
+            format!("{run_id}:{}:{hash:016x}", first.position)
+        } else {
+            format!("{run_id}:{}", first.position)
+        };
+        fitting(id).into()
+    }
+
+    /// That a message came back, in words.
+    pub(super) fn unroutable(&self, reason: &str) -> String {
+        let exchange = match self.exchange.as_str() {
+            "" => "the default exchange".to_owned(),
+            name => format!("exchange “{name}”"),
+        };
+        let key = &self.key;
+        format!("{exchange} has nowhere to put a message with routing key “{key}” ({reason})")
+    }
+}
+
+/// Declares the queue, or looks whether it, or the exchange, is there.
+pub(super) async fn settle_target(
+    connection: &Connection,
+    settings: &RabbitSettings,
+    queue: &str,
+) -> Result<(), Failure> {
+    let channel = connection.create_channel().await?;
+    if let Some(exchange) = &settings.exchange {
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let kind = ExchangeKind::Direct;
+        channel
+            .exchange_declare(
+                exchange.as_str().into(),
+                kind,
+                options,
+                FieldTable::default(),
+            )
+            .await?;
+    } else if settings.declare {
+        match declare(&channel, settings, queue).await {
+            // The broker closes a channel over this.
+            Err(error) if is_of_another_age(&error) => {
+                info!("the stream is kept for another time than --retain: taking it as it is");
+                return Ok(());
+            }
+            declared => declared.map_err(|error| of_another_form(Failure::from(error)))?,
+        }
+    } else {
+        passive(&channel, queue).await?;
+    }
+    channel.close(200, "OK".into()).await.map_err(Failure::from)
+}
+
+async fn declare(
+    channel: &Channel,
+    settings: &RabbitSettings,
+    queue: &str,
+) -> Result<(), lapin::Error> {
+    let kind = settings.queue_type;
+    let mut arguments = FieldTable::default();
+    let name = AMQPValue::LongString(kind.name().into());
+    arguments.insert("x-queue-type".into(), name);
+    if let (QueueType::Stream, Some(retain)) = (kind, settings.retain) {
+        // Messages in a stream do not expire one by one.
+        let age = format!("{}s", retain.as_secs().max(1));
+        arguments.insert("x-max-age".into(), AMQPValue::LongString(age.into()));
+    }
+    channel
+        .queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .map(drop)
+}
+
+pub(super) async fn passive(channel: &Channel, queue: &str) -> Result<u64, lapin::Error> {
+    let options = QueueDeclareOptions::durable().passive();
+    let found = channel.queue_declare(queue.into(), options, FieldTable::default());
+    Ok(found.await?.message_count().into())
+}
+
+fn is_of_another_age(error: &lapin::Error) -> bool {
+    refusal(error).is_some_and(|(code, text)| {
+        code == code::PRECONDITION_FAILED && text.contains("'x-max-age'")
+    })
+}
+
+/// What to do where the queue exists in another form than it would be declared in.
+fn of_another_form(failure: Failure) -> Failure {
+    match failure {
+        Failure::Final(SinkError::WrongQueue(text)) => {
+            let text = format!("{text}; --no-declare takes it as it is");
+            Failure::Final(SinkError::WrongQueue(text))
+        }
+        failure => failure,
+    }
+}
+
+/// Tells when the broker stops taking messages, and when it goes on.
+fn watch(connection: &Connection, progress: Progress) -> JoinHandle<()> {
+    let mut events = connection.events_listener();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            match event {
+                Event::ConnectionBlocked(reason) => {
+                    warn!(reason, "the broker takes no messages for now: waiting");
+                    progress.say("the broker takes no messages for now");
+                }
+                Event::ConnectionUnblocked => {
+                    info!("the broker takes messages again");
+                    progress.say("");
+                }
+                _ => {}
+            }
+        }
+    })
+}
