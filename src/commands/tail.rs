@@ -54,9 +54,8 @@ async fn read(destination: Destination, queue: String, flags: TailFlags) -> Resu
                 queue,
                 is_stream: settings.queue_type == rabbitmq::QueueType::Stream,
                 ack: flags.ack,
-                follow: flags.follow,
             };
-            read_rabbitmq(tail, left, &shutdown).await
+            read_rabbitmq(tail, left, flags.follow, &shutdown).await
         }
         Destination::RabbitMq(_) => {
             let text = "--ack takes what was read off a RabbitMQ queue: --delete is for Redis";
@@ -98,9 +97,9 @@ async fn read_redis(
 async fn read_rabbitmq(
     tail: rabbitmq::tail::Tail,
     mut left: u64,
+    follow: bool,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let follow = tail.follow;
     let mut reader = rabbitmq::tail::Reader::open(tail).await?;
     while left > 0 {
         let next = tokio::select! {

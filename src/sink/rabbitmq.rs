@@ -6,6 +6,7 @@
 //! (`publisher`). When either breaks, both are made anew, and what the `ledger` has unconfirmed is
 //! sent again under the same ids.
 
+mod alarm;
 pub mod check;
 mod checkpoint;
 pub mod connect;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::alarm::Alarm;
 use self::connect::Endpoint;
 use self::control::Control;
 pub(crate) use self::ledger::BATCH_MESSAGES;
@@ -95,6 +97,7 @@ pub struct RabbitMq {
     owner: Uuid,
     control: Option<Control>,
     publisher: Option<Publisher>,
+    alarm: Alarm,
     ledger: Ledger,
     /// What the run's messages have in common; none before it is known which run it is.
     form: Option<Form>,
@@ -134,6 +137,7 @@ impl RabbitMq {
             owner: Uuid::now_v7(),
             control: None,
             publisher: None,
+            alarm: Alarm::default(),
             ledger: Ledger::default(),
             form: None,
             at: Checkpoint::start_of(Uuid::nil()),
@@ -155,7 +159,8 @@ impl RabbitMq {
     ) -> Result<T, SinkError> {
         loop {
             self.patience.ended()?;
-            let failure = match work(self).await {
+            let alarm = self.alarm.clone();
+            let failure = match alarm.within(work(self)).await {
                 Ok(value) => {
                     self.pauses = None;
                     return Ok(value);
@@ -202,7 +207,7 @@ impl Sink for RabbitMq {
         let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
         self.wait_for_room(messages as u64).await?;
         while self.ledger.is_full() {
-            self.insist(async |this| this.retire().await).await?;
+            self.retire().await?;
         }
         self.ledger.push(batch, messages);
         self.insist(async |this| this.pump().await).await
@@ -210,7 +215,7 @@ impl Sink for RabbitMq {
 
     async fn flush(&mut self) -> Result<(), SinkError> {
         while !self.ledger.is_empty() {
-            self.insist(async |this| this.retire().await).await?;
+            self.retire().await?;
         }
         if self.has_begun {
             self.insist(async |this| this.confirm_checkpoint().await)

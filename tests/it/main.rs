@@ -14,6 +14,7 @@ mod file;
 mod guards;
 mod labels;
 mod limits;
+mod rabbitmq;
 mod redis;
 mod report;
 mod resume;

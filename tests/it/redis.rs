@@ -32,20 +32,6 @@ fn holds(server: &Server, ids: &[String]) {
     }
 }
 
-/// Numbers that are as good as random, and the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        // Knuth's MMIX.
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
-
 fn kill(process: Process) {
     process.signal("KILL");
     assert_eq!(process.end().code, None);

@@ -16,9 +16,9 @@ use crate::sink::patience::Failure;
 
 /// How long connecting may take, TLS included; and the login after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often both sides show that they live, in seconds. A connection that two of these have
-/// passed over in silence is dead: its lock is free after 10 s.
-const HEARTBEAT: u16 = 5;
+/// How often both sides show that they live, in seconds. RabbitMQ gives a connection up that was
+/// silent for two to three of these: its lock is free within 10 s.
+const HEARTBEAT: u16 = 3;
 /// The largest frame, in bytes; larger messages go in several. lapin holds buffers of 32 frames in
 /// either direction.
 const FRAME_MAX: u32 = 16 * 1024;

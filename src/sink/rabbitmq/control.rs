@@ -7,9 +7,11 @@ use lapin::{Channel, Connection, PublisherConfirm};
 use uuid::Uuid;
 
 use super::RabbitSettings;
+use super::alarm::{Alarm, Watch};
 use super::checkpoint::{CheckpointQueue, Record, payload, taken};
 use super::lock::{self, Lock};
 use super::names::Names;
+use crate::report::Progress;
 use crate::shutdown::Shutdown;
 use crate::sink::patience::Failure;
 
@@ -22,6 +24,7 @@ pub(super) struct Control {
     channel: Channel,
     checkpoint: CheckpointQueue,
     _lock: Lock,
+    _watch: Watch,
     /// What the checkpoint was when the lock was taken.
     pub(super) found: Option<Record>,
     /// Checkpoints that were sent, with the positions that they stand for.
@@ -35,11 +38,14 @@ impl Control {
         names: &Names,
         owner: Uuid,
         shutdown: &Shutdown,
+        alarm: &Alarm,
+        progress: Progress,
     ) -> Result<Self, Failure> {
         let connection = settings
             .endpoint
             .connect(&format!("labelcast/{owner}"))
             .await?;
+        let watch = alarm.watch(&connection, progress);
         let checkpoint =
             CheckpointQueue::new(&names.checkpoint, settings.queue_type, settings.retain);
         let lock = lock::take(&connection, &names.lock, checkpoint.clone(), shutdown).await?;
@@ -58,6 +64,7 @@ impl Control {
             channel,
             checkpoint,
             _lock: lock,
+            _watch: watch,
             found,
             unconfirmed: VecDeque::new(),
         })

@@ -15,12 +15,25 @@ use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
 use crate::sink::{Checkpoint, Outcome, SinkError, Start, Target, Unfinished};
 
+/// What has become of the oldest batch.
+enum Retired {
+    /// It is done with.
+    Oldest,
+    /// The queue has refused some of it.
+    Nothing {
+        /// Whether it has taken any message since it last refused one.
+        took_some: bool,
+    },
+}
+
 impl RabbitMq {
     /// Connects what is not connected.
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
         if self.control.is_none() {
             let shutdown = self.patience.shutdown.clone();
-            let control = Control::open(&self.settings, &self.names, self.owner, &shutdown).await?;
+            let (owner, progress) = (self.owner, self.progress.clone());
+            let (settings, names, alarm) = (&self.settings, &self.names, &self.alarm);
+            let control = Control::open(settings, names, owner, &shutdown, alarm, progress).await?;
             let found = control.found.clone();
             self.control = Some(control);
             if self.has_begun {
@@ -30,7 +43,8 @@ impl RabbitMq {
         if self.has_begun && self.publisher.is_none() {
             let progress = self.progress.clone();
             let (queue, run_id) = (&self.names.queue, self.at.run_id);
-            let publisher = Publisher::open(&self.settings, queue, run_id, progress).await?;
+            let publisher =
+                Publisher::open(&self.settings, queue, run_id, &self.alarm, progress).await?;
             self.publisher = Some(publisher);
         }
         Ok(())
@@ -160,12 +174,20 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// Waits for the oldest batch, and moves the checkpoint behind it.
-    pub(super) async fn retire(&mut self) -> Result<(), Failure> {
+    /// Waits for the oldest batch, and moves the checkpoint behind it; a queue that refuses messages
+    /// is given time.
+    pub(super) async fn retire(&mut self) -> Result<(), SinkError> {
+        match self.insist(async |this| this.try_to_retire().await).await? {
+            Retired::Oldest => Ok(()),
+            Retired::Nothing { took_some } => self.wait_after_refusal(took_some).await,
+        }
+    }
+
+    async fn try_to_retire(&mut self) -> Result<Retired, Failure> {
         self.pump().await?;
         match self.ledger.wait_for_oldest().await? {
             Oldest::Confirmed => {}
-            Oldest::Refused { took_some } => return self.wait_after_refusal(took_some).await,
+            Oldest::Refused { took_some } => return Ok(Retired::Nothing { took_some }),
             Oldest::Returned(returned) => {
                 let reason = returned.reply_text.as_str();
                 let form = self.form.as_ref();
@@ -177,7 +199,7 @@ impl RabbitMq {
             self.progress.say("");
         }
         let Some(oldest) = self.ledger.oldest() else {
-            return Ok(());
+            return Ok(Retired::Oldest);
         };
         let chats = u64::from(oldest.chats());
         let at = Checkpoint {
@@ -186,29 +208,28 @@ impl RabbitMq {
             digest: oldest.digest(),
             chats: self.at.chats + chats,
         };
-        let before = std::mem::replace(&mut self.at, at);
-        let record = self.record(State::Running);
-        if let Some(control) = &mut self.control
-            && let Err(failure) = control.send(&record).await
-        {
-            self.at = before;
-            return Err(failure);
+        let record = Record {
+            checkpoint: at,
+            ..self.record(State::Running)
+        };
+        if let Some(control) = &mut self.control {
+            control.send(&record).await?;
         }
+        self.at = at;
         self.delivered.chats += chats;
         self.delivered.messages += self.ledger.drop_oldest();
-        Ok(())
+        Ok(Retired::Oldest)
     }
 
     /// A queue that is full may have room again soon. The connection is as good as before.
-    async fn wait_after_refusal(&mut self, took_some: bool) -> Result<(), Failure> {
+    async fn wait_after_refusal(&mut self, took_some: bool) -> Result<(), SinkError> {
         if took_some {
             self.refusals = None;
         }
         self.progress.say("the queue refuses messages");
         let text = "the queue refuses messages, as one does that is full".to_owned();
         let failure = Failure::Passing(text);
-        self.patience.pause(&mut self.refusals, failure).await?;
-        Ok(())
+        self.patience.pause(&mut self.refusals, failure).await
     }
 
     /// Waits until the checkpoint is durable.

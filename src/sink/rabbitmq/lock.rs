@@ -25,8 +25,8 @@ use crate::sink::patience::Failure;
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
 /// How long a holder has to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// How many heartbeats a dead connection may be kept for.
-const BEATS: u32 = 3;
+/// How many heartbeats a dead connection may be kept for, and one to be sure.
+const BEATS: u32 = 4;
 /// Questions that wait in the queue of a holder that does not answer.
 const MAX_QUESTIONS: i32 = 16;
 /// How often the checkpoint's queue is used at the least, so that it does not expire under a run.
@@ -55,7 +55,7 @@ pub(super) async fn take(
     shutdown: &Shutdown,
 ) -> Result<Lock, Failure> {
     let heartbeat = Duration::from_secs(connection.configuration().heartbeat().into());
-    let until = Instant::now() + heartbeat.max(Duration::from_secs(5)) * BEATS;
+    let until = Instant::now() + heartbeat * BEATS;
     let locked = || Failure::from(SinkError::Locked(name.to_owned()));
     let mut has_told = false;
     loop {

@@ -1,15 +1,14 @@
 //! The connection that messages go over, and what they look like on it.
 
-use futures_util::StreamExt;
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, Event, ExchangeKind};
-use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use tracing::info;
 use uuid::Uuid;
 
+use super::alarm::{Alarm, Watch};
 use super::failure::{code, refusal};
 use super::ledger::Confirm;
 use super::names::fitting;
@@ -24,13 +23,7 @@ use crate::sink::patience::Failure;
 pub(super) struct Publisher {
     connection: Connection,
     channel: Channel,
-    watch: JoinHandle<()>,
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
+    _watch: Watch,
 }
 
 impl Publisher {
@@ -39,11 +32,12 @@ impl Publisher {
         settings: &RabbitSettings,
         queue: &str,
         run_id: Uuid,
+        alarm: &Alarm,
         progress: Progress,
     ) -> Result<Self, Failure> {
         let name = format!("labelcast/{run_id}");
         let connection = settings.endpoint.connect(&name).await?;
-        let watch = watch(&connection, progress);
+        let watch = alarm.watch(&connection, progress);
         settle_target(&connection, settings, queue).await?;
         let channel = connection.create_channel().await?;
         channel
@@ -52,7 +46,7 @@ impl Publisher {
         Ok(Self {
             connection,
             channel,
-            watch,
+            _watch: watch,
         })
     }
 
@@ -264,24 +258,4 @@ fn of_another_form(failure: Failure) -> Failure {
         }
         failure => failure,
     }
-}
-
-/// Tells when the broker stops taking messages, and when it goes on.
-fn watch(connection: &Connection, progress: Progress) -> JoinHandle<()> {
-    let mut events = connection.events_listener();
-    tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            match event {
-                Event::ConnectionBlocked(reason) => {
-                    warn!(reason, "the broker takes no messages for now: waiting");
-                    progress.say("the broker takes no messages for now");
-                }
-                Event::ConnectionUnblocked => {
-                    info!("the broker takes messages again");
-                    progress.say("");
-                }
-                _ => {}
-            }
-        }
-    })
 }

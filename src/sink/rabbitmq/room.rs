@@ -19,7 +19,7 @@ impl RabbitMq {
         let mut waits = false;
         while self.room == 0 {
             while !self.ledger.is_empty() {
-                self.insist(async |this| this.retire().await).await?;
+                self.retire().await?;
             }
             let depth = self.insist(async |this| this.depth().await).await?;
             self.room = max.saturating_sub(depth);

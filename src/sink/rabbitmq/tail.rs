@@ -1,5 +1,7 @@
 //! Reading a queue the way a consumer does: with acks, or giving back what was read.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
@@ -14,6 +16,8 @@ use crate::sink::patience::Failure;
 
 /// Messages of a stream that are on their way at once.
 const PREFETCH: u16 = 100;
+/// A stream that has sent nothing for so long has come to its end, for now.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// How to read.
 #[derive(Clone, Debug)]
@@ -26,8 +30,6 @@ pub struct Tail {
     pub is_stream: bool,
     /// Acknowledge what was read, which takes it off the queue.
     pub ack: bool,
-    /// Wait for more.
-    pub follow: bool,
 }
 
 /// A reader of a queue.
@@ -37,8 +39,6 @@ pub struct Reader {
     _connection: Connection,
     channel: Channel,
     stream: Option<Consumer>,
-    /// Messages that were there when it was opened, and are still to be read.
-    left: u64,
     /// The last message that was read.
     tag: u64,
 }
@@ -56,7 +56,7 @@ impl Reader {
     async fn connect(tail: Tail) -> Result<Self, Failure> {
         let connection = tail.endpoint.connect("labelcast tail").await?;
         let channel = connection.create_channel().await?;
-        let left = passive(&channel, &tail.queue).await?;
+        passive(&channel, &tail.queue).await?;
         let stream = match tail.is_stream {
             true => Some(consume(&channel, &tail.queue).await?),
             false => None,
@@ -66,7 +66,6 @@ impl Reader {
             _connection: connection,
             channel,
             stream,
-            left,
             tag: 0,
         })
     }
@@ -78,10 +77,10 @@ impl Reader {
     /// When the broker cannot be reached.
     pub async fn next(&mut self) -> Result<Option<Value>, SinkError> {
         let delivery = match &mut self.stream {
-            Some(_) if self.left == 0 && !self.tail.follow => return Ok(None),
-            Some(stream) => match stream.next().await {
-                Some(delivery) => Some(delivery.map_err(|e| outside(Failure::from(e)))?),
-                None => return Err(SinkError::Unavailable("the queue is gone".to_owned())),
+            Some(stream) => match tokio::time::timeout(QUIET, stream.next()).await {
+                Err(_) => None,
+                Ok(Some(delivery)) => Some(delivery.map_err(|e| outside(Failure::from(e)))?),
+                Ok(None) => return Err(SinkError::Unavailable("the queue is gone".to_owned())),
             },
             None => {
                 let options = BasicGetOptions::default();
@@ -92,7 +91,6 @@ impl Reader {
                 got.map(|got| got.delivery)
             }
         };
-        self.left = self.left.saturating_sub(1);
         Ok(delivery.map(|delivery| {
             self.tag = delivery.delivery_tag;
             message(&delivery)

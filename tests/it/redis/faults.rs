@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 
-use super::{Numbers, STREAM, holds, kill, run};
+use super::{STREAM, holds, kill, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::{Server, chat_ids, length, run_out};
-use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+use crate::support::{Numbers, Stage, map_of, part_of, small_list, wait_until};
 
 #[test]
 fn killed_at_fifty_moments_and_run_again() {

@@ -2,6 +2,7 @@
 
 mod program;
 pub(crate) mod proxy;
+pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 
 use std::path::{Path, PathBuf};
@@ -167,4 +168,18 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) fn lines_in(path: &Path) -> usize {
     let text = std::fs::read(path).unwrap_or_default();
     text.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Numbers that are as good as random, and the same each time.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        // Knuth's MMIX.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
 }

@@ -1,0 +1,263 @@
+//! Whatever fails in between: none missing, and repeats are few and carry the same id.
+
+use bytes::Bytes;
+use labelcast::mock::{Piece, Reply};
+
+use super::{CHECKPOINT, QUEUE, WINDOW, holds, kill, run};
+use crate::support::proxy::{Direction, Proxy};
+use crate::support::rabbitmq::{Broker, once, vhost};
+use crate::support::{Numbers, Stage, part_of, small_list, wait_until};
+
+#[test]
+fn killed_at_moments_and_run_again() {
+    let mut numbers = Numbers(50);
+    let (ids, body) = small_list(8000);
+    for round in 0..12 {
+        let kind = ["quorum", "classic"][round % 2];
+        let vhost = vhost();
+        let client = vhost.client();
+        let stage = Stage::with_body(&body);
+        let arguments = ["--queue-type", kind];
+        let process = run(&stage, &vhost.url()).args(arguments).spawn();
+        let moment = numbers.below(8000) as usize;
+        wait_until("the moment has come", || {
+            client.depth(QUEUE).is_some_and(|depth| depth >= moment)
+        });
+        // It may be through already: then there is nothing to kill.
+        let _ = std::process::Command::new("kill")
+            .args(["-9", &process.id().to_string()])
+            .status();
+        process.end();
+        let ended = run(&stage, &vhost.url()).args(arguments).end().expect(0);
+        let messages = client.drain(QUEUE);
+        let label = ended.label();
+        if label["resumed"] == 0 && messages.len() == 16_000 {
+            continue;
+        }
+        let (found, repeats) = once(&messages);
+        assert_eq!(found, ids, "round {round}");
+        assert!(repeats <= WINDOW, "{repeats} repeats");
+        let count = |key: &str| label[key].as_u64().unwrap();
+        assert_eq!(count("published") + count("resumed"), 8000, "{label}");
+    }
+}
+
+#[test]
+fn killed_several_times_in_one_run() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(12_000);
+    let stage = Stage::with_body(&body);
+    let mut run_ids = std::collections::BTreeSet::new();
+    for part in 1..=3 {
+        stage
+            .mock
+            .script("1", part_of(&body, f64::from(part) / 4.0, Piece::Hold));
+        let asked = stage.mock.requests().len();
+        let process = run(&stage, &vhost.url()).spawn();
+        wait_until("it has come further", || {
+            let requests = stage.mock.requests();
+            let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
+            is_served && client.depth(QUEUE).unwrap_or(0) >= part as usize * 3000 - 2000
+        });
+        kill(process);
+    }
+    let ended = run(&stage, &vhost.url()).end().expect(0);
+    run_ids.insert(ended.label()["run_id"].as_str().unwrap().to_owned());
+    // What is in the queue may hold the repeats of two kills, and what is not covered yet.
+    assert!(ended.label()["resumed"].as_u64().unwrap() > 7000 - 3 * WINDOW as u64);
+    let repeats = holds(&client, &ids);
+    assert!(repeats <= 3 * WINDOW, "{repeats} repeats");
+}
+
+#[test]
+fn cut_at_places_in_either_direction() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let proxy = Proxy::start(vhost.port);
+    let mut numbers = Numbers(7);
+    let (ids, body) = small_list(4000);
+    let stage = Stage::with_body(&body);
+    let mut cuts = 0;
+    for round in 0..24 {
+        let (direction, most) = match round % 2 {
+            0 => (Direction::ToServer, 900_000),
+            _ => (Direction::ToClient, 6000),
+        };
+        proxy.cut_after(numbers.below(most) as i64, direction);
+        let ended = run(&stage, &vhost.url_by(proxy.port)).end().expect(0);
+        cuts += u32::from(!proxy.is_armed());
+        proxy.cut_after(-1, direction);
+        assert_eq!(ended.label()["published"], 4000, "round {round}");
+        let (mut found, repeats) = once(&client.drain(QUEUE));
+        found.sort();
+        let mut expected = ids.clone();
+        expected.sort();
+        assert!(found == expected, "round {round}: {} chats", found.len());
+        assert!(repeats <= WINDOW, "{repeats} repeats");
+    }
+    assert!(cuts > 12, "only {cuts} cuts took place");
+}
+
+#[test]
+fn a_broker_that_is_stopped_and_started_again() {
+    for kind in ["quorum", "classic"] {
+        let mut broker = Broker::start();
+        let vhost = broker.vhost();
+        let (ids, body) = small_list(10_000);
+        let stage = Stage::with_body(&body);
+        stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+        let process = run(&stage, &vhost.url())
+            .args(["--retries", "30", "--queue-type", kind])
+            .spawn();
+        let client = vhost.client();
+        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
+        broker.down();
+        broker.up();
+        let ended = process.end().expect(0);
+        let messages = vhost.client().drain(QUEUE);
+        let (mut found, repeats) = once(&messages);
+        found.sort();
+        let mut expected = ids;
+        expected.sort();
+        assert!(found == expected, "{kind}: {} chats", found.len());
+        assert!(repeats <= 2 * WINDOW, "{repeats} repeats");
+        assert_eq!(ended.label()["published"], 10_000);
+    }
+}
+
+#[test]
+fn a_broker_that_takes_nothing_for_a_while() {
+    let broker = Broker::start();
+    let vhost = broker.vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    broker.control(&["set_vm_memory_high_watermark", "0.000001"]);
+    let process = run(&stage, &vhost.url())
+        .args(["--progress", "always"])
+        .spawn();
+    wait_until("it has come to where it would write", || {
+        client.depth(CHECKPOINT).is_some()
+    });
+    // The deadline holds for one that waits, too.
+    let other = ["--queue", "other", "--deadline", "3s"];
+    let ended = run(&stage, &vhost.url()).args(other).end();
+    assert_eq!(ended.code, Some(75), "{ended:#?}");
+    assert_eq!(client.depth(QUEUE), None, "nothing was taken");
+    broker.control(&["set_vm_memory_high_watermark", "0.6"]);
+    let ended = process.end().expect(0);
+    assert!(
+        ended.stderr.contains("takes no messages for now"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(holds(&client, &ids), 0);
+}
+
+#[test]
+fn of_two_workers_one_publishes() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
+    let first = run(&stage, &vhost.url()).spawn();
+    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
+    let second = run(&stage, &vhost.url()).end().expect(81);
+    assert_eq!(second.label()["status"], "locked");
+    assert_eq!(second.label()["published"], 0);
+    // A dead one's lock is gone with its connection.
+    kill(first);
+    run(&stage, &vhost.url()).end().expect(0);
+    assert!(holds(&client, &ids) <= WINDOW);
+}
+
+#[test]
+fn a_worker_that_was_away_does_not_go_on() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(5000);
+    let stage = Stage::with_body(&body);
+    let (start, end) = body.as_bytes().split_at(body.len() / 2);
+    let pieces = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
+    let [start, end] = pieces;
+    stage
+        .mock
+        .script("1", Reply::pieces([start, Piece::Hold, end]));
+    let process = run(&stage, &vhost.url()).spawn();
+    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
+    process.signal("STOP");
+    // Its heart is missed after a while, and its lock is free then.
+    run(&stage, &vhost.url()).end().expect(0);
+    process.signal("CONT");
+    process.signal("TERM");
+    let ended = process.end();
+    assert!(matches!(ended.code, Some(75 | 81)), "{ended:#?}");
+    assert!(holds(&client, &ids) <= WINDOW);
+}
+
+#[test]
+fn a_queue_that_is_deleted_in_the_middle() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (_, body) = small_list(20_000);
+    let stage = Stage::with_body(&body);
+    let process = run(&stage, &vhost.url()).spawn();
+    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
+    client.delete(QUEUE);
+    let ended = process.end().expect(78);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("routing key “labelcast:1”"), "{error}");
+    assert!(error.contains("the default exchange"), "{error}");
+    assert_eq!(client.depth(CHECKPOINT), Some(1));
+}
+
+#[test]
+fn publishing_waits_while_too_much_is_pending() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let process = run(&stage, &vhost.url())
+        .args(["--max-pending", "500"])
+        .spawn();
+    wait_until("it is full", || client.depth(QUEUE).unwrap_or(0) >= 500);
+    let mut messages = Vec::new();
+    while messages.len() < 3000 {
+        assert!(client.depth(QUEUE).unwrap() <= 600, "it waits for us");
+        wait_until("there is more", || match client.take(QUEUE) {
+            Some(message) => {
+                messages.push(message);
+                true
+            }
+            None => false,
+        });
+        messages.extend(client.drain(QUEUE));
+    }
+    process.end().expect(0);
+    assert_eq!(once(&messages), (ids, 0));
+}
+
+#[test]
+fn a_stop_leaves_a_run_that_can_be_gone_on_with() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
+    let process = run(&stage, &vhost.url()).spawn();
+    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
+    process.signal("TERM");
+    let stopped = process.end().expect(75);
+    let published = stopped.label()["published"].as_u64().unwrap();
+    assert!(published > 1000);
+    let ended = run(&stage, &vhost.url()).end().expect(0);
+    assert_eq!(ended.label()["resumed"], published);
+    assert_eq!(ended.label()["run_id"], stopped.label()["run_id"]);
+    assert_eq!(
+        holds(&client, &ids),
+        0,
+        "what was confirmed is not repeated"
+    );
+}

@@ -1,0 +1,165 @@
+//! What the broker refuses, and what is said about it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use super::{QUEUE, run};
+use crate::support::rabbitmq::{once, vhost};
+use crate::support::{Stage, small_list};
+
+#[test]
+fn a_wrong_password_is_77_and_is_not_said() {
+    let vhost = vhost();
+    let stage = Stage::with_chats(3);
+    let url = vhost.url().replace(":guest@", ":wr0ng-pass@");
+    let ended = run(&stage, &url).args(["-vv"]).end().expect(77);
+    assert!(!ended.stderr.contains("wr0ng-pass"), "{}", ended.stderr);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("ACCESS_REFUSED"), "{error}");
+}
+
+#[test]
+fn permissions_and_virtual_hosts_that_are_missing() {
+    let vhost = vhost();
+    let stage = Stage::with_chats(3);
+    let reader = vhost
+        .url()
+        .replace("guest:guest", "reader:pass-that-nobody-may-see");
+    let ended = run(&stage, &reader).end().expect(77);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("access to queue"), "{error}");
+    let nowhere = vhost.url().replace(&vhost.name, "nowhere");
+    run(&stage, &nowhere)
+        .args(["--retries", "1"])
+        .end()
+        .expect(78);
+    let check = stage.program("check");
+    check
+        .args(["--label", "1", "--sink", &reader])
+        .end()
+        .expect(77);
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_69() {
+    let stage = Stage::with_chats(3);
+    let port = crate::support::redis::free_port();
+    let url = format!("amqp://guest:guest@127.0.0.1:{port}");
+    let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
+    assert_eq!(ended.label()["published"], 0);
+    // One of several hosts is enough.
+    let vhost = vhost();
+    let url = format!(
+        "amqp://guest:guest@127.0.0.1:{port},127.0.0.1:{}/{}",
+        vhost.port, vhost.name
+    );
+    run(&stage, &url).end().expect(0);
+}
+
+#[test]
+fn a_queue_of_another_type_and_one_that_is_not_there() {
+    let vhost = vhost();
+    vhost
+        .client()
+        .declare(QUEUE, &[("x-queue-type", json!("classic"))]);
+    let stage = Stage::with_chats(3);
+    let ended = run(&stage, &vhost.url()).end().expect(78);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("inequivalent arg 'x-queue-type'"), "{error}");
+    run(&stage, &vhost.url())
+        .args(["--no-declare"])
+        .end()
+        .expect(0);
+    let nothing = ["--no-declare", "--queue", "nothing"];
+    let ended = run(&stage, &vhost.url()).args(nothing).end().expect(78);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("no queue 'nothing'"), "{error}");
+}
+
+#[test]
+fn an_exchange_that_has_nowhere_to_put_messages() {
+    let vhost = vhost();
+    vhost.client().exchange("empty", None);
+    let stage = Stage::with_chats(3000);
+    let exchange = ["--exchange", "empty"];
+    let ended = run(&stage, &vhost.url()).args(exchange).end().expect(78);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("exchange “empty”"), "{error}");
+    assert!(error.contains("routing key “labelcast:1”"), "{error}");
+    assert_eq!(ended.label()["published"], 0);
+    assert!(!ended.stderr.contains("@c.us"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_full_queue_takes_the_rest_when_there_is_room() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let arguments = [
+        ("x-queue-type", json!("classic")),
+        ("x-max-length", json!(300)),
+        ("x-overflow", json!("reject-publish")),
+    ];
+    client.declare(QUEUE, &arguments);
+    let (ids, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    let process = run(&stage, &vhost.url())
+        .args(["--no-declare", "--retries", "50"])
+        .spawn();
+    let is_over = AtomicBool::new(false);
+    let (messages, ended) = std::thread::scope(|scope| {
+        let drained = scope.spawn(|| {
+            let mut messages = Vec::new();
+            loop {
+                let was_over = is_over.load(Ordering::SeqCst);
+                match client.take(QUEUE) {
+                    Some(message) => messages.push(message),
+                    None if was_over => return messages,
+                    None => std::thread::yield_now(),
+                }
+            }
+        });
+        let ended = process.end();
+        is_over.store(true, Ordering::SeqCst);
+        (drained.join().unwrap(), ended)
+    });
+    let ended = ended.expect(0);
+    let (mut found, repeats) = once(&messages);
+    found.sort();
+    let mut expected = ids;
+    expected.sort();
+    assert_eq!((found == expected, repeats), (true, 0));
+    assert_eq!(ended.label()["published"], 2000);
+}
+
+#[test]
+fn a_queue_that_stays_full_is_69_and_is_gone_on_with() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let arguments = [
+        ("x-queue-type", json!("classic")),
+        ("x-max-length", json!(300)),
+        ("x-overflow", json!("reject-publish")),
+    ];
+    client.declare(QUEUE, &arguments);
+    let (ids, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    let ended = run(&stage, &vhost.url())
+        .args(["--no-declare", "--retries", "1"])
+        .end()
+        .expect(69);
+    assert!(ended.label()["error"].as_str().unwrap().contains("full"));
+    let mut messages = client.drain(QUEUE);
+    client.delete(QUEUE);
+    client.declare(QUEUE, &[("x-queue-type", json!("classic"))]);
+    run(&stage, &vhost.url())
+        .args(["--no-declare"])
+        .end()
+        .expect(0);
+    messages.extend(client.drain(QUEUE));
+    let (mut found, _) = once(&messages);
+    found.sort();
+    let mut expected = ids;
+    expected.sort();
+    assert_eq!(found, expected);
+}

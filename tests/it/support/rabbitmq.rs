@@ -1,0 +1,360 @@
+//! RabbitMQ brokers of the tests' own, on free ports, with their data in a folder of their own.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use serde_json::Value;
+
+use super::redis::free_port;
+use super::wait_until;
+
+/// Virtual hosts of a broker: a test takes one for itself.
+const VHOSTS: usize = 60;
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
+/// A broker that is stopped when it is dropped, or when this process ends.
+pub(crate) struct Broker {
+    /// A shell that ends the broker when its stdin does, however that comes.
+    guard: Option<Child>,
+    pub(crate) port: u16,
+    dist_port: u16,
+    epmd_port: u16,
+    folder: PathBuf,
+}
+
+impl Broker {
+    /// One for this test alone.
+    pub(crate) fn start() -> Self {
+        let mut broker = Self {
+            guard: None,
+            port: free_port(),
+            dist_port: free_port(),
+            epmd_port: free_port(),
+            folder: tempfile::tempdir().unwrap().keep(),
+        };
+        broker.configure();
+        broker.up();
+        broker
+    }
+
+    /// One for all tests that only need a virtual host.
+    fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    fn configure(&self) {
+        let vhosts: Vec<Value> = (0..VHOSTS)
+            .map(|i| serde_json::json!({"name": format!("v{i}")}))
+            .collect();
+        let mut permissions = Vec::new();
+        for i in 0..VHOSTS {
+            let all = serde_json::json!({"user": "guest", "vhost": format!("v{i}"),
+                "configure": ".*", "write": ".*", "read": ".*"});
+            let read = serde_json::json!({"user": "reader", "vhost": format!("v{i}"),
+                "configure": "", "write": "", "read": ".*"});
+            permissions.extend([all, read]);
+        }
+        let definitions = serde_json::json!({
+            "rabbit_version": "3.10.8",
+            "users": [
+                {"name": "guest", "password": "guest", "tags": ["administrator"]},
+                {"name": "reader", "password": "pass-that-nobody-may-see", "tags": []},
+            ],
+            "vhosts": vhosts,
+            "permissions": permissions,
+        });
+        let definitions_file = self.folder.join("definitions.json");
+        std::fs::write(&definitions_file, definitions.to_string()).unwrap();
+        let config = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = 50MB\n",
+            self.port,
+            definitions_file.display()
+        );
+        std::fs::write(self.folder.join("rabbit.conf"), config).unwrap();
+        std::fs::write(self.folder.join("plugins"), "[].").unwrap();
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        let path = |name: &str| self.folder.join(name);
+        command
+            .env(
+                "RABBITMQ_NODENAME",
+                format!("labelcast{}@localhost", self.port),
+            )
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_MNESIA_BASE", path("data"))
+            .env("RABBITMQ_LOG_BASE", path("log"))
+            .env("RABBITMQ_PID_FILE", path("pid"))
+            .env("RABBITMQ_CONFIG_FILE", path("rabbit"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
+            .env("HOME", &self.folder)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+
+    /// Starts it, on the same port, with what is in its folder.
+    pub(crate) fn up(&mut self) {
+        assert!(
+            Path::new(SERVER).exists(),
+            "rabbitmq-server is not installed"
+        );
+        let line = format!(
+            "setsid {SERVER} >/dev/null 2>&1 </dev/null & server=$!; \
+             if read -r _; then kill -TERM -- -$server; wait $server; exit; fi; \
+             kill -9 -- -$server 2>/dev/null; epmd -kill >/dev/null 2>&1; rm -rf {}",
+            self.folder.display()
+        );
+        let mut command = self.command("bash");
+        self.guard = Some(
+            command
+                .args(["-c", &line])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        );
+        self.wait_for_listener();
+    }
+
+    fn wait_for_listener(&self) {
+        let vhost = self.vhost_of(0);
+        wait_until("the broker lets us in", || vhost.try_client().is_some());
+    }
+
+    /// Stops it, in the middle of whatever it does; what it has written down stays.
+    pub(crate) fn down(&mut self) {
+        let mut guard = self.guard.take().unwrap();
+        guard.stdin.take().unwrap().write_all(b"stop\n").unwrap();
+        guard.wait().unwrap();
+    }
+
+    /// Lets the broker's own tool do something.
+    pub(crate) fn control(&self, arguments: &[&str]) {
+        let status = self.command(CONTROL).args(arguments).status().unwrap();
+        assert!(status.success(), "rabbitmqctl {arguments:?}");
+    }
+
+    fn vhost_of(&self, number: usize) -> Vhost {
+        Vhost {
+            port: self.port,
+            name: format!("v{number}"),
+        }
+    }
+
+    /// The first virtual host, of a broker for one test.
+    pub(crate) fn vhost(&self) -> Vhost {
+        self.vhost_of(0)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            guard.wait().unwrap();
+        }
+    }
+}
+
+/// A virtual host of the shared broker that no other test uses.
+pub(crate) fn vhost() -> Vhost {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    assert!(number < VHOSTS, "there are too few virtual hosts");
+    Broker::shared().vhost_of(number)
+}
+
+#[derive(Clone)]
+pub(crate) struct Vhost {
+    pub(crate) port: u16,
+    pub(crate) name: String,
+}
+
+impl Vhost {
+    pub(crate) fn url(&self) -> String {
+        self.url_by(self.port)
+    }
+
+    /// By another port, as a proxy's.
+    pub(crate) fn url_by(&self, port: u16) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    fn try_client(&self) -> Option<Client> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let opened = runtime.block_on(async {
+            let options = ConnectionProperties::default();
+            let connection = Connection::connect(&self.url(), options).await?;
+            let channel = connection.create_channel().await?;
+            Ok::<_, lapin::Error>((connection, channel))
+        });
+        let (connection, channel) = opened.ok()?;
+        Some(Client {
+            runtime,
+            vhost: self.clone(),
+            _connection: connection,
+            channel,
+        })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.try_client().unwrap()
+    }
+}
+
+/// A message as it was on a queue.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) properties: BasicProperties,
+    pub(crate) data: Value,
+}
+
+impl Message {
+    pub(crate) fn id(&self) -> String {
+        self.properties.message_id().as_ref().unwrap().to_string()
+    }
+
+    pub(crate) fn event(&self) -> Option<String> {
+        let headers = self.properties.headers().as_ref()?;
+        Some(match headers.inner().get("event")? {
+            AMQPValue::LongString(event) => event.to_string(),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// The chats that are in it.
+    pub(crate) fn chats(&self) -> Vec<String> {
+        let data = match &self.data["data"] {
+            Value::Null => &self.data,
+            data => data,
+        };
+        match (&data["chat_id"], &data["chat_ids"]) {
+            (Value::String(id), _) => vec![id.clone()],
+            (_, ids @ Value::Array(_)) => serde_json::from_value(ids.clone()).unwrap(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Somebody else who looks at the queues.
+pub(crate) struct Client {
+    runtime: tokio::runtime::Runtime,
+    vhost: Vhost,
+    _connection: Connection,
+    channel: Channel,
+}
+
+impl Client {
+    /// Declares a queue, with arguments that are texts or numbers.
+    pub(crate) fn declare(&self, queue: &str, arguments: &[(&str, Value)]) {
+        let mut table = FieldTable::default();
+        for (name, value) in arguments {
+            let value = match value {
+                Value::String(text) => AMQPValue::LongString(text.as_str().into()),
+                number => AMQPValue::LongLongInt(number.as_i64().unwrap()),
+            };
+            table.insert((*name).into(), value);
+        }
+        let options = QueueDeclareOptions::durable();
+        let declared = self.channel.queue_declare(queue.into(), options, table);
+        self.runtime.block_on(declared).unwrap();
+    }
+
+    /// Declares an exchange, and a queue that it puts messages in, if there is to be one.
+    pub(crate) fn exchange(&self, name: &str, queue: Option<&str>) {
+        let options = ExchangeDeclareOptions::default();
+        let table = FieldTable::default;
+        let declared =
+            self.channel
+                .exchange_declare(name.into(), ExchangeKind::Direct, options, table());
+        self.runtime.block_on(declared).unwrap();
+        if let Some(queue) = queue {
+            self.declare(queue, &[]);
+            let options = QueueBindOptions::default();
+            let bound =
+                self.channel
+                    .queue_bind(queue.into(), name.into(), queue.into(), options, table());
+            self.runtime.block_on(bound).unwrap();
+        }
+    }
+
+    pub(crate) fn delete(&self, queue: &str) {
+        let deleted = self
+            .channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default());
+        self.runtime.block_on(deleted).unwrap();
+    }
+
+    /// How many messages are in a queue; none where there is no queue.
+    pub(crate) fn depth(&self, queue: &str) -> Option<usize> {
+        // The broker closes a channel over a queue that is not there.
+        let client = self.vhost.client();
+        let options = QueueDeclareOptions::durable().passive();
+        let found = client
+            .channel
+            .queue_declare(queue.into(), options, FieldTable::default());
+        let found = client.runtime.block_on(found).ok()?;
+        Some(found.message_count() as usize)
+    }
+
+    /// Takes the next message off a queue.
+    pub(crate) fn take(&self, queue: &str) -> Option<Message> {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions::default());
+            let got = got.await.unwrap()?;
+            let acked = self
+                .channel
+                .basic_ack(got.delivery.delivery_tag, BasicAckOptions::default());
+            acked.await.unwrap();
+            Some(Message {
+                properties: got.delivery.properties.clone(),
+                data: serde_json::from_slice(&got.delivery.data).unwrap(),
+            })
+        })
+    }
+
+    /// Takes all messages off a queue.
+    pub(crate) fn drain(&self, queue: &str) -> Vec<Message> {
+        let mut all = Vec::new();
+        while let Some(message) = self.take(queue) {
+            all.push(message);
+        }
+        all
+    }
+}
+
+/// The chats of some messages, each message once: how a consumer sees them that knows ids.
+/// Returns them, and how many messages were repeats.
+pub(crate) fn once(messages: &[Message]) -> (Vec<String>, usize) {
+    let mut seen: BTreeMap<String, Value> = BTreeMap::new();
+    let mut chats = Vec::new();
+    for message in messages.iter().filter(|message| message.event().is_none()) {
+        match seen.insert(message.id(), message.data.clone()) {
+            Some(before) => assert_eq!(before, message.data, "a repeat is the same message"),
+            None => chats.extend(message.chats()),
+        }
+    }
+    let repeats = messages.len() - seen.len();
+    (chats, repeats)
+}
