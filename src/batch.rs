@@ -111,6 +111,8 @@ pub struct Batch {
     names: Vec<u8>,
     /// The digest from the start of the list to the end of this batch.
     digest: Digest,
+    /// Where the last whole message ends: entries, chats, and the lengths of the arenas.
+    whole: (u32, u32, usize, usize),
 }
 
 /// One chat of a batch.
@@ -134,6 +136,7 @@ impl Batch {
             arena: Vec::new(),
             names: Vec::new(),
             digest: Digest(0),
+            whole: (0, 0, 0, 0),
         }
     }
 
@@ -183,6 +186,20 @@ impl Batch {
         self.chats = 0;
         self.arena.clear();
         self.names.clear();
+        self.mark_whole();
+    }
+
+    /// Notes that a message ends here.
+    pub(crate) fn mark_whole(&mut self) {
+        self.whole = (self.entries, self.chats, self.arena.len(), self.names.len());
+    }
+
+    /// Takes away what came after the last whole message.
+    pub(crate) fn keep_whole(&mut self) {
+        let (entries, chats, arena, names) = self.whole;
+        (self.entries, self.chats) = (entries, chats);
+        self.arena.truncate(arena);
+        self.names.truncate(names);
     }
 
     /// Adds a chat. `id` must be at most [`MAX_ID_BYTES`] long.
@@ -217,6 +234,7 @@ impl Batch {
         self.arena.clone_from(&other.arena);
         self.names.clone_from(&other.names);
         self.digest = other.digest;
+        self.whole = other.whole;
     }
 
     pub(crate) fn seal(&mut self, digest: Digest) {

@@ -165,9 +165,15 @@ pub fn decode(
     let mut out = out.into_inner();
     let end = match end {
         Ok(()) => out.end_of_list(),
-        // What came before the error is good, and somebody waits for it.
         Err(error @ (DecodeError::Stopped | DecodeError::ListChanged(_))) => Err(error),
-        Err(error) => out.cut_batch().and(Err(error)),
+        // What came before the error is good, and somebody waits for it; but half a message would
+        // be another one than that of the next try.
+        Err(error) => {
+            if !out.is_between_messages() {
+                out.batch.keep_whole();
+            }
+            out.cut_batch().and(Err(error))
+        }
     };
     (out.seen(), end)
 }
@@ -227,6 +233,9 @@ impl<'a> Output<'a> {
 
     #[inline]
     fn after_entry(&mut self) -> Result<(), DecodeError> {
+        if self.plan.ids_per_message > 1 && self.is_between_messages() {
+            self.batch.mark_whole();
+        }
         if self.batch.entries() >= self.plan.batch_entries
             || self.batch.bytes() >= self.plan.batch_bytes
             || self.batch.end() == self.next_proof()

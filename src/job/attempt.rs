@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Unfinished};
 
 /// Chunks of the body that wait for the decoder.
-const CHUNKS: usize = 4;
+const CHUNKS: usize = 2;
 /// Batches that wait for the sink.
 const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.

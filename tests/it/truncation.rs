@@ -84,3 +84,27 @@ fn what_came_before_the_cut_is_kept_for_the_next_run() {
     assert_eq!(second.label()["published"], 100 - published);
     assert_eq!(second.label()["run_id"], first.label()["run_id"]);
 }
+
+#[test]
+fn of_packed_messages_only_whole_ones_are_published_before_the_end() {
+    let (ids, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.55, Piece::Cut));
+    let ended = stage.run().args(["--ids-per-message", "7"]).end().expect(0);
+    let messages = stage.messages();
+    let sizes: Vec<usize> = messages
+        .iter()
+        .map(|message| message["chat_ids"].as_array().unwrap().len())
+        .collect();
+    assert!(
+        sizes[..sizes.len() - 1].iter().all(|size| *size == 7),
+        "{sizes:?}"
+    );
+    let found: Vec<&str> = messages
+        .iter()
+        .flat_map(|message| message["chat_ids"].as_array().unwrap())
+        .map(|id| id.as_str().unwrap())
+        .collect();
+    assert_eq!(found, ids);
+    assert_eq!(ended.label()["attempts"], 2);
+}

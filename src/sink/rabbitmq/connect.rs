@@ -19,9 +19,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often both sides show that they live, in seconds. RabbitMQ gives a connection up that was
 /// silent for two to three of these: its lock is free within 10 s.
 const HEARTBEAT: u16 = 3;
-/// The largest frame, in bytes; larger messages go in several. lapin holds buffers of 32 frames in
-/// either direction.
-const FRAME_MAX: u32 = 16 * 1024;
+/// The largest frame, in bytes, which is the least that RabbitMQ 4 takes; larger messages go in
+/// several. lapin holds buffers of 32 frames in either direction.
+const FRAME_MAX: u32 = 8 * 1024;
 
 /// Where a RabbitMQ broker is.
 #[derive(Clone)]

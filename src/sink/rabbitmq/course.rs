@@ -305,8 +305,8 @@ impl RabbitMq {
             .with_message_id(format!("{}:{event}", self.at.run_id).into())
             .with_headers(headers);
         let payload = form.encoder.marker_json(marker, chats).into_bytes();
-        let confirmation = publisher.send(form, properties, payload).await;
-        match confirmation.map_err(Failure::from)? {
+        let confirm = publisher.send(form, properties, payload).await?;
+        match confirm.await? {
             lapin::Confirmation::Ack(Some(returned)) => {
                 let text = form.unroutable(returned.reply_text.as_str());
                 Err(SinkError::WrongQueue(text).into())

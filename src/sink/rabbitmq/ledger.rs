@@ -9,8 +9,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use lapin::Confirmation;
 use lapin::message::BasicReturnMessage;
+use lapin::{Confirmation, PublisherConfirm};
 
 use crate::batch::Batch;
 use crate::sink::patience::Failure;
@@ -20,12 +20,15 @@ pub(crate) const BATCH_MESSAGES: u32 = 128;
 /// Batches on their way: 1,024 messages, beyond which brokers get slower.
 const WINDOW: usize = 8;
 
-pub(super) type Confirm = Pin<Box<dyn Future<Output = Result<Confirmation, lapin::Error>> + Send>>;
+/// A message that is handed to the connection; gives its confirm, which is yet to come.
+pub(super) type Sending =
+    Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>;
 
 /// One message's way.
 enum Message {
     Unsent,
-    Sent(Confirm),
+    Sending(Sending),
+    Sent(PublisherConfirm),
     Confirmed,
 }
 
@@ -118,7 +121,7 @@ impl Ledger {
     /// The connection is gone: what is not confirmed has to be sent again.
     pub(super) fn lose(&mut self) {
         for message in self.messages() {
-            if let Message::Sent(_) = message {
+            if !matches!(message, Message::Confirmed) {
                 *message = Message::Unsent;
             }
         }
@@ -131,23 +134,23 @@ impl Ledger {
     }
 
     /// Sends what is unsent. `send` is given a batch and which of its messages to send, as a
-    /// function of their number in it, and gives their confirms in order.
+    /// function of their number in it, and gives these in order.
     pub(super) fn send(
         &mut self,
-        mut send: impl FnMut(&Batch, &mut dyn FnMut(usize) -> bool) -> Vec<Confirm>,
+        mut send: impl FnMut(&Batch, &mut dyn FnMut(usize) -> bool) -> Vec<Sending>,
     ) {
         for InFlight { batch, messages } in &mut self.batches {
             let is_unsent = |message: &Message| matches!(message, Message::Unsent);
             if !messages.iter().any(is_unsent) {
                 continue;
             }
-            let mut confirms = send(batch, &mut |number| {
+            let mut sending = send(batch, &mut |number| {
                 messages.get(number).is_some_and(is_unsent)
             })
             .into_iter();
             for message in messages.iter_mut().filter(|message| is_unsent(message)) {
-                if let Some(confirm) = confirms.next() {
-                    *message = Message::Sent(begun(confirm));
+                if let Some(sending) = sending.next() {
+                    *message = Message::Sending(begun(sending));
                 }
             }
         }
@@ -190,23 +193,37 @@ impl Ledger {
     }
 }
 
-/// A confirm whose message has been handed to the connection, which the first poll does.
-fn begun(mut confirm: Confirm) -> Confirm {
-    match confirm
+/// A message that has been handed to the connection, which the first poll does.
+fn begun(mut sending: Sending) -> Sending {
+    match sending
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
     {
         Poll::Ready(ended) => Box::pin(std::future::ready(ended)),
-        Poll::Pending => confirm,
+        Poll::Pending => sending,
     }
 }
 
 impl Seen {
     fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) {
+        if let Message::Sending(sending) = message {
+            match sending.as_mut().poll(context) {
+                Poll::Pending => {
+                    self.waits = true;
+                    return;
+                }
+                Poll::Ready(Ok(confirm)) => *message = Message::Sent(confirm),
+                Poll::Ready(Err(error)) => {
+                    *message = Message::Unsent;
+                    self.failure.get_or_insert(error);
+                    return;
+                }
+            }
+        }
         let Message::Sent(confirm) = message else {
             return;
         };
-        let Poll::Ready(confirmation) = confirm.as_mut().poll(context) else {
+        let Poll::Ready(confirmation) = Pin::new(confirm).poll(context) else {
             self.waits = true;
             return;
         };

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::alarm::{Alarm, Watch};
 use super::failure::{code, refusal};
-use super::ledger::Confirm;
+use super::ledger::Sending;
 use super::names::fitting;
 use super::{PERSISTENT, QueueType, RabbitSettings, millis};
 use crate::batch::{Batch, Chat};
@@ -69,7 +69,7 @@ impl Publisher {
         form: &Form,
         properties: BasicProperties,
         payload: Vec<u8>,
-    ) -> Confirm {
+    ) -> Sending {
         let channel = self.channel.clone();
         let (exchange, key) = (form.exchange.clone(), form.key.clone());
         let options = BasicPublishOptions {
@@ -79,7 +79,6 @@ impl Publisher {
         Box::pin(async move {
             channel
                 .basic_publish(exchange, key, options, &payload, properties)
-                .await?
                 .await
         })
     }
@@ -90,20 +89,20 @@ impl Publisher {
         form: &Form,
         batch: &Batch,
         wants: &mut dyn FnMut(usize) -> bool,
-    ) -> Vec<Confirm> {
+    ) -> Vec<Sending> {
         let mut firsts = batch.iter().step_by(form.per_message);
-        let (mut number, mut confirms) = (0, Vec::new());
+        let (mut number, mut sent) = (0, Vec::new());
         form.encoder.each(batch.iter(), |parts| {
             if let (Some(first), Some(payload)) = (firsts.next(), parts.first())
                 && wants(number)
             {
                 let properties = form.properties.clone();
                 let properties = properties.with_message_id(form.message_id(&first, payload));
-                confirms.push(self.send(form, properties, payload.to_vec()));
+                sent.push(self.send(form, properties, payload.to_vec()));
             }
             number += 1;
         });
-        confirms
+        sent
     }
 }
 
