@@ -9,6 +9,7 @@ use lapin::{BasicProperties, Channel, Connection};
 use uuid::Uuid;
 
 use super::RabbitSettings;
+use super::connect::close;
 use super::failure::{code, refusal};
 use super::names::{Names, fitting};
 use super::publisher::{passive, settle_target};
@@ -38,7 +39,7 @@ async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Fail
         settle_target(&connection, settings, queue).await?;
     }
     try_out(&connection, &names.checkpoint).await?;
-    let _ = connection.close(200, "OK".into()).await;
+    close(&connection).await;
     Ok(match exchange {
         Some(exchange) => format!("exchange {exchange} can be published to"),
         None if is_there => format!("{queue} can be published to"),

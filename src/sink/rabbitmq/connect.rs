@@ -16,6 +16,8 @@ use crate::sink::patience::Failure;
 
 /// How long connecting may take, TLS included; and the login after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long taking leave may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often both sides show that they live, in seconds. RabbitMQ gives a connection up that was
 /// silent for two to three of these: its lock is free within 10 s.
 const HEARTBEAT: u16 = 3;
@@ -96,6 +98,13 @@ impl Endpoint {
         }
         Err(failure)
     }
+}
+
+/// Takes leave of a broker. One that does not answer any more notices by itself.
+pub(super) async fn close(connection: &Connection) {
+    let closing = connection.close(200, "OK".into());
+    // What has gone wrong by now does no harm.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }
 
 fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {

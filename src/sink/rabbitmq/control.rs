@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::RabbitSettings;
 use super::alarm::{Alarm, Watch};
 use super::checkpoint::{CheckpointQueue, Record, payload, taken};
+use super::connect::close;
 use super::lock::{self, Lock};
 use super::names::Names;
 use crate::report::Progress;
@@ -105,8 +106,7 @@ impl Control {
     }
 
     pub(super) async fn close(&self) {
-        // What has gone wrong by now does no harm.
-        let _ = self.connection.close(200, "OK".into()).await;
+        close(&self.connection).await;
     }
 }
 

@@ -9,6 +9,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::alarm::{Alarm, Watch};
+use super::connect::close;
 use super::failure::{code, refusal};
 use super::ledger::Sending;
 use super::names::fitting;
@@ -51,8 +52,7 @@ impl Publisher {
     }
 
     pub(super) async fn close(&self) {
-        // What has gone wrong by now does no harm.
-        let _ = self.connection.close(200, "OK".into()).await;
+        close(&self.connection).await;
     }
 
     /// How many messages wait in the queue.

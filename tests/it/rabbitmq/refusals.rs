@@ -163,3 +163,25 @@ fn a_queue_that_stays_full_is_69_and_is_gone_on_with() {
     expected.sort();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn certificates_are_checked_on_both_sides() {
+    let vhost = vhost();
+    let stage = Stage::with_chats(3);
+    let url = vhost.tls_url("");
+    let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    // Known by a variable, or by a parameter; and with one of our own to show.
+    let known = vhost.tls_url("?cacertfile=AUTHORITY");
+    run(&stage, &known).end().expect(0);
+    let own = vhost.tls_url("?cacertfile=AUTHORITY&certfile=CERT&keyfile=KEY");
+    run(&stage, &own).end().expect(0);
+    let half = vhost.tls_url("?certfile=CERT");
+    let ended = run(&stage, &half).end().expect(78);
+    assert!(ended.stderr.contains("certfile and keyfile go together"));
+    let missing = vhost.tls_url("?cacertfile=/nowhere.pem");
+    let ended = run(&stage, &missing).end().expect(78);
+    assert!(ended.stderr.contains("cacertfile: the file cannot be read"));
+    assert_eq!(vhost.client().drain(QUEUE).len(), 6);
+}

@@ -4,7 +4,7 @@ use redis::Commands;
 
 use super::{STREAM, holds, run};
 use crate::support::redis::{Server, chat_ids, run_out};
-use crate::support::{Ended, Stage, small_list};
+use crate::support::{Ended, Stage, make_certificate, small_list};
 
 fn error(ended: &Ended) -> String {
     ended.label()["error"].as_str().unwrap().to_owned()
@@ -83,24 +83,7 @@ fn a_replica_takes_nothing() {
 #[test]
 fn a_certificate_of_nobody_known() {
     let folder = tempfile::tempdir().unwrap();
-    let made = std::process::Command::new("openssl")
-        .args([
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-        ])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(folder.path())
-        .stderr(std::process::Stdio::null())
-        .status()
-        .unwrap();
-    assert!(made.success());
+    make_certificate(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let tls = crate::support::redis::free_port();
     let server = Server::start(&[
@@ -119,7 +102,7 @@ fn a_certificate_of_nobody_known() {
     let url = format!("rediss://localhost:{tls}");
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
     assert!(error(&ended).contains("certificate"), "{}", error(&ended));
-    let known = run(&stage, &url).env("SSL_CERT_FILE", &path("cert.pem"));
+    let known = run(&stage, &url).env("SSL_CERT_FILE", &path("ca.pem"));
     known.end().expect(0);
     assert_eq!(chat_ids(&mut server.connection(), STREAM).len(), 10);
 }

@@ -183,3 +183,37 @@ impl Numbers {
         (self.0 >> 33) % end
     }
 }
+
+/// Makes `cert.pem` and `key.pem` in a folder, for localhost, by an authority that nobody knows:
+/// `ca.pem`.
+pub(crate) fn make_certificate(folder: &Path) {
+    let make = |arguments: &[&str]| {
+        let made = std::process::Command::new("openssl")
+            .args([
+                "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            ])
+            .args(arguments)
+            .current_dir(folder)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+    };
+    make(&["-subj", "/CN=nobody", "-keyout", "ca.key", "-out", "ca.pem"]);
+    make(&[
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.pem",
+    ]);
+}

@@ -16,7 +16,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Exchange
 use serde_json::Value;
 
 use super::redis::free_port;
-use super::wait_until;
+use super::{make_certificate, wait_until};
 
 /// Virtual hosts of a broker: a test takes one for itself.
 const VHOSTS: usize = 60;
@@ -28,6 +28,7 @@ pub(crate) struct Broker {
     /// A shell that ends the broker when its stdin does, however that comes.
     guard: Option<Child>,
     pub(crate) port: u16,
+    tls_port: u16,
     dist_port: u16,
     epmd_port: u16,
     folder: PathBuf,
@@ -39,6 +40,7 @@ impl Broker {
         let mut broker = Self {
             guard: None,
             port: free_port(),
+            tls_port: free_port(),
             dist_port: free_port(),
             epmd_port: free_port(),
             folder: tempfile::tempdir().unwrap().keep(),
@@ -77,10 +79,19 @@ impl Broker {
         });
         let definitions_file = self.folder.join("definitions.json");
         std::fs::write(&definitions_file, definitions.to_string()).unwrap();
+        make_certificate(&self.folder);
+        let folder = self.folder.display();
         let config = format!(
-            "listeners.tcp.1 = 127.0.0.1:{}\nload_definitions = {}\ndisk_free_limit.absolute = 50MB\n",
-            self.port,
-            definitions_file.display()
+            "listeners.tcp.1 = 127.0.0.1:{}\n\
+             listeners.ssl.1 = 127.0.0.1:{}\n\
+             ssl_options.cacertfile = {folder}/ca.pem\n\
+             ssl_options.certfile = {folder}/cert.pem\n\
+             ssl_options.keyfile = {folder}/key.pem\n\
+             ssl_options.verify = verify_peer\n\
+             ssl_options.fail_if_no_peer_cert = false\n\
+             load_definitions = {folder}/definitions.json\n\
+             disk_free_limit.absolute = 50MB\n",
+            self.port, self.tls_port,
         );
         std::fs::write(self.folder.join("rabbit.conf"), config).unwrap();
         std::fs::write(self.folder.join("plugins"), "[].").unwrap();
@@ -153,6 +164,8 @@ impl Broker {
     fn vhost_of(&self, number: usize) -> Vhost {
         Vhost {
             port: self.port,
+            tls_port: self.tls_port,
+            folder: self.folder.clone(),
             name: format!("v{number}"),
         }
     }
@@ -183,6 +196,8 @@ pub(crate) fn vhost() -> Vhost {
 #[derive(Clone)]
 pub(crate) struct Vhost {
     pub(crate) port: u16,
+    tls_port: u16,
+    folder: PathBuf,
     pub(crate) name: String,
 }
 
@@ -194,6 +209,19 @@ impl Vhost {
     /// By another port, as a proxy's.
     pub(crate) fn url_by(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// With TLS, and with these parameters, where `AUTHORITY`, `CERT` and `KEY` are the broker's files.
+    pub(crate) fn tls_url(&self, parameters: &str) -> String {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        let parameters = parameters
+            .replace("AUTHORITY", &file("ca.pem"))
+            .replace("CERT", &file("cert.pem"))
+            .replace("KEY", &file("key.pem"));
+        format!(
+            "amqps://guest:guest@localhost:{}/{}{parameters}",
+            self.tls_port, self.name
+        )
     }
 
     fn try_client(&self) -> Option<Client> {
