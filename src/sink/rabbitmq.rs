@@ -109,6 +109,8 @@ pub struct RabbitMq {
     last_complete: Option<u64>,
     /// Whether the broker knows of the run.
     has_begun: bool,
+    /// Whether the queue was there to be published to.
+    had_queue: bool,
     delivered: Delivered,
     /// Messages that may be sent before it has to be looked whether the queue is full.
     room: u64,
@@ -145,6 +147,7 @@ impl RabbitMq {
             list_changed: false,
             last_complete: None,
             has_begun: false,
+            had_queue: false,
             delivered: Delivered::default(),
             room: 0,
             pauses: None,

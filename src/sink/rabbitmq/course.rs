@@ -42,9 +42,17 @@ impl RabbitMq {
         }
         if self.has_begun && self.publisher.is_none() {
             let progress = self.progress.clone();
-            let (queue, run_id) = (&self.names.queue, self.at.run_id);
-            let publisher =
-                Publisher::open(&self.settings, queue, run_id, &self.alarm, progress).await?;
+            let (queue, run_id, is_first) = (&self.names.queue, self.at.run_id, !self.had_queue);
+            let publisher = Publisher::open(
+                &self.settings,
+                queue,
+                run_id,
+                is_first,
+                &self.alarm,
+                progress,
+            )
+            .await?;
+            self.had_queue = true;
             self.publisher = Some(publisher);
         }
         Ok(())
@@ -96,6 +104,7 @@ impl RabbitMq {
         }
         self.at = unfinished.from;
         self.durable = 0;
+        self.had_queue = false;
         self.form = Some(self.form_of(unfinished.from.run_id));
         self.has_begun = false;
         if !matches!(start, Start::New(_)) {

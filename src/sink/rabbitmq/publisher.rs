@@ -28,18 +28,24 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Connects, and sees to it that there is something to publish to.
+    /// Connects, and sees to it that there is something to publish to; where messages were
+    /// published already, it has to be there still.
     pub(super) async fn open(
         settings: &RabbitSettings,
         queue: &str,
         run_id: Uuid,
+        is_first: bool,
         alarm: &Alarm,
         progress: Progress,
     ) -> Result<Self, Failure> {
         let name = format!("labelcast/{run_id}");
         let connection = settings.endpoint.connect(&name).await?;
         let watch = alarm.watch(&connection, progress);
-        settle_target(&connection, settings, queue).await?;
+        if is_first || settings.exchange.is_some() {
+            settle_target(&connection, settings, queue).await?;
+        } else {
+            is_still_there(&connection, queue).await?;
+        }
         let channel = connection.create_channel().await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
@@ -214,6 +220,26 @@ pub(super) async fn settle_target(
         passive(&channel, queue).await?;
     }
     channel.close(200, "OK".into()).await.map_err(Failure::from)
+}
+
+/// A queue that is gone has taken with it what was confirmed: another one would not hold the list.
+async fn is_still_there(connection: &Connection, queue: &str) -> Result<(), Failure> {
+    let channel = connection.create_channel().await?;
+    match passive(&channel, queue).await {
+        Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::NOT_FOUND) => {
+            match Failure::from(error) {
+                Failure::Final(_) => {
+                    let text = format!("{queue} was deleted while it was published to");
+                    Err(SinkError::WrongQueue(text).into())
+                }
+                away => Err(away),
+            }
+        }
+        found => {
+            found?;
+            Ok(channel.close(200, "OK".into()).await?)
+        }
+    }
 }
 
 async fn declare(

@@ -208,8 +208,13 @@ fn a_queue_that_is_deleted_in_the_middle() {
     client.delete(QUEUE);
     let ended = process.end().expect(78);
     let error = ended.label()["error"].as_str().unwrap();
-    assert!(error.contains("routing key “labelcast:1”"), "{error}");
-    assert!(error.contains("the default exchange"), "{error}");
+    // Whether a message comes back, or the channel breaks, is the broker's choice.
+    let comes_back = "the default exchange has nowhere to put a message";
+    let breaks = "labelcast:1 was deleted";
+    assert!(
+        error.contains(comes_back) || error.contains(breaks),
+        "{error}"
+    );
     assert_eq!(client.depth(CHECKPOINT), Some(1));
 }
 
