@@ -7,7 +7,9 @@ pub mod lines;
 pub mod nowhere;
 pub mod patience;
 pub mod rabbitmq;
+mod record;
 pub mod redis;
+mod room;
 
 use std::io;
 use std::path::PathBuf;

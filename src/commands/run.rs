@@ -146,20 +146,18 @@ async fn publish_label(
         return job::publish_label(context, label, target, Nowhere).await;
     }
     let layout = settings.sink.layout.clone();
+    let patience = Patience::new(context.retries, context.shutdown.clone());
+    let progress = context.progress.clone();
     match settings.sink.destination.clone() {
         Destination::Lines(destination) => {
             let sink = Lines::new(destination, target.clone(), layout);
             job::publish_label(context, label, target, sink).await
         }
         Destination::Redis(redis) => {
-            let patience = Patience::new(context.retries, context.shutdown.clone());
-            let progress = context.progress.clone();
             let sink = Redis::new(*redis, target.clone(), layout, patience, progress);
             job::publish_label(context, label, target, sink).await
         }
         Destination::RabbitMq(rabbitmq) => {
-            let patience = Patience::new(context.retries, context.shutdown.clone());
-            let progress = context.progress.clone();
             let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, patience, progress);
             job::publish_label(context, label, target, sink).await
         }

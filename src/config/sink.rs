@@ -51,7 +51,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
     if let Some(queue) = &queue {
         fit_together(&mut read, place.as_ref(), queue, format.flatten());
         if matches!(place, Some(Place::RabbitMq(_))) {
-            fit_rabbitmq(&mut read, queue);
+            fit_rabbitmq(&mut read, queue, retain.flatten());
         }
     }
     let (place, queue, format) = (place?, queue?, format?);
@@ -266,7 +266,7 @@ fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
 }
 
 /// What RabbitMQ cannot do.
-fn fit_rabbitmq(read: &mut Reader<'_>, queue: &str) {
+fn fit_rabbitmq(read: &mut Reader<'_>, queue: &str, retain: Option<Duration>) {
     for (key, name) in [
         ("sink.queue", queue.to_owned()),
         ("sink.exchange", read.text("sink.exchange")),
@@ -275,7 +275,6 @@ fn fit_rabbitmq(read: &mut Reader<'_>, queue: &str) {
             read.fault(key, "is over 255 bytes long");
         }
     }
-    let retain = read.retain("sink.retain").flatten();
     if retain.is_some_and(|retain| retain > MAX_RETAIN || retain.is_zero()) {
         read.fault(
             "sink.retain",

@@ -22,6 +22,16 @@ impl From<SinkError> for Failure {
     }
 }
 
+/// What a failure is called where nothing is tried again.
+impl From<Failure> for SinkError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Final(error) => error,
+            Failure::Passing(text) => Self::Unavailable(text),
+        }
+    }
+}
+
 /// How to go on after a failure.
 pub struct Patience {
     retries: usize,

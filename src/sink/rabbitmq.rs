@@ -33,6 +33,7 @@ pub(crate) use self::names::MAX_NAME;
 use self::names::Names;
 use self::publisher::{Form, Publisher};
 use super::patience::{Failure, Patience};
+use super::record::State;
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 use crate::batch::Batch;
 use crate::message::Layout;
@@ -189,10 +190,10 @@ impl Sink for RabbitMq {
             return Ok(Past::default());
         };
         self.last_complete = record.last_complete;
-        let unfinished = (record.state == checkpoint::State::Running).then(|| Unfinished {
+        let unfinished = (record.state == State::Running).then(|| Unfinished {
             from: record.checkpoint,
             proofs: Vec::new(),
-            at: record.time(),
+            at: record.at,
             list_changed: record.list_changed,
         });
         Ok(Past {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::super::{Checkpoint, Outcome, Past, SinkError, Target, Unfinished};
-use super::journal::{self, Journal, OwnEnd, Record, State};
+use super::journal::{self, Journal, OwnEnd, Record};
+use crate::sink::record::State;
 
 /// The most that one killed write can have left behind. Messages of 10,000 ids of 512 bytes each
 /// come to half of it.

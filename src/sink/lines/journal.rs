@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::{Checkpoint, SinkError, Target};
 use super::file::failed;
+use crate::sink::record::{self, State};
+use crate::sink::{Checkpoint, SinkError, Target};
 
 /// Added to the file's whole name.
 const SUFFIX: &str = ".labelcast";
@@ -35,16 +36,8 @@ pub(super) struct Record {
     pub(super) length: u64,
     #[serde(default)]
     pub(super) own_end: OwnEnd,
-    #[serde(with = "rfc3339")]
+    #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum State {
-    Running,
-    Complete,
-    Rejected,
 }
 
 /// The end of a run's own last line in the file, which others' lines may follow.
@@ -237,26 +230,5 @@ fn push_line(bytes: &mut Vec<u8>, record: &Record) {
     // A record is made of texts and numbers, which always have a JSON form.
     if serde_json::to_writer(&mut *bytes, record).is_ok() {
         bytes.push(b'\n');
-    }
-}
-
-/// Times as text, to the millisecond.
-mod rfc3339 {
-    use std::time::SystemTime;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        at: &SystemTime,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_rfc3339_millis(*at))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<SystemTime, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_rfc3339(&text).map_err(serde::de::Error::custom)
     }
 }

@@ -5,14 +5,13 @@ use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Connection};
+use lapin::{BasicProperties, Connection};
 use uuid::Uuid;
 
 use super::RabbitSettings;
 use super::connect::close;
-use super::failure::{code, refusal};
 use super::names::{Names, fitting};
-use super::publisher::{passive, settle_target};
+use super::publisher::{exists, settle_target};
 use crate::sink::patience::Failure;
 use crate::sink::{SinkError, Target};
 
@@ -22,12 +21,7 @@ use crate::sink::{SinkError, Target};
 ///
 /// What a run would fail with.
 pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, SinkError> {
-    look(settings, target)
-        .await
-        .map_err(|failure| match failure {
-            Failure::Final(error) => error,
-            Failure::Passing(text) => SinkError::Unavailable(text),
-        })
+    Ok(look(settings, target).await?)
 }
 
 async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Failure> {
@@ -47,22 +41,10 @@ async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Fail
     })
 }
 
-async fn channel(connection: &Connection) -> Result<Channel, Failure> {
-    connection.create_channel().await.map_err(Failure::from)
-}
-
-async fn exists(connection: &Connection, queue: &str) -> Result<bool, Failure> {
-    match passive(&channel(connection).await?, queue).await {
-        Ok(_) => Ok(true),
-        Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::NOT_FOUND) => Ok(false),
-        Err(error) => Err(Failure::from(error)),
-    }
-}
-
 /// Declares, writes and reads beside the target.
 async fn try_out(connection: &Connection, beside: &str) -> Result<(), Failure> {
     let name = fitting(format!("{beside}.check.{}", Uuid::now_v7()));
-    let channel = channel(connection).await?;
+    let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions::exclusive().auto_delete();
     channel
         .queue_declare(name.as_str().into(), options, FieldTable::default())

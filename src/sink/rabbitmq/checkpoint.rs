@@ -10,19 +10,11 @@ use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::failure::{code, refusal};
+use super::failure::{code, is_refused_with};
 use super::{PERSISTENT, QueueType, millis};
 use crate::sink::Checkpoint;
 use crate::sink::patience::Failure;
-
-/// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum State {
-    Running,
-    Complete,
-    Rejected,
-}
+use crate::sink::record::{self, State};
 
 /// What the message holds, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,13 +29,8 @@ pub(super) struct Record {
     pub(super) list_changed: bool,
     /// How many chats the last complete run had.
     pub(super) last_complete: Option<u64>,
-    pub(super) at: String,
-}
-
-impl Record {
-    pub(super) fn time(&self) -> SystemTime {
-        humantime::parse_rfc3339(&self.at).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
+    #[serde(with = "record::rfc3339")]
+    pub(super) at: SystemTime,
 }
 
 /// The queue that holds the checkpoint.
@@ -92,7 +79,7 @@ impl CheckpointQueue {
 
     /// Whether declaring failed since it exists in another form, as after a change of settings.
     pub(super) fn is_of_another_form(error: &lapin::Error) -> bool {
-        refusal(error).is_some_and(|(code, _)| code == code::PRECONDITION_FAILED)
+        is_refused_with(error, code::PRECONDITION_FAILED)
     }
 
     /// Takes what it holds out of one of another form, and drops that.

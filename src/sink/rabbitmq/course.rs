@@ -7,13 +7,17 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::RabbitMq;
-use super::checkpoint::{Record, State};
+use super::checkpoint::Record;
 use super::control::Control;
 use super::ledger::Oldest;
 use super::publisher::{Form, Publisher};
 use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
+use crate::sink::record::State;
 use crate::sink::{Checkpoint, Outcome, SinkError, Start, Target, Unfinished};
+
+/// What a nack means.
+const REFUSES: &str = "the queue refuses messages, as one does that is full";
 
 /// What has become of the oldest batch.
 enum Retired {
@@ -169,7 +173,7 @@ impl RabbitMq {
             checkpoint: self.at,
             list_changed: self.list_changed,
             last_complete: self.last_complete,
-            at: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            at: SystemTime::now(),
         }
     }
 
@@ -236,8 +240,7 @@ impl RabbitMq {
             self.refusals = None;
         }
         self.progress.say("the queue refuses messages");
-        let text = "the queue refuses messages, as one does that is full".to_owned();
-        let failure = Failure::Passing(text);
+        let failure = Failure::Passing(REFUSES.to_owned());
         self.patience.pause(&mut self.refusals, failure).await
     }
 
@@ -320,10 +323,7 @@ impl RabbitMq {
                 let text = form.unroutable(returned.reply_text.as_str());
                 Err(SinkError::WrongQueue(text).into())
             }
-            lapin::Confirmation::Nack(_) => {
-                let text = "the queue refuses messages, as one does that is full".to_owned();
-                Err(Failure::Passing(text))
-            }
+            lapin::Confirmation::Nack(_) => Err(Failure::Passing(REFUSES.to_owned())),
             _ => Ok(()),
         }
     }

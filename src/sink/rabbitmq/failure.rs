@@ -23,6 +23,11 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, &str)> {
     }
 }
 
+/// Whether the broker has refused something with this reply code.
+pub(super) fn is_refused_with(error: &lapin::Error, code: u16) -> bool {
+    refusal(error).is_some_and(|(found, _)| found == code)
+}
+
 impl From<lapin::Error> for Failure {
     fn from(error: lapin::Error) -> Self {
         read(&error)

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::checkpoint::CheckpointQueue;
-use super::failure::{code, refusal};
+use super::failure::{code, is_refused_with};
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
 use crate::sink::patience::Failure;
@@ -62,7 +62,7 @@ pub(super) async fn take(
         let channel = connection.create_channel().await?;
         match declare(&channel, name).await {
             Ok(()) => return keep(channel, name, checkpoint).await,
-            Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::RESOURCE_LOCKED) => {}
+            Err(error) if is_refused_with(&error, code::RESOURCE_LOCKED) => {}
             Err(error) => return Err(Failure::from(error)),
         }
         if !has_told {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::alarm::{Alarm, Watch};
 use super::connect::close;
-use super::failure::{code, refusal};
+use super::failure::{code, is_refused_with, refusal};
 use super::ledger::Sending;
 use super::names::fitting;
 use super::{PERSISTENT, QueueType, RabbitSettings, millis};
@@ -43,8 +43,10 @@ impl Publisher {
         let watch = alarm.watch(&connection, progress);
         if is_first || settings.exchange.is_some() {
             settle_target(&connection, settings, queue).await?;
-        } else {
-            is_still_there(&connection, queue).await?;
+        } else if !exists(&connection, queue).await? {
+            // It has taken with it what was confirmed: another one would not hold the list.
+            let text = format!("{queue} was deleted while it was published to");
+            return Err(SinkError::WrongQueue(text).into());
         }
         let channel = connection.create_channel().await?;
         channel
@@ -222,23 +224,18 @@ pub(super) async fn settle_target(
     channel.close(200, "OK".into()).await.map_err(Failure::from)
 }
 
-/// A queue that is gone has taken with it what was confirmed: another one would not hold the list.
-async fn is_still_there(connection: &Connection, queue: &str) -> Result<(), Failure> {
+/// Whether a queue is there. One whose node is away is a failure that passes.
+pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, Failure> {
     let channel = connection.create_channel().await?;
     match passive(&channel, queue).await {
-        Err(error) if refusal(&error).is_some_and(|(c, _)| c == code::NOT_FOUND) => {
-            match Failure::from(error) {
-                Failure::Final(_) => {
-                    let text = format!("{queue} was deleted while it was published to");
-                    Err(SinkError::WrongQueue(text).into())
-                }
-                away => Err(away),
-            }
+        Ok(_) => {
+            channel.close(200, "OK".into()).await?;
+            Ok(true)
         }
-        found => {
-            found?;
-            Ok(channel.close(200, "OK".into()).await?)
-        }
+        Err(error) => match (is_refused_with(&error, code::NOT_FOUND), error.into()) {
+            (true, Failure::Final(_)) => Ok(false),
+            (_, failure) => Err(failure),
+        },
     }
 }
 

@@ -116,11 +116,10 @@ impl Reader {
 
 fn outside(failure: Failure) -> SinkError {
     match failure {
-        Failure::Final(error) => error,
         Failure::Passing(text) if text.contains("not supported by stream queues") => {
             SinkError::WrongQueue(format!("{text}: use --queue-type stream"))
         }
-        Failure::Passing(text) => SinkError::Unavailable(text),
+        failure => failure.into(),
     }
 }
 

@@ -38,11 +38,7 @@ pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding,
             Ok(found) => found,
             Err(_) => Err(Failure::Passing("no answer in time".to_owned())),
         };
-        match found {
-            Ok(doubtful) => finding.doubtful.extend(doubtful),
-            Err(Failure::Final(error)) => return Err(error),
-            Err(Failure::Passing(text)) => return Err(SinkError::Unavailable(text)),
-        }
+        finding.doubtful.extend(found?);
         let separator = if finding.good.is_empty() { "" } else { ", " };
         finding.good.push_str(separator);
         finding.good.push_str(&keys.stream);

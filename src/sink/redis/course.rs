@@ -176,6 +176,6 @@ pub(super) fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
     }
 }
 
-fn now() -> String {
+pub(super) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }

@@ -1,50 +1,26 @@
-//! Back-pressure: publishing waits while consumers have too much before them.
-
-use std::time::Duration;
-
-use tracing::info;
+//! Back-pressure by what a stream holds, or by how far its consumer groups are behind.
 
 use super::Redis;
 use super::keys::Keys;
 use super::link::Link;
-use crate::sink::SinkError;
 use crate::sink::patience::Failure;
-
-/// How often a full stream is looked at.
-const LOOK: Duration = Duration::from_millis(200);
+use crate::sink::{SinkError, room};
 
 impl Redis {
     /// Waits while a stream holds too much.
     pub(super) async fn wait_for_room(&mut self, index: usize) -> Result<(), SinkError> {
-        let Some(max) = self.settings.max_pending else {
+        let Some(max) = self.settings.max_pending.filter(|_| self.room[index] == 0) else {
             return Ok(());
         };
-        let mut waits = false;
-        while self.room[index] == 0 {
-            let stream = &mut self.streams[index];
+        let stream = &mut self.streams[index];
+        let queue = stream.keys.stream.clone();
+        self.room[index] = room::wait(&queue, max, &self.shutdown, &self.progress, async || {
             stream.confirm_all().await?;
-            let pending = stream
+            stream
                 .insist(async |link, keys, _| pending(link, keys).await)
-                .await?;
-            self.room[index] = max.saturating_sub(pending);
-            if self.room[index] > 0 {
-                break;
-            }
-            if !waits {
-                let queue = &stream.keys.stream;
-                info!(queue, pending, "waiting for consumers to catch up");
-                self.progress.say("waiting for consumers");
-                waits = true;
-            }
-            tokio::select! {
-                cause = self.shutdown.stopped() => return Err(SinkError::Interrupted(cause)),
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-        if waits {
-            info!("going on");
-            self.progress.say("");
-        }
+                .await
+        })
+        .await?;
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
+use super::course::now;
 use super::keys::Keys;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
 use super::seen;
@@ -144,7 +145,7 @@ impl Stream {
             .arg(batch.digest.to_string())
             .arg(batch.chats)
             .arg(layout[0])
-            .arg(humantime::format_rfc3339_millis(SystemTime::now()).to_string())
+            .arg(now())
             .arg(&layout[1..]);
         command
     }

@@ -56,7 +56,7 @@ impl Reader {
     /// When the server cannot be reached, or the queue is no stream.
     pub async fn open(tail: Tail) -> Result<Self, SinkError> {
         let mut link = Link::new(tail.endpoint.clone(), tail.queue.clone());
-        create_group(&mut link, &tail).await.map_err(outside)?;
+        create_group(&mut link, &tail).await?;
         Ok(Self {
             tail,
             link,
@@ -71,7 +71,7 @@ impl Reader {
     /// When the server cannot be reached.
     pub async fn next(&mut self, most: u64) -> Result<Vec<Message>, SinkError> {
         loop {
-            let messages = self.read(most.min(PAGE)).await.map_err(outside)?;
+            let messages = self.read(most.min(PAGE)).await?;
             match (&mut self.pending, messages.last()) {
                 (Some(after), Some(last)) => after.clone_from(&last.id),
                 (Some(_), None) => {
@@ -118,21 +118,8 @@ impl Reader {
         if self.tail.delete {
             pipe.cmd("XDEL").arg(&self.tail.queue).arg(&ids);
         }
-        let connection = self
-            .link
-            .connection()
-            .await
-            .map_err(|e| outside(e.into()))?;
-        pipe.exec_async(connection)
-            .await
-            .map_err(|e| outside(e.into()))
-    }
-}
-
-fn outside(failure: Failure) -> SinkError {
-    match failure {
-        Failure::Final(error) => error,
-        Failure::Passing(text) => SinkError::Unavailable(text),
+        let connection = self.link.connection().await.map_err(Failure::from)?;
+        Ok(pipe.exec_async(connection).await.map_err(Failure::from)?)
     }
 }
 

@@ -48,7 +48,6 @@ fn killed_several_times_in_one_run() {
     let client = vhost.client();
     let (ids, body) = small_list(12_000);
     let stage = Stage::with_body(&body);
-    let mut run_ids = std::collections::BTreeSet::new();
     for part in 1..=3 {
         stage
             .mock
@@ -63,7 +62,6 @@ fn killed_several_times_in_one_run() {
         kill(process);
     }
     let ended = run(&stage, &vhost.url()).end().expect(0);
-    run_ids.insert(ended.label()["run_id"].as_str().unwrap().to_owned());
     // What is in the queue may hold the repeats of two kills, and what is not covered yet.
     assert!(ended.label()["resumed"].as_u64().unwrap() > 7000 - 3 * WINDOW as u64);
     let repeats = holds(&client, &ids);

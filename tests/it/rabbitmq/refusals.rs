@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::{QUEUE, run};
-use crate::support::rabbitmq::{once, vhost};
+use crate::support::rabbitmq::{Client, once, vhost};
 use crate::support::{Stage, small_list};
 
 #[test]
@@ -91,16 +91,21 @@ fn an_exchange_that_has_nowhere_to_put_messages() {
     assert!(!ended.stderr.contains("@c.us"), "{}", ended.stderr);
 }
 
-#[test]
-fn a_full_queue_takes_the_rest_when_there_is_room() {
-    let vhost = vhost();
-    let client = vhost.client();
+/// A queue that refuses what is over 300 messages.
+fn declare_small(client: &Client) {
     let arguments = [
         ("x-queue-type", json!("classic")),
         ("x-max-length", json!(300)),
         ("x-overflow", json!("reject-publish")),
     ];
     client.declare(QUEUE, &arguments);
+}
+
+#[test]
+fn a_full_queue_takes_the_rest_when_there_is_room() {
+    let vhost = vhost();
+    let client = vhost.client();
+    declare_small(&client);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
     let process = run(&stage, &vhost.url())
@@ -136,12 +141,7 @@ fn a_full_queue_takes_the_rest_when_there_is_room() {
 fn a_queue_that_stays_full_is_69_and_is_gone_on_with() {
     let vhost = vhost();
     let client = vhost.client();
-    let arguments = [
-        ("x-queue-type", json!("classic")),
-        ("x-max-length", json!(300)),
-        ("x-overflow", json!("reject-publish")),
-    ];
-    client.declare(QUEUE, &arguments);
+    declare_small(&client);
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(&body);
     let ended = run(&stage, &vhost.url())
