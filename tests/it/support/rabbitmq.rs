@@ -115,6 +115,8 @@ impl Broker {
             .env("RABBITMQ_CONFIG_FILE", path("rabbit"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
             .env("HOME", &self.folder)
+            // What it leaves when it crashes.
+            .current_dir(&self.folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
