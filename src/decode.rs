@@ -6,6 +6,7 @@
 //! status 200 in `answer`.
 
 mod answer;
+mod chunks;
 mod entry;
 mod input;
 mod list;
@@ -15,7 +16,7 @@ use std::cell::RefCell;
 use std::io::Read;
 
 pub use self::answer::Answer;
-pub use self::input::ChunkReader;
+pub use self::chunks::{ChunkReader, ChunkSender, chunks};
 use crate::batch::{Batch, Digest, DigestState, Position};
 
 /// The longest list entry that is accepted, in bytes of JSON.

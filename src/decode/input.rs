@@ -2,9 +2,6 @@
 
 use std::io::{self, Read};
 
-use bytes::{Buf, Bytes};
-use tokio::sync::mpsc;
-
 use super::{DecodeError, Source, surrogates};
 
 /// The longest member name or scalar of an envelope that is held, in bytes. Longer ones are
@@ -12,56 +9,6 @@ use super::{DecodeError, Source, surrogates};
 pub(super) const MAX_TOKEN_BYTES: u64 = 64 * 1024;
 /// As much as the parser may read for one token, with what it reads ahead.
 const MAX_READ_BYTES: usize = 68 * 1024;
-
-/// A body that arrives in chunks over a bounded channel, as a blocking [`Read`].
-///
-/// The end of the body is an item of its own, an empty chunk: a sender that is dropped without it
-/// has failed, and what came so far must not pass for the whole.
-pub struct ChunkReader {
-    chunks: mpsc::Receiver<io::Result<Bytes>>,
-    current: Bytes,
-    ended: bool,
-}
-
-impl ChunkReader {
-    /// Reads what is sent on `chunks`.
-    pub fn new(chunks: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self {
-            chunks,
-            current: Bytes::new(),
-            ended: false,
-        }
-    }
-}
-
-impl Source for ChunkReader {
-    fn would_wait(&mut self) -> bool {
-        self.current.is_empty() && !self.ended && self.chunks.is_empty()
-    }
-}
-
-impl Read for ChunkReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.current.is_empty() && !self.ended {
-            match self.chunks.blocking_recv() {
-                Some(Ok(chunk)) => {
-                    self.ended = chunk.is_empty();
-                    self.current = chunk;
-                }
-                Some(Err(error)) => return Err(error),
-                None => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::BrokenPipe,
-                        "reading was stopped",
-                    ));
-                }
-            }
-        }
-        let count = buf.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buf[..count]);
-        Ok(count)
-    }
-}
 
 /// Bytes that are taken from the source at once, at the most.
 const BUFFER_BYTES: usize = 16 * 1024;

@@ -14,13 +14,11 @@ use super::gate::{Gate, Passage};
 use super::{Context, Tally, within};
 use crate::api::Body;
 use crate::batch::Batch;
-use crate::decode::{ChunkReader, DecodeError, Plan, decode};
+use crate::decode::{ChunkSender, DecodeError, Plan, chunks, decode};
 use crate::error::Error;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Unfinished};
 
-/// Chunks of the body that wait for the decoder.
-const CHUNKS: usize = 2;
 /// Batches that wait for the sink.
 const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.
@@ -60,11 +58,11 @@ impl<S: Sink> Attempt<'_, '_, S> {
         };
         self.gate.begin(from.from.chats);
         let plan = self.plan(from);
-        let (chunks, arriving) = mpsc::channel(CHUNKS);
+        let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);
         let (emptied, empty) = std::sync::mpsc::sync_channel(BATCHES + 1);
         let decoder = tokio::task::spawn_blocking(move || {
-            decode(ChunkReader::new(arriving), &plan, |batch| {
+            decode(arriving, &plan, |batch| {
                 full.blocking_send(batch).ok()?;
                 Some(empty.try_recv().unwrap_or_default())
             })
@@ -179,19 +177,23 @@ impl<S: Sink> Attempt<'_, '_, S> {
 /// have been more.
 async fn feed(
     body: &mut Body,
-    chunks: mpsc::Sender<io::Result<Bytes>>,
+    chunks: ChunkSender,
     stop: &Shutdown,
     over: &CancellationToken,
 ) -> u64 {
     let mut count = 0;
     loop {
+        let next = async {
+            chunks.until_low().await;
+            body.next().await
+        };
         let next = tokio::select! {
             biased;
             _ = stop.stopped() => return count,
             () = over.cancelled() => return count,
             // The decoder has ended, by an error or because nobody takes its batches.
             () = chunks.closed() => return count,
-            next = body.next() => next,
+            next = next => next,
         };
         let chunk = match next {
             Ok(Some(bytes)) if bytes.is_empty() => continue,
