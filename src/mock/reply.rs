@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 
 use super::Chats;
 
@@ -22,6 +23,8 @@ pub enum Piece {
     Chats(Chats),
     /// Nothing more, and no end either.
     Hold,
+    /// Nothing, until this is cancelled.
+    Until(CancellationToken),
     /// The connection breaks.
     Cut,
 }
@@ -95,6 +98,9 @@ fn chunks(piece: Piece) -> Chunks {
         Piece::Chats(Chats::Body(bytes)) => stream::iter([Ok(bytes)]).boxed(),
         Piece::Chats(Chats::Generated(count)) => generated(count).map(Ok).boxed(),
         Piece::Hold => stream::pending().boxed(),
+        Piece::Until(gate) => stream::once(gate.cancelled_owned())
+            .filter_map(async |()| None)
+            .boxed(),
         // What was sent before is sent for real before the connection breaks.
         Piece::Cut => stream::once(tokio::task::yield_now())
             .map(|()| Err(io::ErrorKind::ConnectionReset.into()))

@@ -33,7 +33,6 @@ pub(crate) use self::names::MAX_NAME;
 use self::names::Names;
 use self::publisher::{Form, Publisher};
 use super::patience::{Failure, Patience};
-use super::record::State;
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
 use crate::batch::Batch;
 use crate::message::Layout;
@@ -185,21 +184,7 @@ impl Sink for RabbitMq {
             let text = "its name is over 255 bytes long".to_owned();
             return Err(SinkError::WrongQueue(text));
         }
-        self.insist(async |this| this.connect().await).await?;
-        let Some(record) = self.control.as_ref().and_then(|c| c.found.clone()) else {
-            return Ok(Past::default());
-        };
-        self.last_complete = record.last_complete;
-        let unfinished = (record.state == State::Running).then(|| Unfinished {
-            from: record.checkpoint,
-            proofs: Vec::new(),
-            at: record.at,
-            list_changed: record.list_changed,
-        });
-        Ok(Past {
-            unfinished,
-            last_complete: record.last_complete,
-        })
+        self.insist(async |this| this.look_back().await).await
     }
 
     async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {

@@ -74,27 +74,10 @@ fn a_file_that_cannot_be_written_is_74() {
 
 #[test]
 fn a_full_disk_is_74_and_leaves_no_half_line() {
-    // The limit counts in blocks of 512 bytes, and is that of two batches; the signal that comes
-    // with it is ignored.
     let (_, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    let sink = format!("file:{}", stage.out().display());
-    let report = stage.path("report.json");
-    let line = format!(
-        "trap '' XFSZ; ulimit -f 800; exec {} run --api-url {} --instance-id {} --label 1 --sink {sink} --report-file {}",
-        env!("CARGO_BIN_EXE_labelcast"),
-        stage.mock.url(),
-        crate::support::INSTANCE,
-        report.display(),
-    );
-    let status = std::process::Command::new("sh")
-        .args(["-c", &line])
-        .env_clear()
-        .env("WAWP_ACCESS_TOKEN", crate::support::TOKEN)
-        .stderr(std::process::Stdio::null())
-        .status()
-        .unwrap();
-    assert_eq!(status.code(), Some(74));
+    // Room for two batches.
+    stage.run().with_disk_of(800).end().expect(74);
     assert!(stage.ids().len() > 1000);
     stage.run().end().expect(0);
     assert_eq!(stage.ids().len(), 20_000);

@@ -9,6 +9,7 @@
 mod api;
 mod chunks;
 mod cli;
+mod conformance;
 mod exits;
 mod file;
 mod guards;

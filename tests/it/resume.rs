@@ -324,25 +324,3 @@ fn a_file_by_another_name_has_the_same_journal() {
     stage.run().args(["--sink", &sink]).end().expect(0);
     assert_eq!(stage.ids(), ids);
 }
-
-#[test]
-fn a_second_run_while_one_is_alive_publishes_nothing() {
-    let (ids, body) = small_list(3000);
-    let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
-    let first = stage.run().spawn();
-    wait_until("the first run is at it", || lines_in(&stage.out()) > 1000);
-    let second = stage
-        .run()
-        .args(["--report-file", stage.path("second.json").to_str().unwrap()])
-        .end();
-    assert_eq!(second.code, Some(81), "{second:#?}");
-    let report = std::fs::read_to_string(stage.path("second.json")).unwrap();
-    let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!(report["labels"][0]["status"], "locked");
-    assert_eq!(report["labels"][0]["published"], 0);
-    first.signal("KILL");
-    first.end();
-    stage.run().end().expect(0);
-    assert_eq!(stage.ids(), ids, "the lock of a dead run is no lock");
-}

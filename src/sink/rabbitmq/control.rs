@@ -10,14 +10,26 @@ use super::RabbitSettings;
 use super::alarm::{Alarm, Watch};
 use super::checkpoint::{CheckpointQueue, Record, payload, taken};
 use super::connect::close;
+use super::ledger::WINDOW;
 use super::lock::{self, Lock};
 use super::names::Names;
+use super::publisher::exists;
+use crate::batch::Position;
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
 use crate::sink::patience::Failure;
 
-/// Checkpoints whose confirm is still to come, at the most.
-const UNCONFIRMED: usize = 16;
+/// Batches whose checkpoint is still to be confirmed, at the most: with those that are unconfirmed
+/// themselves, they are all that can come twice after a crash.
+const UNCONFIRMED: usize = WINDOW;
+
+/// A checkpoint whose confirm is still to come.
+struct Sent {
+    position: Position,
+    /// How many batches it covers that the one before it did not.
+    batches: usize,
+    confirm: PublisherConfirm,
+}
 
 /// The lock, held, and the checkpoint's queue.
 pub(super) struct Control {
@@ -28,8 +40,8 @@ pub(super) struct Control {
     _watch: Watch,
     /// What the checkpoint was when the lock was taken.
     pub(super) found: Option<Record>,
-    /// Checkpoints that were sent, with the positions that they stand for.
-    unconfirmed: VecDeque<(u64, PublisherConfirm)>,
+    /// Checkpoints that were sent.
+    unconfirmed: VecDeque<Sent>,
 }
 
 impl Control {
@@ -50,6 +62,7 @@ impl Control {
         let checkpoint =
             CheckpointQueue::new(&names.checkpoint, settings.queue_type, settings.retain);
         let lock = lock::take(&connection, &names.lock, checkpoint.clone(), shutdown).await?;
+        let is_new = !exists(&connection, &names.checkpoint).await?;
         let mut channel = confirming(&connection).await?;
         match checkpoint.declare(&channel).await {
             Err(error) if CheckpointQueue::is_of_another_form(&error) => {
@@ -59,7 +72,12 @@ impl Control {
             }
             declared => declared?,
         }
-        let found = checkpoint.read(&channel).await?;
+        let found = if is_new {
+            // A quorum queue that has no leader yet would rather fail than say that it is empty.
+            None
+        } else {
+            checkpoint.read(&channel).await?
+        };
         Ok(Self {
             connection,
             channel,
@@ -71,20 +89,31 @@ impl Control {
         })
     }
 
+    /// Whether there is such a queue.
+    pub(super) async fn has(&self, queue: &str) -> Result<bool, Failure> {
+        exists(&self.connection, queue).await
+    }
+
     /// Writes the checkpoint down, durably.
     pub(super) async fn write(&mut self, record: &Record) -> Result<(), Failure> {
         self.confirm_all().await?;
         self.checkpoint.write(&self.channel, record).await
     }
 
-    /// Sends the checkpoint.
-    pub(super) async fn send(&mut self, record: &Record) -> Result<(), Failure> {
-        if self.unconfirmed.len() >= UNCONFIRMED {
+    /// Sends the checkpoint, which covers so many batches more than the one before.
+    pub(super) async fn send(&mut self, record: &Record, batches: usize) -> Result<(), Failure> {
+        let covered = |sent: &Sent| sent.batches;
+        while !self.unconfirmed.is_empty()
+            && self.unconfirmed.iter().map(covered).sum::<usize>() + batches > UNCONFIRMED
+        {
             self.confirm_oldest().await?;
         }
-        let sent = self.checkpoint.send(&self.channel, &payload(record)).await;
-        let position = record.checkpoint.position;
-        self.unconfirmed.push_back((position, sent?));
+        let confirm = self.checkpoint.send(&self.channel, &payload(record)).await;
+        self.unconfirmed.push_back(Sent {
+            position: record.checkpoint.position,
+            batches,
+            confirm: confirm?,
+        });
         Ok(())
     }
 
@@ -98,11 +127,11 @@ impl Control {
     }
 
     async fn confirm_oldest(&mut self) -> Result<Option<u64>, Failure> {
-        let Some((position, confirm)) = self.unconfirmed.pop_front() else {
+        let Some(sent) = self.unconfirmed.pop_front() else {
             return Ok(None);
         };
-        taken(confirm.await)?;
-        Ok(Some(position))
+        taken(sent.confirm.await)?;
+        Ok(Some(sent.position))
     }
 
     pub(super) async fn close(&self) {

@@ -14,14 +14,14 @@ use super::publisher::{Form, Publisher};
 use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
 use crate::sink::record::State;
-use crate::sink::{Checkpoint, Outcome, SinkError, Start, Target, Unfinished};
+use crate::sink::{Checkpoint, Outcome, Past, SinkError, Start, Target, Unfinished};
 
 /// What a nack means.
 const REFUSES: &str = "the queue refuses messages, as one does that is full";
 
-/// What has become of the oldest batch.
+/// What has become of the oldest batches.
 enum Retired {
-    /// It is done with.
+    /// They are done with.
     Oldest,
     /// The queue has refused some of it.
     Nothing {
@@ -60,6 +60,38 @@ impl RabbitMq {
             self.publisher = Some(publisher);
         }
         Ok(())
+    }
+
+    /// What the checkpoint says of earlier runs.
+    pub(super) async fn look_back(&mut self) -> Result<Past, Failure> {
+        self.connect().await?;
+        let Some((control, record)) = self
+            .control
+            .as_ref()
+            .and_then(|control| Some((control, control.found.clone()?)))
+        else {
+            return Ok(Past::default());
+        };
+        self.last_complete = record.last_complete;
+        let mut past = Past {
+            unfinished: None,
+            last_complete: record.last_complete,
+        };
+        if record.state == State::Running {
+            let mut from = record.checkpoint;
+            let is_ours_to_declare = self.settings.declare && self.settings.exchange.is_none();
+            if from.position > 0 && is_ours_to_declare && !control.has(&self.names.queue).await? {
+                info!(run_id = %from.run_id, "the queue is gone, with what the run had put there");
+                from = Checkpoint::start_of(from.run_id);
+            }
+            past.unfinished = Some(Unfinished {
+                from,
+                proofs: Vec::new(),
+                at: record.at,
+                list_changed: record.list_changed,
+            });
+        }
+        Ok(past)
     }
 
     /// Looks whether the checkpoint is still what this process has made of it.
@@ -177,17 +209,17 @@ impl RabbitMq {
         }
     }
 
-    /// Sends what is not sent.
+    /// Sends what is not sent; the newest batch may still be on its way when this returns.
     pub(super) async fn pump(&mut self) -> Result<(), Failure> {
         self.connect().await?;
         if let (Some(publisher), Some(form)) = (&self.publisher, &self.form) {
             self.ledger
                 .send(|batch, wants| publisher.send_batch(form, batch, wants));
         }
-        Ok(())
+        self.ledger.wait_until_written().await
     }
 
-    /// Waits for the oldest batch, and moves the checkpoint behind it; a queue that refuses messages
+    /// Waits for the oldest batches, and moves the checkpoint behind them; a queue that refuses messages
     /// is given time.
     pub(super) async fn retire(&mut self) -> Result<(), SinkError> {
         match self.insist(async |this| this.try_to_retire().await).await? {
@@ -198,8 +230,9 @@ impl RabbitMq {
 
     async fn try_to_retire(&mut self) -> Result<Retired, Failure> {
         self.pump().await?;
-        match self.ledger.wait_for_oldest().await? {
-            Oldest::Confirmed => {}
+        let count = match self.ledger.wait_for_oldest().await? {
+            Oldest::Confirmed(0) => return Ok(Retired::Oldest),
+            Oldest::Confirmed(count) => count,
             Oldest::Refused { took_some } => return Ok(Retired::Nothing { took_some }),
             Oldest::Returned(returned) => {
                 let reason = returned.reply_text.as_str();
@@ -207,30 +240,29 @@ impl RabbitMq {
                 let text = form.map_or_else(String::new, |form| form.unroutable(reason));
                 return Err(SinkError::WrongQueue(text).into());
             }
-        }
+        };
         if self.refusals.take().is_some() {
             self.progress.say("");
         }
-        let Some(oldest) = self.ledger.oldest() else {
-            return Ok(Retired::Oldest);
-        };
-        let chats = u64::from(oldest.chats());
-        let at = Checkpoint {
-            run_id: self.at.run_id,
-            position: oldest.end(),
-            digest: oldest.digest(),
-            chats: self.at.chats + chats,
-        };
+        let mut at = self.at;
+        for batch in self.ledger.oldest(count) {
+            at = Checkpoint {
+                position: batch.end(),
+                digest: batch.digest(),
+                chats: at.chats + u64::from(batch.chats()),
+                ..at
+            };
+        }
         let record = Record {
             checkpoint: at,
             ..self.record(State::Running)
         };
         if let Some(control) = &mut self.control {
-            control.send(&record).await?;
+            control.send(&record, count).await?;
         }
+        self.delivered.chats += at.chats - self.at.chats;
+        self.delivered.messages += self.ledger.drop_oldest(count);
         self.at = at;
-        self.delivered.chats += chats;
-        self.delivered.messages += self.ledger.drop_oldest();
         Ok(Retired::Oldest)
     }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use lapin::message::BasicReturnMessage;
 use lapin::{Confirmation, PublisherConfirm};
@@ -16,9 +16,9 @@ use crate::batch::Batch;
 use crate::sink::patience::Failure;
 
 /// Messages in a batch, at the most.
-pub(crate) const BATCH_MESSAGES: u32 = 128;
-/// Batches on their way: 1,024 messages, beyond which brokers get slower.
-const WINDOW: usize = 8;
+pub(crate) const BATCH_MESSAGES: u32 = 64;
+/// Batches on their way: 512 messages. Twice as many were not faster, and took more memory.
+pub(super) const WINDOW: usize = 8;
 
 /// A message that is handed to the connection; gives its confirm, which is yet to come.
 pub(super) type Sending =
@@ -45,19 +45,18 @@ impl InFlight {
     }
 }
 
-/// What looking at all confirms has shown.
+/// What looking at messages has shown.
 #[derive(Default)]
 struct Seen {
     took_some: bool,
-    waits: bool,
     failure: Option<lapin::Error>,
     returned: Option<BasicReturnMessage>,
 }
 
-/// What has become of the oldest batch.
+/// What has become of the oldest batches.
 pub(super) enum Oldest {
-    /// All of its messages are confirmed.
-    Confirmed,
+    /// All messages of so many are confirmed.
+    Confirmed(usize),
     /// The broker has refused some of them; whether it has taken any since the last time.
     Refused {
         /// Whether there were others that it took.
@@ -99,18 +98,19 @@ impl Ledger {
         });
     }
 
-    /// The oldest batch.
-    pub(super) fn oldest(&self) -> Option<&Batch> {
-        self.batches.front().map(|oldest| &oldest.batch)
+    /// So many of the oldest batches.
+    pub(super) fn oldest(&self, count: usize) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().take(count).map(|oldest| &oldest.batch)
     }
 
-    /// The oldest batch is done with. Returns how many messages it had.
-    pub(super) fn drop_oldest(&mut self) -> u64 {
-        let Some(oldest) = self.batches.pop_front() else {
-            return 0;
-        };
-        self.spare.push(oldest.batch);
-        oldest.messages.len() as u64
+    /// So many of the oldest batches are done with. Returns how many messages they had.
+    pub(super) fn drop_oldest(&mut self, count: usize) -> u64 {
+        let mut messages = 0;
+        for oldest in self.batches.drain(..count) {
+            messages += oldest.messages.len() as u64;
+            self.spare.push(oldest.batch);
+        }
+        messages
     }
 
     /// Forgets everything.
@@ -156,39 +156,53 @@ impl Ledger {
         }
     }
 
-    /// Waits until it is known what becomes of the oldest batch.
+    /// Waits until all batches but the newest are written to the connection. A message on its way
+    /// there takes far more memory than one that is only to be confirmed.
+    pub(super) async fn wait_until_written(&mut self) -> Result<(), Failure> {
+        let before_newest = self.batches.len().saturating_sub(1);
+        std::future::poll_fn(|context| {
+            let before = self.batches.iter_mut().take(before_newest);
+            for message in before.flat_map(|batch| batch.messages.iter_mut().rev()) {
+                ready!(message.poll_written(context))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Waits until it is known what becomes of the oldest batch, and of those that share its fate.
     pub(super) async fn wait_for_oldest(&mut self) -> Result<Oldest, Failure> {
         std::future::poll_fn(|context| self.poll_oldest(context)).await
     }
 
     fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Result<Oldest, Failure>> {
         let mut seen = Seen::default();
-        let Some(oldest) = self.batches.front_mut() else {
-            return Poll::Ready(Ok(Oldest::Confirmed));
-        };
-        for message in &mut oldest.messages {
-            seen.look_at(message, context);
-        }
-        self.took_some |= seen.took_some;
-        if seen.waits && seen.failure.is_none() && seen.returned.is_none() {
-            return Poll::Pending;
+        if let Some(oldest) = self.batches.front_mut() {
+            // Confirms come in order, mostly: once the last is there, so are those before it, and
+            // one is woken once.
+            for message in oldest.messages.iter_mut().rev() {
+                ready!(seen.look_at(message, context));
+            }
         }
         // lapin hands a returned message over with whatever confirm comes next, at the latest with
         // its own. So before a batch counts as confirmed, all confirms that have come are looked at.
+        let mut at_once = Context::from_waker(Waker::noop());
         for message in self.messages() {
-            seen.look_at(message, context);
+            let _ = seen.look_at(message, &mut at_once);
         }
+        self.took_some |= seen.took_some;
         if let Some(returned) = seen.returned {
             return Poll::Ready(Ok(Oldest::Returned(Box::new(returned))));
         }
         if let Some(error) = seen.failure {
             return Poll::Ready(Err(Failure::from(error)));
         }
-        Poll::Ready(Ok(match self.batches.front() {
-            Some(oldest) if !oldest.is_confirmed() => Oldest::Refused {
+        let confirmed = self.batches.iter().take_while(|batch| batch.is_confirmed());
+        Poll::Ready(Ok(match confirmed.count() {
+            0 if !self.batches.is_empty() => Oldest::Refused {
                 took_some: std::mem::take(&mut self.took_some),
             },
-            _ => Oldest::Confirmed,
+            count => Oldest::Confirmed(count),
         }))
     }
 }
@@ -204,44 +218,56 @@ fn begun(mut sending: Sending) -> Sending {
     }
 }
 
-impl Seen {
-    fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) {
-        if let Message::Sending(sending) = message {
-            match sending.as_mut().poll(context) {
-                Poll::Pending => {
-                    self.waits = true;
-                    return;
+impl Message {
+    /// Whether it has left for the broker. It does not matter whether it will be taken.
+    fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<Result<(), lapin::Error>> {
+        if let Self::Sending(sending) = self {
+            *self = match ready!(sending.as_mut().poll(context)) {
+                Ok(confirm) => Self::Sent(confirm),
+                Err(error) => {
+                    *self = Self::Unsent;
+                    return Poll::Ready(Err(error));
                 }
-                Poll::Ready(Ok(confirm)) => *message = Message::Sent(confirm),
-                Poll::Ready(Err(error)) => {
-                    *message = Message::Unsent;
-                    self.failure.get_or_insert(error);
-                    return;
-                }
-            }
+            };
         }
-        let Message::Sent(confirm) = message else {
-            return;
+        Poll::Ready(Ok(()))
+    }
+
+    /// What the broker says of it; nothing where there is nothing to wait for.
+    fn poll_confirm(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Confirmation>, lapin::Error>> {
+        ready!(self.poll_written(context))?;
+        let Self::Sent(confirm) = self else {
+            return Poll::Ready(Ok(None));
         };
-        let Poll::Ready(confirmation) = Pin::new(confirm).poll(context) else {
-            self.waits = true;
-            return;
+        let confirmation = ready!(Pin::new(confirm).poll(context));
+        *self = match confirmation {
+            Ok(Confirmation::Ack(_)) => Self::Confirmed,
+            // Without confirms there is nothing to rely on.
+            Ok(Confirmation::Nack(_) | Confirmation::NotRequested) | Err(_) => Self::Unsent,
         };
-        *message = Message::Unsent;
-        match confirmation {
-            Ok(Confirmation::Ack(returned)) => {
-                *message = Message::Confirmed;
+        Poll::Ready(confirmation.map(Some))
+    }
+}
+
+impl Seen {
+    /// Notes what has become of a message, as far as it is known.
+    fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
+        match ready!(message.poll_confirm(context)) {
+            Ok(Some(Confirmation::Ack(returned))) => {
                 self.took_some = true;
                 self.returned = self.returned.take().or(returned);
             }
-            Ok(Confirmation::Nack(returned)) => {
+            Ok(Some(Confirmation::Nack(returned))) => {
                 self.returned = self.returned.take().or(returned);
             }
-            // Without confirms there is nothing to rely on.
-            Ok(Confirmation::NotRequested) => {}
+            Ok(Some(Confirmation::NotRequested) | None) => {}
             Err(error) => {
                 self.failure.get_or_insert(error);
             }
         }
+        Poll::Ready(())
     }
 }

@@ -132,7 +132,8 @@ async fn send(
 async fn keep(channel: Channel, name: &str, checkpoint: CheckpointQueue) -> Result<Lock, Failure> {
     let mut questions = consume(&channel, name).await?;
     let keeper = tokio::spawn(async move {
-        let mut uses = tokio::time::interval(checkpoint.use_every(USE_EVERY));
+        let every = checkpoint.use_every(USE_EVERY);
+        let mut uses = tokio::time::interval_at(Instant::now() + every, every);
         loop {
             // Its failures are those of the connection, which others find out.
             tokio::select! {

@@ -154,24 +154,6 @@ fn a_broker_that_takes_nothing_for_a_while() {
 }
 
 #[test]
-fn of_two_workers_one_publishes() {
-    let vhost = vhost();
-    let client = vhost.client();
-    let (ids, body) = small_list(5000);
-    let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
-    let first = run(&stage, &vhost.url()).spawn();
-    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
-    let second = run(&stage, &vhost.url()).end().expect(81);
-    assert_eq!(second.label()["status"], "locked");
-    assert_eq!(second.label()["published"], 0);
-    // A dead one's lock is gone with its connection.
-    kill(first);
-    run(&stage, &vhost.url()).end().expect(0);
-    assert!(holds(&client, &ids) <= WINDOW);
-}
-
-#[test]
 fn a_worker_that_was_away_does_not_go_on() {
     let vhost = vhost();
     let client = vhost.client();
@@ -217,6 +199,22 @@ fn a_queue_that_is_deleted_in_the_middle() {
 }
 
 #[test]
+fn a_queue_that_is_deleted_between_two_processes_of_a_run() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let one_try = ["--retries", "0"];
+    let first = run(&stage, &vhost.url()).args(one_try).end().expect(69);
+    client.delete(QUEUE);
+    let ended = run(&stage, &vhost.url()).end().expect(0);
+    assert_eq!(ended.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(ended.label()["resumed"], 0);
+    assert_eq!(holds(&client, &ids), 0);
+}
+
+#[test]
 fn publishing_waits_while_too_much_is_pending() {
     let vhost = vhost();
     let client = vhost.client();
@@ -240,27 +238,4 @@ fn publishing_waits_while_too_much_is_pending() {
     }
     process.end().expect(0);
     assert_eq!(once(&messages), (ids, 0));
-}
-
-#[test]
-fn a_stop_leaves_a_run_that_can_be_gone_on_with() {
-    let vhost = vhost();
-    let client = vhost.client();
-    let (ids, body) = small_list(6000);
-    let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
-    let process = run(&stage, &vhost.url()).spawn();
-    wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
-    process.signal("TERM");
-    let stopped = process.end().expect(75);
-    let published = stopped.label()["published"].as_u64().unwrap();
-    assert!(published > 1000);
-    let ended = run(&stage, &vhost.url()).end().expect(0);
-    assert_eq!(ended.label()["resumed"], published);
-    assert_eq!(ended.label()["run_id"], stopped.label()["run_id"]);
-    assert_eq!(
-        holds(&client, &ids),
-        0,
-        "what was confirmed is not repeated"
-    );
 }

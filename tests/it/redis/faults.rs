@@ -94,31 +94,6 @@ fn cut_at_fifty_places_in_either_direction() {
 }
 
 #[test]
-fn replies_that_come_too_late() {
-    let server = Server::start(&[]);
-    let proxy = Proxy::start(server.port);
-    let (ids, body) = small_list(20_000);
-    let stage = Stage::with_body(&body);
-    let half = body.len() / 2;
-    let (start, end) = body.as_bytes().split_at(half);
-    let pieces = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
-    stage.mock.script("1", Reply::pieces(pieces));
-    let process = run(&stage, &proxy.url()).spawn();
-    wait_until("it is at it", || {
-        length(&mut server.connection(), STREAM) > 2000
-    });
-    proxy.hold_replies(true);
-    // What was sent is applied, and its replies are withheld until the worker gives up waiting.
-    let applied = length(&mut server.connection(), STREAM);
-    std::thread::sleep(std::time::Duration::from_secs(12));
-    proxy.hold_replies(false);
-    let ended = process.end().expect(0);
-    holds(&server, &ids);
-    assert_eq!(ended.label()["published"], 20_000);
-    assert!(applied <= 20_000);
-}
-
-#[test]
 fn a_server_that_is_stopped_and_started_again() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (ids, body) = small_list(20_000);
@@ -154,30 +129,6 @@ fn a_server_that_is_started_again_empty() {
     assert_eq!(label["published"], 20_000);
     assert_eq!(label["messages"], 20_000);
     assert!(label["went_back"].as_u64().unwrap() >= 1, "{label}");
-}
-
-#[test]
-fn of_two_workers_one_publishes() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(5000);
-    let stage = Stage::with_body(&body);
-    let (start, end) = body.as_bytes().split_at(body.len() / 2);
-    let start = Bytes::copy_from_slice(start);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
-    let first = run(&stage, &server.url()).spawn();
-    wait_until("it is at it", || {
-        length(&mut server.connection(), STREAM) > 1000
-    });
-    assert!(!end.is_empty());
-    let second = run(&stage, &server.url()).end().expect(81);
-    assert_eq!(second.label()["status"], "locked");
-    assert_eq!(second.label()["published"], 0);
-    // A dead one's lock runs out by itself, and whoever waits takes over.
-    kill(first);
-    run(&stage, &server.url()).end().expect(0);
-    holds(&server, &ids);
 }
 
 #[test]

@@ -69,6 +69,22 @@ impl Running {
         self
     }
 
+    /// Lets no file grow over so many blocks of 512 bytes, as a full disk would. The signal that
+    /// comes with it is ignored, so that a write fails, after the part of it that fits.
+    pub(crate) fn with_disk_of(mut self, blocks: u32) -> Self {
+        let line = format!(r#"trap '' XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &line]).arg(self.command.get_program());
+        limited.args(self.command.get_args()).env_clear();
+        for (name, value) in self.command.get_envs() {
+            limited.env(name, value.unwrap_or_default());
+        }
+        limited.stdin(Stdio::null());
+        limited.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = limited;
+        self
+    }
+
     pub(crate) fn report_file(mut self, path: PathBuf) -> Self {
         self.command.arg("--report-file").arg(&path);
         self.report_file = Some(path);
@@ -114,6 +130,11 @@ impl Process {
     /// Its stdout, for the test to read or to close.
     pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
         self.child.as_mut().unwrap().stdout.take().unwrap()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let child = self.child.as_mut().unwrap();
+        child.try_wait().unwrap().is_some()
     }
 
     /// Waits for its end.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -22,7 +22,10 @@ struct Shared {
     /// So many bytes more in that direction, and the connection breaks; below 0 for never.
     cut_to_server: AtomicI64,
     cut_to_client: AtomicI64,
-    holds_replies: AtomicBool,
+    /// Connections so far.
+    connections: AtomicU64,
+    /// Of these, so many from the first on hear nothing any more.
+    held: AtomicU64,
     is_over: AtomicBool,
 }
 
@@ -34,7 +37,8 @@ impl Proxy {
             target: AtomicU16::new(target),
             cut_to_server: AtomicI64::new(-1),
             cut_to_client: AtomicI64::new(-1),
-            holds_replies: AtomicBool::new(false),
+            connections: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
@@ -48,6 +52,7 @@ impl Proxy {
                 else {
                     continue;
                 };
+                let number = ours.connections.fetch_add(1, Ordering::SeqCst);
                 let _ = client.set_nodelay(true);
                 let _ = server.set_nodelay(true);
                 for (from, to, direction) in [
@@ -56,7 +61,7 @@ impl Proxy {
                 ] {
                     let shared = Arc::clone(&ours);
                     let (from, to) = (from.unwrap(), to.unwrap());
-                    std::thread::spawn(move || shared.forward(from, to, direction));
+                    std::thread::spawn(move || shared.forward(number, from, to, direction));
                 }
             }
         });
@@ -79,16 +84,16 @@ impl Proxy {
             .any(|direction| self.shared.budget(*direction).load(Ordering::SeqCst) >= 0)
     }
 
-    /// Holds what the server says back, or lets it through.
-    pub(crate) fn hold_replies(&self, holds: bool) {
-        self.shared.holds_replies.store(holds, Ordering::SeqCst);
+    /// On the connections that there are, nothing that the server says is heard any more.
+    pub(crate) fn hold_connections(&self) {
+        let all = self.shared.connections.load(Ordering::SeqCst);
+        self.shared.held.store(all, Ordering::SeqCst);
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::SeqCst);
-        self.hold_replies(false);
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -101,11 +106,16 @@ impl Shared {
         }
     }
 
-    fn forward(&self, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
+    fn is_held(&self, number: u64, direction: Direction) -> bool {
+        direction == Direction::ToClient && number < self.held.load(Ordering::SeqCst)
+    }
+
+    fn forward(&self, number: u64, mut from: TcpStream, mut to: TcpStream, direction: Direction) {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            while direction == Direction::ToClient && self.holds_replies.load(Ordering::SeqCst) {
-                std::thread::sleep(std::time::Duration::from_millis(1));
+            if self.is_held(number, direction) {
+                // What comes is taken, so that the server is not held up.
+                continue;
             }
             let budget = self.budget(direction);
             let left = budget.load(Ordering::SeqCst);
