@@ -5,6 +5,7 @@
 
 mod faults;
 mod file;
+mod report;
 mod sink;
 pub mod table;
 mod values;
@@ -23,6 +24,7 @@ use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{Auth, Dialect};
 use crate::message::Layout;
+use crate::shard::Shard;
 use crate::sink::Destination;
 
 /// The variable that holds the access token.
@@ -65,6 +67,8 @@ pub enum Labels {
 pub struct RunSettings {
     /// Which labels.
     pub labels: Labels,
+    /// Which part of them; `None` for all.
+    pub shard: Option<Shard>,
     /// When to end, counted from the start.
     pub deadline: Option<Duration>,
     /// How long an unfinished run is gone on with; `None` for never.
@@ -123,6 +127,10 @@ pub struct ReportSettings {
     pub file: Option<PathBuf>,
     /// Progress on stderr.
     pub progress: ProgressMode,
+    /// Metrics as a file.
+    pub metrics_file: Option<PathBuf>,
+    /// The Pushgateway that metrics are pushed to.
+    pub metrics_push: Option<Url>,
 }
 
 /// What is logged.
@@ -271,6 +279,7 @@ impl Layers {
     pub fn run(&mut self, dry_run: bool) -> Option<RunSettings> {
         let mut read = Reader::new(self);
         let labels = read.labels("run.labels", "run.all_labels");
+        let shard = read.optional("run.shard", Reader::shard);
         let deadline = read.optional("run.deadline", Reader::duration);
         let resume_window = read.duration("run.resume_window");
         let no_resume = read.switch("run.no_resume");
@@ -282,6 +291,7 @@ impl Layers {
         let resumes = !(no_resume? || resume_window.is_zero());
         Some(RunSettings {
             labels: labels?,
+            shard: shard?,
             deadline: deadline?,
             resume_window: resumes.then_some(resume_window),
             min_chats: min_chats?,
@@ -316,51 +326,12 @@ impl Layers {
     }
 
     /// The settings of the report.
-    pub fn report(&mut self) -> Option<ReportSettings> {
-        let (format, file, progress) = self.report_parts();
-        Some(ReportSettings {
-            format: format?,
-            file: file?,
-            progress: progress?,
-        })
-    }
-
-    /// The settings of the report, with defaults for those that are wrong.
-    pub(crate) fn report_at_least(&mut self) -> ReportSettings {
-        let (format, file, progress) = self.report_parts();
-        ReportSettings {
-            format: format.unwrap_or(ReportFormat::Text),
-            file: file.flatten(),
-            progress: progress.unwrap_or(ProgressMode::Never),
-        }
-    }
-
-    fn report_parts(
-        &mut self,
-    ) -> (
-        Option<ReportFormat>,
-        Option<Option<PathBuf>>,
-        Option<ProgressMode>,
-    ) {
-        let mut read = Reader::new(self);
-        let format = read.one_of(
-            "report.format",
-            &[
-                ("json", ReportFormat::Json),
-                ("text", ReportFormat::Text),
-                ("none", ReportFormat::None),
-            ],
-        );
-        let file = read.optional("report.file", Reader::path);
-        let progress = read.one_of(
-            "report.progress",
-            &[
-                ("auto", ProgressMode::Auto),
-                ("always", ProgressMode::Always),
-                ("never", ProgressMode::Never),
-            ],
-        );
-        (format, file, progress)
+    ///
+    /// # Errors
+    ///
+    /// With defaults for those that are wrong: that they are wrong has to be told somewhere too.
+    pub fn report(&mut self) -> Result<ReportSettings, Box<ReportSettings>> {
+        report::read(self)
     }
 
     /// The settings of the log.

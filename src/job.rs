@@ -7,7 +7,7 @@
 mod attempt;
 mod gate;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -48,6 +48,7 @@ pub struct Context<'a> {
 
 /// What is known of a label's run so far.
 pub(crate) struct Tally {
+    began: Instant,
     run_id: Uuid,
     attempts: u32,
     list_changed: bool,
@@ -59,6 +60,7 @@ pub(crate) struct Tally {
 impl Tally {
     fn new() -> Self {
         Self {
+            began: Instant::now(),
             run_id: Uuid::now_v7(),
             attempts: 0,
             list_changed: false,
@@ -119,6 +121,7 @@ fn report(label: Label, target: &Target, tally: &Tally, error: Option<&Error>) -
         list_changed: tally.list_changed,
         went_back: tally.went_back,
         error: error.map(Error::to_string),
+        elapsed: tally.began.elapsed(),
         exit,
     }
 }

@@ -34,6 +34,7 @@ pub mod message;
 pub mod mock;
 pub mod report;
 pub mod retry;
+pub mod shard;
 pub mod shutdown;
 pub mod sink;
 pub mod telemetry;

@@ -136,6 +136,12 @@ impl Mock {
         }
     }
 
+    /// A label is deleted.
+    pub fn remove_label(&self, label_id: &str) {
+        let mut account = lock(&self.served.account);
+        account.labels.retain(|(id, ..)| id != label_id);
+    }
+
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.served.requests).clone()

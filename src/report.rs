@@ -1,18 +1,22 @@
 //! What a run did: for machines as JSON, for people as text, and as a progress line meanwhile.
 
+mod metrics;
 mod progress;
+mod push;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use reqwest::Url;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 pub use self::progress::Progress;
 use crate::batch::Digest;
 use crate::error::{Error, Exit};
+use crate::shard::Shard;
 
 /// The value of `schema`.
 const SCHEMA: &str = "labelcast.report/1";
@@ -61,6 +65,9 @@ pub struct LabelReport {
     pub went_back: u32,
     /// What went wrong.
     pub error: Option<String>,
+    /// How long it took.
+    #[serde(skip)]
+    pub elapsed: Duration,
     /// What that ends the process with.
     #[serde(skip)]
     pub exit: Exit,
@@ -233,15 +240,46 @@ impl Report {
     ///
     /// When neither the file nor a new one beside it can be written.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
-        let line = self.json() + "\n";
-        match replace(path, line.as_bytes()) {
-            // A mount, a link, a device, or a file in a directory that is read-only, such as
-            // /dev/termination-log in a pod, can be written to, but not replaced.
-            Err(error) if path.exists() && error.kind() != ErrorKind::StorageFull => {
-                std::fs::write(path, line)
-            }
-            replaced => replaced,
+        replace_or_write(path, (self.json() + "\n").as_bytes())
+    }
+
+    /// Writes metrics to a file, whole or not at all, where the file can be replaced.
+    ///
+    /// # Errors
+    ///
+    /// When neither the file nor a new one beside it can be written.
+    pub fn write_metrics(
+        &self,
+        path: &Path,
+        instance_id: &str,
+        shard: Option<Shard>,
+    ) -> std::io::Result<()> {
+        metrics::write(path, &metrics::groups(self, instance_id, shard))
+    }
+
+    /// Pushes metrics to a Pushgateway.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from taking them all.
+    pub async fn push_metrics(
+        &self,
+        gateway: &Url,
+        instance_id: &str,
+        shard: Option<Shard>,
+    ) -> Result<(), String> {
+        push::push(gateway, &metrics::groups(self, instance_id, shard)).await
+    }
+}
+
+fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    match replace(path, bytes) {
+        // A mount, a link, a device, or a file in a directory that is read-only, such as
+        // /dev/termination-log in a pod, can be written to, but not replaced.
+        Err(error) if path.exists() && error.kind() != ErrorKind::StorageFull => {
+            std::fs::write(path, bytes)
         }
+        replaced => replaced,
     }
 }
 

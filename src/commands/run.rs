@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{give, logged, report_faults, set_up_log, settled};
 use crate::api::{Client, Label};
@@ -33,9 +33,17 @@ pub(super) struct Settings {
 impl Settings {
     /// Reads them all, so that all faults are found.
     pub(super) fn read(layers: &mut Layers, dry_run: bool) -> Option<Self> {
+        let report = layers.report().ok();
+        Self::read_with(layers, report, dry_run)
+    }
+
+    fn read_with(
+        layers: &mut Layers,
+        report: Option<ReportSettings>,
+        dry_run: bool,
+    ) -> Option<Self> {
         let (api, run) = (layers.api(), layers.run(dry_run));
-        let (sink, report) = (layers.sink(), layers.report());
-        let log = layers.log();
+        let (sink, log) = (layers.sink(), layers.log());
         layers.together(dry_run);
         Some(Self {
             api: api?,
@@ -48,11 +56,14 @@ impl Settings {
 }
 
 pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
-    // Read first, and again below: a report of wrong settings has to go somewhere too.
-    let report = layers.report_at_least();
-    match settled(layers, |layers| Settings::read(layers, dry_run)) {
-        Ok(settings) => run_with(&settings).await,
-        Err(error) => report_faults(&error, &report),
+    let report = layers.report();
+    let settings = settled(layers, |layers| {
+        Settings::read_with(layers, report.clone().ok(), dry_run)
+    });
+    match (settings, report) {
+        (Ok(settings), _) => run_with(&settings).await,
+        (Err(error), Ok(report)) => report_faults(&error, &report),
+        (Err(error), Err(report)) => report_faults(&error, &report),
     }
 }
 
@@ -80,7 +91,27 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
+    if !settings.run.dry_run {
+        give_metrics(&report, settings).await;
+    }
     give(&report, exit, &settings.report, settings.log.quiet)
+}
+
+/// Gives metrics where they were asked for. A run is no worse for metrics that could not be given,
+/// and is not to be run again over them.
+async fn give_metrics(report: &Report, settings: &Settings) {
+    let (instance_id, shard) = (&settings.api.instance_id, settings.run.shard);
+    if let Some(path) = &settings.report.metrics_file
+        && let Err(error) = report.write_metrics(path, instance_id, shard)
+    {
+        let path = path.display();
+        warn!("the metrics could not be written to {path}: {error}");
+    }
+    if let Some(gateway) = &settings.report.metrics_push
+        && let Err(error) = report.push_metrics(gateway, instance_id, shard).await
+    {
+        warn!("the metrics could not be pushed: {error}");
+    }
 }
 
 async fn publish(
@@ -188,6 +219,7 @@ fn bare(id: &str) -> Label {
 
 /// The labels to publish, each with what speaks against it.
 async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
+    let is_ours = |id: &str| context.run.shard.is_none_or(|shard| shard.has(id));
     let wanted = match &context.run.labels {
         Labels::All => {
             let known = known_labels(context).await?;
@@ -195,24 +227,24 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
                 return Err(Guard::NoLabels.into());
             }
             let mut labels: Vec<(Label, Result<(), Error>)> = Vec::new();
-            for label in known {
+            for label in known.into_iter().filter(|label| is_ours(&label.id)) {
                 if !labels.iter().any(|(before, _)| before.id == label.id) {
                     labels.push((label, Ok(())));
                 }
             }
             return Ok(labels);
         }
-        Labels::These(wanted) => wanted,
+        Labels::These(wanted) => wanted.iter().filter(|id| is_ours(id)).collect::<Vec<_>>(),
     };
     if !context.run.check_label {
-        return Ok(wanted.iter().map(|id| (bare(id), Ok(()))).collect());
+        return Ok(wanted.into_iter().map(|id| (bare(id), Ok(()))).collect());
     }
     let known = known_labels(context).await?;
     let find = |id: &String| match known.iter().find(|label| label.id == *id) {
         Some(label) => (label.clone(), Ok(())),
         None => (bare(id), Err(Guard::LabelGone(id.clone()).into())),
     };
-    Ok(wanted.iter().map(find).collect())
+    Ok(wanted.into_iter().map(find).collect())
 }
 
 async fn known_labels(context: &Context<'_>) -> Result<Vec<Label>, Error> {

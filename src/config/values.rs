@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::faults::Fault;
 use super::table::Setting;
 use super::{Labels, Layers, Origin, TOKEN_VARIABLE};
+use crate::shard::Shard;
 
 /// Longer than anything here can take.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -165,6 +166,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(super) fn shard(&mut self, key: &'static str) -> Option<Shard> {
+        let shard = self.get(key).1.parse().ok();
+        if shard.is_none() {
+            self.fault(
+                key,
+                "is not INDEX/COUNT, with an index from 0 to below the count",
+            );
+        }
+        shard
+    }
+
     pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         Some(PathBuf::from(self.get(key).1))
     }
@@ -209,6 +221,17 @@ impl<'a> Reader<'a> {
         };
         self.fault(key, fault);
         None
+    }
+
+    /// Where metrics are pushed to. A user and a password may stand in it.
+    pub(super) fn push_url(&mut self, key: &'static str) -> Option<Url> {
+        let url = Url::parse(&self.get(key).1).ok();
+        let url = url.filter(|url| ["http", "https"].contains(&url.scheme()));
+        let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
+        if url.is_none() {
+            self.fault(key, "is not an http or https URL without a query");
+        }
+        url
     }
 
     /// An instance id, which stands in headers and paths.

@@ -309,6 +309,8 @@ fn the_example_file_is_the_table_of_settings_and_is_accepted() {
                 "max_pending",
                 "partitions",
                 "exchange",
+                "shard",
+                "metrics_",
             ];
             !required
                 .iter()

@@ -1,0 +1,241 @@
+//! The report as metrics, in Prometheus' text format.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>. All are gauges
+//! about the last run: a batch job counts nothing up.
+
+use std::collections::BTreeSet;
+use std::fmt::{Display, Write as _};
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{LabelReport, Report, Status, replace_or_write};
+use crate::shard::Shard;
+
+/// A file with more bytes is not one of ours.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+const LAST_SUCCESS: &str = "labelcast_last_success_timestamp_seconds";
+
+/// Each metric there is, and what it says.
+const FAMILIES: [(&str, &str); 12] = [
+    (
+        LAST_SUCCESS,
+        "When a label's run last ended as complete, in seconds since 1970.",
+    ),
+    (
+        "labelcast_last_end_timestamp_seconds",
+        "When a label's run last ended, however it did.",
+    ),
+    (
+        "labelcast_last_run_status",
+        "1 for how a label's last run ended, 0 for the other ways.",
+    ),
+    (
+        "labelcast_last_run_exit_code",
+        "The exit code that a label's last run alone would have had.",
+    ),
+    (
+        "labelcast_last_run_chats",
+        "Chats of a label's last run, by what became of them.",
+    ),
+    (
+        "labelcast_last_run_messages",
+        "Messages that a label's last run put on the queue.",
+    ),
+    (
+        "labelcast_last_run_bytes",
+        "Bytes of the list in a label's last run, uncompressed.",
+    ),
+    (
+        "labelcast_last_run_attempts",
+        "How often a label's last run asked for the list.",
+    ),
+    (
+        "labelcast_last_run_duration_seconds",
+        "How long a label's last run took.",
+    ),
+    (
+        "labelcast_last_process_end_timestamp_seconds",
+        "When a process last ended, whether or not it came to any label.",
+    ),
+    (
+        "labelcast_last_process_exit_code",
+        "The exit code of the last process.",
+    ),
+    (
+        "labelcast_last_process_duration_seconds",
+        "How long the last process took.",
+    ),
+];
+
+const STATUSES: [(Status, &str); 5] = [
+    (Status::Complete, "complete"),
+    (Status::Partial, "partial"),
+    (Status::Failed, "failed"),
+    (Status::Guarded, "guarded"),
+    (Status::Locked, "locked"),
+];
+
+/// A value, with its labels.
+#[derive(Debug)]
+pub(super) struct Sample {
+    name: &'static str,
+    labels: String,
+    value: String,
+}
+
+/// What is said of one thing: of a label, or of the process.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// The labels that all of its samples have, without `job`.
+    pub(super) key: Vec<(&'static str, String)>,
+    samples: Vec<Sample>,
+}
+
+impl Group {
+    fn new(key: Vec<(&'static str, String)>) -> Self {
+        Self {
+            key,
+            samples: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, name: &'static str, value: impl Display) {
+        self.add_with(name, None, value);
+    }
+
+    fn add_with(&mut self, name: &'static str, more: Option<(&str, &str)>, value: impl Display) {
+        let mut labels = String::new();
+        let key = self.key.iter().map(|(name, value)| (*name, value.as_str()));
+        for (name, value) in key.chain(more) {
+            let separator = if labels.is_empty() { "" } else { "," };
+            let _ = write!(labels, "{separator}{name}=\"{}\"", escaped(value));
+        }
+        self.samples.push(Sample {
+            name,
+            labels,
+            value: value.to_string(),
+        });
+    }
+}
+
+/// The groups of a report: each label's, and the process's, which is the last.
+pub(super) fn groups(report: &Report, instance_id: &str, shard: Option<Shard>) -> Vec<Group> {
+    let ended = seconds(report.finished_at);
+    let of_label = |label: &LabelReport| of_label(label, instance_id, &ended);
+    let mut groups: Vec<Group> = report.labels.iter().map(of_label).collect();
+    let mut key = vec![("instance_id", instance_id.to_owned())];
+    key.extend(shard.map(|shard| ("shard", shard.to_string())));
+    let mut process = Group::new(key);
+    process.add("labelcast_last_process_end_timestamp_seconds", &ended);
+    process.add("labelcast_last_process_exit_code", report.exit_code);
+    process.add(
+        "labelcast_last_process_duration_seconds",
+        millis(report.elapsed_ms.into()),
+    );
+    groups.push(process);
+    groups
+}
+
+fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
+    let mut group = Group::new(vec![
+        ("instance_id", instance_id.to_owned()),
+        ("label_id", label.label_id.clone()),
+        ("queue", label.queue.clone()),
+    ]);
+    if label.status == Status::Complete {
+        group.add(LAST_SUCCESS, ended);
+    }
+    group.add("labelcast_last_end_timestamp_seconds", ended);
+    for (status, name) in STATUSES {
+        let is_it = u8::from(status == label.status);
+        group.add_with("labelcast_last_run_status", Some(("status", name)), is_it);
+    }
+    group.add("labelcast_last_run_exit_code", label.exit.code());
+    let counts = label.counts;
+    for (outcome, chats) in [
+        ("read", counts.read),
+        ("published", counts.published),
+        ("resumed", counts.resumed),
+        ("suppressed", counts.suppressed),
+        ("invalid", counts.invalid),
+    ] {
+        group.add_with(
+            "labelcast_last_run_chats",
+            Some(("outcome", outcome)),
+            chats,
+        );
+    }
+    group.add("labelcast_last_run_messages", counts.messages);
+    group.add("labelcast_last_run_bytes", counts.bytes);
+    group.add("labelcast_last_run_attempts", label.attempts);
+    let duration = millis(label.elapsed.as_millis());
+    group.add("labelcast_last_run_duration_seconds", duration);
+    group
+}
+
+/// Groups as text, which may also hold lines of [`LAST_SUCCESS`] from before.
+pub(super) fn text<'a>(groups: impl IntoIterator<Item = &'a Group>, kept: &[&str]) -> String {
+    let samples: Vec<&Sample> = groups.into_iter().flat_map(|g| &g.samples).collect();
+    let mut text = String::new();
+    for (name, help) in FAMILIES {
+        let of_family = samples.iter().filter(|sample| sample.name == name);
+        let mut lines: String = of_family
+            .map(|Sample { labels, value, .. }| format!("{name}{{{labels}}} {value}\n"))
+            .collect();
+        if name == LAST_SUCCESS {
+            lines.extend(kept.iter().flat_map(|line| [line, "\n"]));
+        }
+        if !lines.is_empty() {
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{lines}");
+        }
+    }
+    text
+}
+
+/// Writes the metrics of a report to a file, whole or not at all. When a label's run was last
+/// complete is kept from the file before, where this one was not.
+pub(super) fn write(path: &Path, groups: &[Group]) -> io::Result<()> {
+    let before = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES => {
+            std::fs::read_to_string(path).unwrap_or_default()
+        }
+        _ => String::new(),
+    };
+    let new: BTreeSet<&str> = groups
+        .iter()
+        .flat_map(|group| &group.samples)
+        .filter(|sample| sample.name == LAST_SUCCESS)
+        .map(|sample| sample.labels.as_str())
+        .collect();
+    let is_kept = |line: &&str| last_success_labels(line).is_some_and(|of| !new.contains(of));
+    let kept: Vec<&str> = before.lines().filter(is_kept).collect();
+    replace_or_write(path, text(groups, &kept).as_bytes())
+}
+
+/// The labels of a line that says when a label's run was last complete.
+fn last_success_labels(line: &str) -> Option<&str> {
+    let (labels, value) = line
+        .strip_prefix(LAST_SUCCESS)?
+        .strip_prefix('{')?
+        .rsplit_once("} ")?;
+    value.parse::<f64>().ok().map(|_| labels)
+}
+
+fn escaped(value: &str) -> String {
+    let value = value.replace('\\', r"\\").replace('"', "\\\"");
+    value.replace('\n', r"\n")
+}
+
+fn seconds(at: SystemTime) -> String {
+    millis(
+        at.duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis(),
+    )
+}
+
+fn millis(millis: u128) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}

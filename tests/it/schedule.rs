@@ -1,0 +1,117 @@
+//! What a schedule brings about: a second run beside the first, one that comes too late, labels that
+//! are gone or have shrunk, and labels that are spread over processes.
+
+use std::collections::BTreeSet;
+
+use labelcast::mock::{Chats, Piece};
+
+use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
+
+#[test]
+fn the_second_run_while_the_first_is_alive() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let gate = tokio_util::sync::CancellationToken::new();
+    let (start, end) = body.as_bytes().split_at(body.len() / 2);
+    let [start, end] = [start, end]
+        .map(bytes::Bytes::copy_from_slice)
+        .map(Piece::Bytes);
+    let reply = labelcast::mock::Reply::pieces([start, Piece::Until(gate.clone()), end]);
+    stage.mock.script("1", reply);
+    let first = stage.run().spawn();
+    wait_until("the first is at it", || lines_in(&stage.out()) > 1000);
+    let second = stage.path("second.json");
+    let ended = stage.run().report_file(second).end().expect(81);
+    assert_eq!(ended.label()["status"], "locked");
+    assert_eq!(ended.report["status"], "failed");
+    gate.cancel();
+    first.end().expect(0);
+    assert_eq!(stage.ids(), ids);
+    // The next one in the schedule finds the way free.
+    stage.run().end().expect(0);
+}
+
+#[test]
+fn a_schedule_that_was_missed() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let cut = stage.run().args(["--retries", "0"]).end().expect(69);
+    // Nothing ran for years: what was left is not gone on with, and the list is published as it is now.
+    stage.age_journal();
+    let ended = stage.run().end().expect(0);
+    assert_ne!(ended.label()["run_id"], cut.label()["run_id"]);
+    assert_eq!(ended.label()["resumed"], 0);
+    assert_eq!(ended.label()["published"], 3000);
+    let found = stage.ids();
+    assert_eq!(found[found.len() - 3000..], ids);
+}
+
+#[test]
+fn a_label_that_was_deleted_since() {
+    let stage = Stage::with_labels(vec![("1", Chats::Generated(5)), ("2", Chats::Generated(5))]);
+    stage.run().args(["--label", "2"]).end().expect(0);
+    let before = stage.ids().len();
+    stage.mock.remove_label("1");
+    let ended = stage.run().args(["--label", "2"]).end().expect(80);
+    let labels = ended.report["labels"].as_array().unwrap();
+    assert_eq!(labels[0]["status"], "guarded");
+    assert_eq!(labels[0]["published"], 0);
+    assert_eq!(
+        labels[1]["status"], "complete",
+        "the other goes out all the same"
+    );
+    assert_eq!(stage.ids().len(), before + 5);
+}
+
+#[test]
+fn a_list_that_shrank_since() {
+    let (ids, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    let run = || stage.run().args(["--max-shrink", "20"]);
+    run().end().expect(0);
+    let set = |count: usize| {
+        let list = crate::support::map_of(&ids[..count]);
+        stage.mock.set_chats("1", &Chats::Body(list.into()));
+    };
+    set(799);
+    let ended = run().end().expect(80);
+    assert_eq!(ended.label()["published"], 0);
+    assert_eq!(stage.ids().len(), 1000);
+    set(800);
+    run().end().expect(0);
+    assert_eq!(stage.ids().len(), 1800);
+}
+
+#[test]
+fn shards_publish_every_label_once() {
+    let names: Vec<String> = (1..=23).map(|id| id.to_string()).collect();
+    let labels = names.iter().map(|id| (id.as_str(), Chats::Generated(1)));
+    let stage = Stage::with_labels(labels.collect());
+    let mut seen = BTreeSet::new();
+    for index in 0..4 {
+        let shard = format!("{index}/4");
+        let sink = format!("file:{}", stage.out().display());
+        let arguments = ["--all-labels", "--shard", &shard, "--sink", &sink];
+        let ended = stage.program("run").args(arguments).end().expect(0);
+        for label in ended.report["labels"].as_array().unwrap() {
+            assert!(seen.insert(label["label_id"].to_string()), "{label} twice");
+        }
+    }
+    assert_eq!(seen.len(), 23);
+    assert_eq!(stage.messages().len(), 23);
+}
+
+#[test]
+fn a_shard_without_a_label_is_complete() {
+    let stage = Stage::with_chats(5);
+    let ends: Vec<usize> = (0..2)
+        .map(|index| {
+            let shard = format!("{index}/2");
+            let ended = stage.run().args(["--shard", &shard]).end().expect(0);
+            assert_eq!(ended.report["status"], "complete");
+            ended.report["labels"].as_array().unwrap().len()
+        })
+        .collect();
+    assert_eq!(ends.iter().sum::<usize>(), 1);
+}
