@@ -26,10 +26,7 @@ pub enum Action {
     /// Look whether a run could work.
     Check,
     /// Show the account's labels.
-    Labels {
-        /// As JSON.
-        json: bool,
-    },
+    Labels(LabelsFlags),
     /// Read what is on the queue.
     Tail(TailFlags),
     /// Run against the stand-in for the API.
@@ -45,6 +42,17 @@ pub enum Action {
     Completions(Shell),
     /// Print the manual page.
     Man,
+}
+
+/// How `labels` shows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelsFlags {
+    /// As JSON.
+    pub json: bool,
+    /// With how many chats carry each.
+    pub counts: bool,
+    /// Where to draw the counts.
+    pub svg: Option<PathBuf>,
 }
 
 /// How `tail` reads.
@@ -119,6 +127,20 @@ pub fn command() -> Command {
                     .long("json")
                     .action(ArgAction::SetTrue)
                     .help("One JSON line a label"),
+            )
+            .arg(
+                Arg::new("counts")
+                    .long("counts")
+                    .action(ArgAction::SetTrue)
+                    .help("Also count the chats that carry each, as a bar chart"),
+            )
+            .arg(
+                Arg::new("svg")
+                    .long("svg")
+                    .value_name("FILE")
+                    .requires("counts")
+                    .value_parser(value_parser!(PathBuf))
+                    .help("Also draw the chart to a file"),
             ),
         )
         .subcommand(tail())
@@ -268,9 +290,11 @@ pub fn parse(
             dry_run: given("dry-run"),
         },
         "check" => Action::Check,
-        "labels" => Action::Labels {
+        "labels" => Action::Labels(LabelsFlags {
             json: given("json"),
-        },
+            counts: given("counts"),
+            svg: matches.get_one("svg").cloned(),
+        }),
         "tail" => Action::Tail(TailFlags {
             group: matches.get_one("group").cloned().unwrap_or_default(),
             consumer: matches.get_one("consumer").cloned().unwrap_or_default(),
@@ -307,7 +331,7 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
 
 fn groups_of(action: &Action) -> &'static [Group] {
     match action {
-        Action::Labels { .. } => API,
+        Action::Labels(_) => API,
         Action::Tail(_) => TAIL,
         _ => ALL,
     }

@@ -46,7 +46,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
         match action {
             Action::Run { dry_run } => run::run(layers, dry_run).await,
             Action::Check => check::check(layers).await,
-            Action::Labels { json } => labels::labels(layers, json).await,
+            Action::Labels(flags) => labels::labels(layers, flags).await,
             Action::Demo {
                 chats,
                 serve,

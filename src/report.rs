@@ -272,7 +272,8 @@ impl Report {
     }
 }
 
-fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file: whole or not at all, where it can be replaced.
+pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     match replace(path, bytes) {
         // A mount, a link, a device, or a file in a directory that is read-only, such as
         // /dev/termination-log in a pod, can be written to, but not replaced.

@@ -1,50 +1,95 @@
-//! `labelcast labels`: the account's labels, as a table or as JSON lines.
+//! `labelcast labels`: the account's labels, as a table or as JSON lines, with how many chats carry
+//! each where that is asked for.
+
+mod chart;
+mod counts;
+
+use std::io::IsTerminal as _;
 
 use super::{fail, logged, print, set_up_log, settled};
 use crate::api::{Client, Label};
-use crate::config::{ApiSettings, Layers, ProgressMode};
+use crate::cli::LabelsFlags;
+use crate::config::{ApiSettings, Layers, LogSettings, ProgressMode};
 use crate::error::{Error, Exit};
-use crate::report::{Progress, printable};
+use crate::report::{Progress, printable, replace_or_write};
 use crate::retry::Retries;
 use crate::shutdown::{Listener, Shutdown};
 
-pub(super) async fn labels(layers: Layers, json: bool) -> Exit {
+pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
     let settings = settled(layers, |layers| {
         let (api, log) = (layers.api(), layers.log());
         Some((api?, log?))
     });
-    let (api, log) = match settings {
-        Ok(settings) => settings,
+    let ended = match settings {
+        Ok((api, log)) if flags.counts => count(&api, log, &flags).await,
+        Ok((api, log)) => list(&api, &log, &flags).await,
         Err(error) => return fail(&error),
     };
-    set_up_log(&log, &Progress::new(ProgressMode::Never, true));
-    let asked = ask(&api).await;
-    let result = match &asked {
-        Ok((labels, _)) if json => print(&lines(labels)),
-        Ok((labels, _)) => print(&table(labels)),
-        Err(_) => Ok(()),
+    ended.unwrap_or_else(|error| logged(&error))
+}
+
+async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
+    set_up_log(log, &Progress::new(ProgressMode::Never, true));
+    let (labels, _listener) = ask(api).await?;
+    print(&if flags.json {
+        lines(&labels)
+    } else {
+        table(&labels)
+    })?;
+    Ok(Exit::Complete)
+}
+
+async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
+    let progress = Progress::new(ProgressMode::Auto, log.quiet);
+    // That the list of each label came to its end is shown by its count.
+    let level = log.level.min(tracing::Level::WARN);
+    let log = match log.level {
+        tracing::Level::INFO => LogSettings { level, ..log },
+        _ => log,
     };
-    let result = result.and(asked.map(drop));
-    match result {
-        Ok(()) => Exit::Complete,
-        Err(error) => logged(&error),
+    set_up_log(&log, &progress);
+    let (labels, shutdown, _listener) = ask_until(api).await?;
+    let counted = counts::count(api, &shutdown, &labels, &progress).await?;
+    // The picture first: somebody may have closed stdout.
+    if let Some(path) = &flags.svg {
+        let drawn = chart::svg(&counted);
+        replace_or_write(path, drawn.as_bytes()).map_err(|error| Error::File {
+            what: "could not write the chart to",
+            path: path.clone(),
+            error,
+        })?;
     }
+    print(&if flags.json {
+        counts::lines(&counted)
+    } else {
+        let is_coloured = std::io::stdout().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        chart::text(&counted, is_coloured)
+    })?;
+    let exits = counted.iter().map(|counted| counted.exit);
+    Ok(exits.fold(Exit::Complete, Exit::heavier))
 }
 
 /// Asks for the labels until they come, or a signal does, which is listened for further on.
 pub(super) async fn ask(settings: &ApiSettings) -> Result<(Vec<Label>, Listener), Error> {
+    let (labels, _, listener) = ask_until(settings).await?;
+    Ok((labels, listener))
+}
+
+async fn ask_until(settings: &ApiSettings) -> Result<(Vec<Label>, Shutdown, Listener), Error> {
     let (shutdown, listener) = Shutdown::listen(None)
         .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
     let client = Client::new(settings)?;
     let mut retries = Retries::new(settings.retries);
     let labels = client.labels_with(&mut retries, &shutdown).await?;
-    Ok((labels, listener))
+    Ok((labels, shutdown, listener))
 }
 
 fn lines(labels: &[Label]) -> String {
     let line = |label: &Label| {
         let Label { id, name, color } = label;
-        serde_json::json!({"label_id": id, "label_name": name, "color": color}).to_string() + "\n"
+        serde_json::json!({"label_id": id, "label_name": name, "color_hex": color}).to_string()
+            + "\n"
     };
     labels.iter().map(line).collect()
 }

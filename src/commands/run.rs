@@ -91,10 +91,12 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
+    let exit = give(&report, exit, &settings.report, settings.log.quiet);
+    // After the report, since a gateway can take its time, and there may be none left after a stop.
     if !settings.run.dry_run {
         give_metrics(&report, settings).await;
     }
-    give(&report, exit, &settings.report, settings.log.quiet)
+    exit
 }
 
 /// Gives metrics where they were asked for. A run is no worse for metrics that could not be given,

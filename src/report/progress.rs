@@ -11,7 +11,11 @@ const DRAWS: u8 = 10;
 
 /// The progress of a run: chats and bytes so far. How many there will be, nobody knows.
 #[derive(Clone)]
-pub struct Progress(ProgressBar);
+pub struct Progress {
+    bar: ProgressBar,
+    /// Whether others add to the line too: it neither begins nor ends with this.
+    is_part: bool,
+}
 
 impl Progress {
     /// A line on stderr, or none.
@@ -23,7 +27,7 @@ impl Progress {
             ProgressMode::Auto => std::io::stderr().is_terminal(),
         };
         if !shows {
-            return Self(ProgressBar::hidden());
+            return Self::of(ProgressBar::hidden());
         }
         let bar = if std::io::stderr().is_terminal() {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS))
@@ -38,31 +42,50 @@ impl Progress {
         if let Ok(style) = style {
             bar.set_style(style);
         }
-        Self(bar)
+        Self::of(bar)
+    }
+
+    fn of(bar: ProgressBar) -> Self {
+        Self {
+            bar,
+            is_part: false,
+        }
+    }
+
+    /// For one of several that go on at the same time.
+    pub(crate) fn part(&self) -> Self {
+        Self {
+            bar: self.bar.clone(),
+            is_part: true,
+        }
     }
 
     /// The line itself, for the log to write above it.
     pub fn bar(&self) -> &ProgressBar {
-        &self.0
+        &self.bar
     }
 
     pub(crate) fn begin(&self, label_id: &str) {
-        self.0.reset();
-        self.0.set_prefix(format!("label {label_id}"));
-        self.0.tick();
+        if !self.is_part {
+            self.bar.reset();
+            self.bar.set_prefix(format!("label {label_id}"));
+            self.bar.tick();
+        }
     }
 
     pub(crate) fn add(&self, chats: u64) {
-        self.0.inc(chats);
+        self.bar.inc(chats);
     }
 
     /// Says what is waited for, or nothing.
     pub(crate) fn say(&self, what: &'static str) {
-        self.0.set_message(what);
+        self.bar.set_message(what);
     }
 
     pub(crate) fn end(&self) {
-        self.0.finish_and_clear();
+        if !self.is_part {
+            self.bar.finish_and_clear();
+        }
     }
 }
 
