@@ -153,6 +153,10 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
         group.add_with("labelcast_last_run_status", Some(("status", name)), is_it);
     }
     group.add("labelcast_last_run_exit_code", label.exit.code());
+    if label.status == Status::Locked {
+        // The numbers are those of the run that holds the lock.
+        return group;
+    }
     let counts = label.counts;
     for (outcome, chats) in [
         ("read", counts.read),

@@ -13,6 +13,7 @@ mod conformance;
 mod exits;
 mod file;
 mod guards;
+mod kubernetes;
 mod labels;
 mod limits;
 mod metrics;

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::http::{Method, Uri};
 use labelcast::mock::{Chats, Piece, Reply};
 
-use crate::support::{Stage, part_of, small_list};
+use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
 
 /// The samples of a text, by name and labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
@@ -99,6 +99,21 @@ fn a_failed_run_leaves_the_last_success() {
     assert_eq!(read(), after);
     run().end().expect(0);
     assert!(read()[&success] > first);
+}
+
+#[test]
+fn a_refused_run_has_no_numbers_of_its_own() {
+    let (_, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
+    let _first = stage.run().spawn();
+    wait_until("the first is at it", || lines_in(&stage.out()) > 1000);
+    let path = stage.path("labelcast.prom");
+    let arguments = ["--metrics-file", path.to_str().unwrap()];
+    stage.run().args(arguments).end().expect(81);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(samples(&text)[&series("last_run_exit_code", "")], 81.0);
+    assert!(!text.contains("labelcast_last_run_chats"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,227 @@
+"""Checks rendered manifests; scripts/check-kubernetes calls it with their paths.
+
+The schemas tell whether Kubernetes would take them. The rest is what no schema knows: that exit codes, settings and
+limits on time agree with the README and with each other.
+"""
+
+import math
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+# The oldest Kubernetes that does by default what all fields ask for, as docs/kubernetes.md says too, and a recent one.
+VERSIONS = ("1.29", "1.37")
+
+# What ends all shards alike: the command line, the credentials, the settings.
+ALL_SHARDS = {64, 77, 78}
+
+# Guarded and locked, for which there are alerts.
+OWN_ALERT = {80, 81}
+
+# How long a run may take to end in order, in seconds, as the README promises.
+ORDERLY_END = 10
+
+
+class Faults(list):
+    """What is wrong, with where."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+
+    def check(self, holds, what):
+        if not holds:
+            self.append(f"{self.where}: {what}")
+
+
+def exit_codes(readme):
+    """The table "Exit codes": each code with whether to try again ("yes", "no" or, for 0, nothing)."""
+    section = readme.split("\n## Exit codes\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|.*\| *(yes|no|) *\|$", section, re.MULTILINE)
+    codes = {int(code): again for code, again in rows}
+    # If the table's form changes, nothing of it may go unnoticed.
+    lines = [line for line in section.splitlines() if re.match(r"\|\s*\d", line)]
+    if len(codes) != len(lines) or {code for code, again in codes.items() if not again} != {0}:
+        sys.exit("README.md: the table “Exit codes” is not as expected")
+    return codes
+
+
+def setting_keys(example):
+    """The keys that a settings file may have, as section.key."""
+    keys, section = set(), None
+    for line in example.splitlines():
+        if header := re.fullmatch(r"\[(\w+)\]", line):
+            section = header[1]
+        elif key := re.match(r"#?(\w+) = ", line):
+            keys.add(f"{section}.{key[1]}")
+    return keys
+
+
+def seconds(duration):
+    parts = re.fullmatch(r"(\d+)([smhd])", duration)
+    return int(parts[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[parts[2]]
+
+
+def check_failure_policy(job, codes, faults):
+    """That each exit code is in the one rule where the README's table puts it."""
+    indexed = job.get("completionMode") == "Indexed"
+    containers = [container["name"] for container in job["template"]["spec"]["containers"]]
+    rules = job.get("podFailurePolicy", {}).get("rules", [])
+    # The schemas do not know which words may stand here.
+    policy = job["template"]["spec"].get("restartPolicy")
+    faults.check(policy == "Never", "a pod failure policy needs restartPolicy: Never")
+    found = {}
+    for rule in rules:
+        on = rule.get("onExitCodes")
+        if not on:
+            continue
+        faults.check(on["operator"] == "In", f"{rule['action']}: the operator is not In")
+        faults.check(on.get("containerName") in containers, f"{rule['action']}: names no container")
+        for code in on["values"]:
+            faults.check(code in codes and code != 0, f"{rule['action']}: {code} is no failure that the README knows")
+            faults.check(code not in found, f"{code} is in more than one rule")
+            found.setdefault(code, rule["action"])
+    for code, again in codes.items():
+        if again == "yes":
+            wanted = "Count"
+        elif again == "no":
+            wanted = "FailIndex" if indexed and code not in ALL_SHARDS else "FailJob"
+        else:
+            continue
+        faults.check(found.get(code) == wanted, f"{code} is in the rule {found.get(code)}, and belongs in {wanted}")
+
+    ignored = [rule for rule in rules if rule["action"] == "Ignore"]
+    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
+    faults.check(
+        rules[:1] == ignored and ignored and ignored[0].get("onPodConditions") == disrupted,
+        "the first rule, and no other, has to ignore DisruptionTarget",
+    )
+
+
+def check_other_places(codes, faults):
+    """That the systemd unit, and the alert on what needs a person, have the codes of the README's table too."""
+    no = {code for code, again in codes.items() if again == "no"}
+
+    unit = Path("config/systemd/labelcast.service").read_text()
+    listed = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    faults.check(
+        [{int(code) for code in line.split()} for line in listed] == [no],
+        f"labelcast.service: RestartPreventExitStatus has to be {' '.join(map(str, sorted(no)))}",
+    )
+
+    rules = yaml.safe_load(Path("config/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
+    query = next(rule["expr"] for rule in rules if rule["alert"] == "LabelcastNeedsAPerson")
+    left_out = {int(code) for code in re.findall(r"!= (\d+)", query)}
+    faults.check(
+        left_out == codes.keys() - no | OWN_ALERT,
+        "alerts.yaml: LabelcastNeedsAPerson has to leave out what passes by itself, and what has an alert of its own",
+    )
+
+
+def check_times(job, faults):
+    """That each try can end in order before Kubernetes ends them all."""
+    pod = job["template"]["spec"]
+    variables = {entry["name"]: entry.get("value") for entry in pod["containers"][0].get("env", [])}
+    deadline = variables.get("LABELCAST_DEADLINE")
+    faults.check(deadline, "LABELCAST_DEADLINE is not set")
+    faults.check(pod.get("terminationGracePeriodSeconds", 30) > ORDERLY_END, "the grace period is too short")
+    retries = job.get("backoffLimitPerIndex", job.get("backoffLimit", 6))
+    pauses = sum(min(10 * 2**n, 600) for n in range(retries))
+    waves = math.ceil(job.get("completions", 1) / job.get("parallelism", 1))
+    if deadline:
+        longest = waves * ((retries + 1) * (seconds(deadline) + ORDERLY_END) + pauses)
+        given = job.get("activeDeadlineSeconds", 0)
+        faults.check(given > longest, f"activeDeadlineSeconds is {given}; all tries can take {longest} s")
+
+
+def check_shards(job, faults):
+    """That there are as many shards as pods, each with tries of its own."""
+    args = job["template"]["spec"]["containers"][0]["args"]
+    if job.get("completionMode") != "Indexed":
+        faults.check("--shard" not in args, "--shard is for Indexed Jobs")
+        return
+    shard = f"$(JOB_COMPLETION_INDEX)/{job['completions']}"
+    faults.check(args[-2:] == ["--shard", shard], f"the arguments do not end with --shard {shard}")
+    faults.check("backoffLimitPerIndex" in job, "has no backoffLimitPerIndex")
+    faults.check("backoffLimit" not in job, "backoffLimit would add up the tries of all shards")
+
+
+def check_pod(job, documents, readme, faults):
+    """That the pod gets what it refers to, and nothing that the program does not know."""
+    pod = job["template"]["spec"]
+    container = pod["containers"][0]
+    for entry in container.get("env", []):
+        faults.check(f"`{entry['name']}`" in readme, f"the README does not know the variable {entry['name']}")
+    kinds = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    for volume in pod["volumes"]:
+        if name := volume.get("configMap", {}).get("name"):
+            faults.check(("ConfigMap", name) in kinds, f"there is no ConfigMap {name}")
+    account = pod["serviceAccountName"]
+    faults.check(("ServiceAccount", account) in kinds, f"there is no ServiceAccount {account}")
+    labels = job["template"]["metadata"]["labels"]
+    for document in documents:
+        if document["kind"] == "NetworkPolicy":
+            selected = document["spec"]["podSelector"]["matchLabels"]
+            name = document["metadata"]["name"]
+            faults.check(selected.items() <= labels.items(), f"the NetworkPolicy {name} does not select the pod")
+
+
+def check_document(document, known_keys, faults):
+    for version in VERSIONS:
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            path = ".".join(str(part) for part in error.path)
+            faults.check(False, f"Kubernetes {version}: {path}: {error.message}")
+    faults.check(document["kind"] != "Secret", "a Secret does not belong in a repository")
+    if document["kind"] == "ConfigMap":
+        for name, text in document["data"].items():
+            for section, settings in tomllib.loads(text).items():
+                for key in settings:
+                    faults.check(f"{section}.{key}" in known_keys, f"{name}: there is no key {section}.{key}")
+
+
+def check(path, codes, known_keys, readme):
+    documents = list(yaml.safe_load_all(path.read_text()))
+    faults = []
+    for document in documents:
+        these = Faults(f"{path.stem}: {document['kind']} {document['metadata']['name']}")
+        check_document(document, known_keys, these)
+        faults += these
+    if faults:
+        # What follows takes it that the documents have the form that the schemas ask for.
+        return faults
+    jobs = [document["spec"]["jobTemplate"]["spec"] for document in documents if document["kind"] == "CronJob"]
+    jobs += [document["spec"] for document in documents if document["kind"] == "Job"]
+    for job in jobs:
+        these = Faults(f"{path.stem}: Job")
+        check_failure_policy(job, codes, these)
+        check_times(job, these)
+        check_shards(job, these)
+        check_pod(job, documents, readme, these)
+        faults += these
+    if not jobs:
+        faults.append(f"{path.stem}: there is no CronJob and no Job")
+    if not faults:
+        print(f"{path.stem}: {len(documents)} documents, valid for Kubernetes {' and '.join(VERSIONS)}")
+    return faults
+
+
+def main(paths):
+    readme = Path("README.md").read_text()
+    codes = exit_codes(readme)
+    known_keys = setting_keys(Path("config/labelcast.example.toml").read_text())
+    faults = [fault for path in paths for fault in check(Path(path), codes, known_keys, readme)]
+    elsewhere = Faults("config")
+    check_other_places(codes, elsewhere)
+    faults += elsewhere
+    print(*faults, sep="\n", file=sys.stderr, end="\n" if faults else "")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

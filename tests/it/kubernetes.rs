@@ -1,0 +1,70 @@
+//! The manifests' pod failure policies and the exit codes of the program do not drift apart. The
+//! rest of the manifests is checked by `scripts/check-kubernetes`.
+
+use std::collections::BTreeMap;
+
+use labelcast::error::Exit;
+
+/// The codes that Kubernetes may try again after: those that the README says “yes” for.
+const PASSING: [Exit; 3] = [Exit::Unavailable, Exit::File, Exit::Interrupted];
+
+/// The codes of each action in a manifest's policy.
+fn policy(manifest: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut action = String::new();
+    let mut codes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for line in manifest.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("- action: ") {
+            name.clone_into(&mut action);
+        } else if let Some(values) = line.strip_prefix("values: [") {
+            let values = values.trim_end_matches(']').split(", ");
+            let values = values.map(|code| code.parse::<u8>().unwrap());
+            codes.entry(action.clone()).or_default().extend(values);
+        }
+    }
+    codes
+}
+
+fn codes(exits: impl IntoIterator<Item = Exit>) -> Vec<u8> {
+    let mut codes: Vec<u8> = exits.into_iter().map(Exit::code).collect();
+    codes.sort_unstable();
+    codes
+}
+
+fn final_codes() -> Vec<u8> {
+    let is_final = |exit: &Exit| *exit != Exit::Complete && !PASSING.contains(exit);
+    codes(Exit::BY_WEIGHT.into_iter().filter(is_final))
+}
+
+#[test]
+fn every_exit_code_has_its_action() {
+    let policy = policy(include_str!("../../config/kubernetes/base/cronjob.yaml"));
+    assert_eq!(policy["FailJob"], final_codes());
+    assert_eq!(policy["Count"], codes(PASSING));
+    assert_eq!(policy.len(), 2);
+}
+
+#[test]
+fn every_exit_code_of_a_shard_has_its_action() {
+    let manifest = include_str!("../../config/kubernetes/overlays/sharded/cronjob.yaml");
+    let policy = policy(manifest);
+    let mut given_up = [&policy["FailJob"][..], &policy["FailIndex"][..]].concat();
+    given_up.sort_unstable();
+    assert_eq!(given_up, final_codes());
+    assert_eq!(policy["Count"], codes(PASSING));
+}
+
+#[test]
+fn the_readme_has_every_exit_code() {
+    let readme = include_str!("../../README.md");
+    for exit in Exit::BY_WEIGHT {
+        let row = format!("| {} | ", exit.code());
+        let line = readme.lines().find(|line| line.starts_with(&row));
+        let line = line.unwrap_or_else(|| panic!("{row} is not in the README"));
+        let again = match exit {
+            Exit::Complete => "| |",
+            exit if PASSING.contains(&exit) => "| yes |",
+            _ => "| no |",
+        };
+        assert!(line.ends_with(again), "{line}");
+    }
+}
