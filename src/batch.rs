@@ -113,6 +113,8 @@ pub struct Batch {
     digest: Digest,
     /// Where the last whole message ends: entries, chats, and the lengths of the arenas.
     whole: (u32, u32, usize, usize),
+    /// Whether the last message was ended by its size.
+    is_cut: bool,
 }
 
 /// One chat of a batch.
@@ -137,6 +139,7 @@ impl Batch {
             names: Vec::new(),
             digest: Digest(0),
             whole: (0, 0, 0, 0),
+            is_cut: false,
         }
     }
 
@@ -186,12 +189,29 @@ impl Batch {
         self.chats = 0;
         self.arena.clear();
         self.names.clear();
+        self.is_cut = false;
         self.mark_whole();
     }
 
     /// Notes that a message ends here.
     pub(crate) fn mark_whole(&mut self) {
         self.whole = (self.entries, self.chats, self.arena.len(), self.names.len());
+    }
+
+    /// Chats and bytes since the last whole message.
+    pub(crate) fn since_whole(&self) -> (u32, usize) {
+        let (_, chats, arena, names) = self.whole;
+        (self.chats - chats, self.bytes() - arena - names)
+    }
+
+    /// Notes that the last message was ended by its size, and has fewer chats than others.
+    pub(crate) fn mark_cut(&mut self) {
+        self.is_cut = true;
+    }
+
+    /// Whether the last message was ended by its size.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Takes away what came after the last whole message.
@@ -235,6 +255,7 @@ impl Batch {
         self.names.clone_from(&other.names);
         self.digest = other.digest;
         self.whole = other.whole;
+        self.is_cut = other.is_cut;
     }
 
     pub(crate) fn seal(&mut self, digest: Digest) {

@@ -37,12 +37,11 @@ pub struct Plan {
     pub proofs: Vec<(Position, Digest)>,
     /// Whether names are kept.
     pub include_names: bool,
-    /// The most entries in a batch.
+    /// A batch that has this many entries is closed, where a message ends.
     pub batch_entries: u32,
-    /// A batch that has this many bytes is closed.
+    /// A batch that has this many bytes is closed, where a message ends; and so is a message.
     pub batch_bytes: usize,
-    /// How many chats go into a message. A batch that is closed early, because the input has run
-    /// dry for now, is closed between two messages.
+    /// How many chats go into a message. Batches end where messages do, or where a proof stands.
     pub ids_per_message: u32,
 }
 
@@ -234,17 +233,37 @@ impl<'a> Output<'a> {
 
     #[inline]
     fn after_entry(&mut self) -> Result<(), DecodeError> {
-        if self.plan.ids_per_message > 1 && self.is_between_messages() {
-            self.batch.mark_whole();
+        if self.plan.ids_per_message > 1 {
+            return self.after_packed_entry();
         }
-        if self.batch.entries() >= self.plan.batch_entries
-            || self.batch.bytes() >= self.plan.batch_bytes
-            || self.batch.end() == self.next_proof()
-            || (self.is_overdue && self.is_between_messages())
-        {
+        if self.is_full() || self.batch.end() == self.next_proof() || self.is_overdue {
             self.cut_batch()?;
         }
         Ok(())
+    }
+
+    /// Where messages of several chats end depends on the list alone, and not on how it arrives: a
+    /// message that is sent again has to hold the same chats. So batches end where messages do.
+    fn after_packed_entry(&mut self) -> Result<(), DecodeError> {
+        let (chats, bytes) = self.batch.since_whole();
+        let is_too_large = chats > 0 && bytes >= self.plan.batch_bytes;
+        if chats == 0 || chats == self.plan.ids_per_message || is_too_large {
+            self.batch.mark_whole();
+        }
+        if is_too_large && chats < self.plan.ids_per_message {
+            self.batch.mark_cut();
+            return self.cut_batch();
+        }
+        let may_end = self.is_between_messages() && (self.is_full() || self.is_overdue);
+        if may_end || self.batch.end() == self.next_proof() {
+            self.cut_batch()?;
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.entries() >= self.plan.batch_entries
+            || self.batch.bytes() >= self.plan.batch_bytes
     }
 
     /// Where the next batch has to end, since the digest has to be compared there.
@@ -266,7 +285,7 @@ impl<'a> Output<'a> {
     }
 
     fn is_between_messages(&self) -> bool {
-        self.batch.chats().is_multiple_of(self.plan.ids_per_message)
+        self.plan.ids_per_message == 1 || self.batch.since_whole().0 == 0
     }
 
     /// Closes the batch and opens the next. One of entries that are passed over goes nowhere.

@@ -154,8 +154,7 @@ impl Outcome {
             assert!(may_follow, "only the last batch may end within a message");
             assert_eq!(batch.first(), position);
             position = batch.end();
-            may_follow =
-                is_full(&batch, plan) || batch.chats().is_multiple_of(plan.ids_per_message);
+            may_follow = batch.is_cut() || batch.chats().is_multiple_of(plan.ids_per_message);
             chats.extend(chats_of(&batch, plan));
             ends.push((batch.end(), batch.digest()));
             Some(batch)
@@ -181,14 +180,12 @@ impl Outcome {
     }
 }
 
-fn is_full(batch: &Batch, plan: &Plan) -> bool {
-    batch.entries() == plan.batch_entries || batch.bytes() >= plan.batch_bytes
-}
-
 fn chats_of(batch: &Batch, plan: &Plan) -> Vec<Chat> {
-    assert!((1..=plan.batch_entries).contains(&batch.entries()));
+    assert!(batch.entries() > 0);
+    assert!(plan.ids_per_message > 1 || batch.entries() <= plan.batch_entries);
     assert!(batch.chats() <= batch.entries());
-    assert!(batch.bytes() <= plan.batch_bytes + MAX_ID_BYTES + MAX_ENTRY_BYTES as usize);
+    // A batch that is nearly full, and the message that fills it.
+    assert!(batch.bytes() <= 2 * (plan.batch_bytes + MAX_ID_BYTES + MAX_ENTRY_BYTES as usize));
     let chats: Vec<_> = batch
         .iter()
         .map(|chat| {

@@ -19,6 +19,7 @@ mod names;
 mod publisher;
 mod room;
 pub mod tail;
+mod unproven;
 
 use std::time::Duration;
 
@@ -32,9 +33,10 @@ use self::ledger::Ledger;
 pub(crate) use self::names::MAX_NAME;
 use self::names::Names;
 use self::publisher::{Form, Publisher};
+use self::unproven::Unproven;
 use super::patience::{Failure, Patience};
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
-use crate::batch::Batch;
+use crate::batch::{Batch, Digest, Position};
 use crate::message::Layout;
 use crate::report::Progress;
 use crate::retry::Retries;
@@ -106,6 +108,12 @@ pub struct RabbitMq {
     /// The position of the newest checkpoint that is known to be durable.
     durable: u64,
     list_changed: bool,
+    /// How far messages of several chats may have been sent, as the checkpoint says.
+    ahead: Option<(Position, Digest)>,
+    /// What follows the checkpoint, until it is proven.
+    unproven: Unproven,
+    /// Whether the run began with another number of chats in a message.
+    repacked: bool,
     last_complete: Option<u64>,
     /// Whether the broker knows of the run.
     has_begun: bool,
@@ -145,6 +153,9 @@ impl RabbitMq {
             at: Checkpoint::start_of(Uuid::nil()),
             durable: 0,
             list_changed: false,
+            ahead: None,
+            unproven: Unproven::default(),
+            repacked: false,
             last_complete: None,
             has_begun: false,
             had_queue: false,
@@ -176,6 +187,22 @@ impl RabbitMq {
             self.patience.pause(&mut self.pauses, failure).await?;
         }
     }
+
+    /// Publishes a batch that holds the same chats as whatever may have been sent in its place.
+    async fn publish_proven(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin().await?;
+        let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
+        self.wait_for_room(messages as u64).await?;
+        while self.ledger.is_full() {
+            self.retire().await?;
+        }
+        if self.layout.ids_per_message > 1 {
+            self.ahead = Some((batch.end(), batch.digest()));
+            self.insist(async |this| this.announce().await).await?;
+        }
+        self.ledger.push(batch, messages);
+        self.insist(async |this| this.pump().await).await
+    }
 }
 
 impl Sink for RabbitMq {
@@ -192,14 +219,13 @@ impl Sink for RabbitMq {
     }
 
     async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        self.begin().await?;
-        let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
-        self.wait_for_room(messages as u64).await?;
-        while self.ledger.is_full() {
-            self.retire().await?;
+        if self.unproven.holds(batch) {
+            return Ok(());
         }
-        self.ledger.push(batch, messages);
-        self.insist(async |this| this.pump().await).await
+        for held in self.unproven.take() {
+            self.publish_proven(&held).await?;
+        }
+        self.publish_proven(batch).await
     }
 
     async fn flush(&mut self) -> Result<(), SinkError> {

@@ -3,6 +3,7 @@
 mod faults;
 mod messages;
 mod refusals;
+mod repeats;
 
 use crate::support::rabbitmq::{Client, once};
 use crate::support::{Process, Running, Stage};

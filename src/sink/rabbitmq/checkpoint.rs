@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -12,9 +14,15 @@ use uuid::Uuid;
 
 use super::failure::{code, is_refused_with};
 use super::{PERSISTENT, QueueType, millis};
+use crate::batch::{Digest, Position};
 use crate::sink::Checkpoint;
 use crate::sink::patience::Failure;
 use crate::sink::record::{self, State};
+
+/// How long the broker may take to give back what a dead process held.
+const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// What the message holds, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,6 +35,16 @@ pub(super) struct Record {
     /// Whether the list has changed since the run began.
     #[serde(default)]
     pub(super) list_changed: bool,
+    /// How far messages of several chats may have been sent, and the digest there: one that is sent
+    /// again has to hold the same chats.
+    #[serde(default)]
+    pub(super) ahead: Option<(Position, Digest)>,
+    /// How many chats go into a message.
+    #[serde(default)]
+    pub(super) ids_per_message: u32,
+    /// Whether that has changed since the run began.
+    #[serde(default)]
+    pub(super) repacked: bool,
     /// How many chats the last complete run had.
     pub(super) last_complete: Option<u64>,
     #[serde(with = "record::rfc3339")]
@@ -67,6 +85,9 @@ impl CheckpointQueue {
         let kind = AMQPValue::LongString(self.kind.into());
         arguments.insert("x-queue-type".into(), kind);
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        // Said, so that no policy that is meant for other queues makes this one refuse the newest.
+        let overflow = AMQPValue::LongString("drop-head".into());
+        arguments.insert("x-overflow".into(), overflow);
         if let Some(retain) = self.retain {
             let expires = AMQPValue::LongLongInt(i64::try_from(millis(retain)).unwrap_or(i64::MAX));
             arguments.insert("x-expires".into(), expires);
@@ -97,9 +118,17 @@ impl CheckpointQueue {
 
     /// Reads the record. What is read is put there anew, and not given back to the queue: of a
     /// message that is given back too often, quorum queues think that it does harm.
+    ///
+    /// A process that was killed while it read holds the record until the broker has noticed: so a
+    /// queue that seems empty is looked at for a while.
     pub(super) async fn read(&self, channel: &Channel) -> Result<Option<Record>, Failure> {
-        let Some((payload, tag)) = self.get(channel).await? else {
-            return Ok(None);
+        let until = Instant::now() + GIVEN_BACK_WITHIN;
+        let (payload, tag) = loop {
+            match self.get(channel).await? {
+                Some(found) => break found,
+                None if Instant::now() > until => return Ok(None),
+                None => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
+            }
         };
         self.put(channel, &payload).await?;
         channel.basic_ack(tag, BasicAckOptions::default()).await?;

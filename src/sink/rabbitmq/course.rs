@@ -11,6 +11,8 @@ use super::checkpoint::Record;
 use super::control::Control;
 use super::ledger::Oldest;
 use super::publisher::{Form, Publisher};
+use super::unproven::Unproven;
+use crate::batch::{Digest, Position};
 use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
 use crate::sink::record::State;
@@ -84,14 +86,23 @@ impl RabbitMq {
                 info!(run_id = %from.run_id, "the queue is gone, with what the run had put there");
                 from = Checkpoint::start_of(from.run_id);
             }
+            let packed_before = record.ids_per_message.max(1);
+            self.repacked = record.repacked || packed_before != self.layout.ids_per_message;
+            // What may have been sent behind the checkpoint is to be sent again, the same.
+            self.ahead = record.ahead;
             past.unfinished = Some(Unfinished {
                 from,
-                proofs: Vec::new(),
+                proofs: self.proofs_behind(from.position),
                 at: record.at,
                 list_changed: record.list_changed,
             });
         }
         Ok(past)
+    }
+
+    fn proofs_behind(&self, position: Position) -> Vec<(Position, Digest)> {
+        let is_behind = |ahead: &(Position, Digest)| ahead.0 > position;
+        self.ahead.filter(is_behind).into_iter().collect()
     }
 
     /// Looks whether the checkpoint is still what this process has made of it.
@@ -110,7 +121,7 @@ impl RabbitMq {
         if found.checkpoint.position < self.durable {
             return Err(self.went_back(Unfinished {
                 from: found.checkpoint,
-                proofs: Vec::new(),
+                proofs: self.proofs_behind(found.checkpoint.position),
                 at: SystemTime::now(),
                 list_changed: self.list_changed,
             }));
@@ -138,13 +149,19 @@ impl RabbitMq {
                 self.delivered.messages = self.delivered.messages.saturating_sub(lost);
             }
         }
+        self.unproven = Unproven::of(&unfinished);
         self.at = unfinished.from;
         self.durable = 0;
         self.had_queue = false;
         self.form = Some(self.form_of(unfinished.from.run_id));
         self.has_begun = false;
-        if !matches!(start, Start::New(_)) {
-            self.insist(async |this| this.write_first(false).await)
+        if matches!(start, Start::New(_)) {
+            self.repacked = false;
+            self.ahead = None;
+        } else {
+            // One that had not come to its first chat may not have come to its marker either.
+            let marker = self.settings.marker && unfinished.from.position == 0;
+            self.insist(async |this| this.write_first(marker).await)
                 .await?;
         }
         Ok(Unfinished {
@@ -160,7 +177,7 @@ impl RabbitMq {
             queue,
         } = &self.target;
         let encoder = Encoder::new(&self.layout, instance_id, label_id, run_id);
-        let changed = self.list_changed;
+        let changed = self.list_changed || self.repacked;
         Form::new(
             &self.settings,
             queue,
@@ -204,8 +221,21 @@ impl RabbitMq {
             owner: self.owner,
             checkpoint: self.at,
             list_changed: self.list_changed,
+            ahead: self.ahead,
+            ids_per_message: self.layout.ids_per_message,
+            repacked: self.repacked,
             last_complete: self.last_complete,
             at: SystemTime::now(),
+        }
+    }
+
+    /// Lets the checkpoint know how far messages may be sent from now on.
+    pub(super) async fn announce(&mut self) -> Result<(), Failure> {
+        self.connect().await?;
+        let record = self.record(State::Running);
+        match &mut self.control {
+            Some(control) => control.write(&record).await,
+            None => Ok(()),
         }
     }
 

@@ -57,17 +57,23 @@ pub(super) async fn take(
     let heartbeat = Duration::from_secs(connection.configuration().heartbeat().into());
     let until = Instant::now() + heartbeat * BEATS;
     let locked = || Failure::from(SinkError::Locked(name.to_owned()));
-    let mut has_told = false;
+    let mut has_asked = false;
     loop {
-        let channel = connection.create_channel().await?;
-        match declare(&channel, name).await {
-            Ok(()) => return keep(channel, name, checkpoint).await,
+        let taken = if has_asked {
+            // A broker that is short of memory does not read on where a question was sent.
+            let taking = tokio::time::timeout_at(until, declare(connection, name));
+            taking.await.map_err(|_| locked())?
+        } else {
+            declare(connection, name).await
+        };
+        match taken {
+            Ok(channel) => return keep(channel, name, checkpoint).await,
             Err(error) if is_refused_with(&error, code::RESOURCE_LOCKED) => {}
             Err(error) => return Err(Failure::from(error)),
         }
-        if !has_told {
+        if !has_asked {
             info!("another run holds the lock: asking whether it lives");
-            has_told = true;
+            has_asked = true;
         }
         let asking = ask(connection, name);
         tokio::select! {
@@ -82,14 +88,16 @@ pub(super) async fn take(
     }
 }
 
-async fn declare(channel: &Channel, name: &str) -> Result<(), lapin::Error> {
+/// Declares the lock's queue, over a channel of its own: the broker closes one over a refusal.
+async fn declare(connection: &Connection, name: &str) -> Result<Channel, lapin::Error> {
+    let channel = connection.create_channel().await?;
     let options = QueueDeclareOptions::exclusive().auto_delete();
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_QUESTIONS));
     channel
         .queue_declare(name.into(), options, arguments)
-        .await
-        .map(drop)
+        .await?;
+    Ok(channel)
 }
 
 /// Comes to an end when the holder has answered.

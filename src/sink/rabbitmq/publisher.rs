@@ -100,12 +100,17 @@ impl Publisher {
     ) -> Vec<Sending> {
         let mut firsts = batch.iter().step_by(form.per_message);
         let (mut number, mut sent) = (0, Vec::new());
+        let last = form.messages(batch).saturating_sub(1);
         form.encoder.each(batch.iter(), |parts| {
             if let (Some(first), Some(payload)) = (firsts.next(), parts.first())
                 && wants(number)
             {
                 let properties = form.properties.clone();
-                let properties = properties.with_message_id(form.message_id(&first, payload));
+                let properties = properties.with_message_id(form.message_id(
+                    &first,
+                    payload,
+                    number == last && batch.is_cut(),
+                ));
                 sent.push(self.send(form, properties, payload.to_vec()));
             }
             number += 1;
@@ -163,12 +168,14 @@ impl Form {
         (batch.chats() as usize).div_ceil(self.per_message)
     }
 
-    fn message_id(&self, first: &Chat<'_>, payload: &[u8]) -> ShortString {
+    /// `is_cut` is for a message that was ended by its size, names included.
+    fn message_id(&self, first: &Chat<'_>, payload: &[u8], is_cut: bool) -> ShortString {
         let Self { run_id, .. } = self;
         let id = if self.per_message == 1 {
             format!("{run_id}:{}", String::from_utf8_lossy(first.id))
-        } else if self.list_changed {
-            // Other chats may have come to this position than those that were sent before.
+        } else if self.list_changed || is_cut {
+            // Other chats may have come to this position than those that were sent before, and names
+            // may get longer.
             let hash = xxhash_rust::xxh3::xxh3_64(payload);
             format!("{run_id}:{}:{hash:016x}", first.position)
         } else {

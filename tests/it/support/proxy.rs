@@ -84,6 +84,11 @@ impl Proxy {
             .any(|direction| self.shared.budget(*direction).load(Ordering::SeqCst) >= 0)
     }
 
+    /// How many connections there have been.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
     /// On the connections that there are, nothing that the server says is heard any more.
     pub(crate) fn hold_connections(&self) {
         let all = self.shared.connections.load(Ordering::SeqCst);

@@ -19,7 +19,7 @@ use super::redis::free_port;
 use super::{make_certificate, wait_until};
 
 /// Virtual hosts of a broker: a test takes one for itself.
-const VHOSTS: usize = 60;
+const VHOSTS: usize = 90;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
@@ -131,7 +131,9 @@ impl Broker {
         let line = format!(
             "setsid {SERVER} >/dev/null 2>&1 </dev/null & server=$!; \
              if read -r _; then kill -TERM -- -$server; wait $server; exit; fi; \
-             kill -9 -- -$server 2>/dev/null; epmd -kill >/dev/null 2>&1; rm -rf {}",
+             kill -9 -- -$server 2>/dev/null; wait $server 2>/dev/null; \
+             for _ in $(seq 50); do epmd -kill 2>&1 | grep -q Killed && break; sleep 0.1; done; \
+             rm -rf {}",
             self.folder.display()
         );
         let mut command = self.command("bash");
@@ -362,6 +364,14 @@ impl Client {
                 data: serde_json::from_slice(&got.delivery.data).unwrap(),
             })
         })
+    }
+
+    /// Holds the next message of a queue, as long as this client lives.
+    pub(crate) fn hold(&self, queue: &str) {
+        let got = self
+            .channel
+            .basic_get(queue.into(), BasicGetOptions::default());
+        assert!(self.runtime.block_on(got).unwrap().is_some());
     }
 
     /// Takes all messages off a queue.

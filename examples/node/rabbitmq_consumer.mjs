@@ -1,0 +1,105 @@
+// Works through the chats that labelcast puts on a RabbitMQ queue. Needs Node 22.13 or later, for node:sqlite.
+//
+//     npm install
+//     node rabbitmq_consumer.mjs --url amqp://guest:guest@127.0.0.1:5672/%2f --queue labelcast:4 --db consumer.db
+//
+// Start as many as you like. SIGTERM ends it after the message in hand; what it has not acknowledged goes back
+// to the queue. When it loses its connection it ends with an error: let what runs it start it again.
+//
+// Delivery is at least once: after a crash labelcast sends up to 1,024 messages again, with the same message_id,
+// and the broker delivers again what a consumer did not acknowledge. So what is done is remembered by its
+// message_id, in the transaction of the work itself. RabbitMQ has no manifest of a run: run labelcast with
+// --marker for whole() to be called.
+import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { connect } from "amqplib";
+import { Store } from "./store.mjs";
+
+// Your own work. What it writes to `store` is there once, also through crashes. What it does elsewhere can
+// happen twice: hand `runId` and `chatId` on as a key by which the other side knows it.
+function work(runId, chatId, name) {
+  store.run("INSERT INTO worked VALUES (?, ?)", runId, chatId);
+}
+
+// Called once when all of a run is worked through; in a transaction, as `work` is.
+function whole(runId, chats) {
+  store.run("INSERT INTO whole VALUES (?, ?)", runId, chats);
+}
+
+async function handle({ properties, content }) {
+  let body = JSON.parse(content);
+  if (properties.contentType === "application/cloudevents+json") body = body.data;
+  const runId = body.run_id;
+  // A UUIDv7 begins with its time in milliseconds, here that of the snapshot.
+  if (Date.now() - Number.parseInt(runId.replaceAll("-", "").slice(0, 12), 16) > args["max-age"] * 1000) {
+    counts.stale += 1;
+    return;
+  }
+  store.transaction(() => {
+    store.hasRun(runId);
+    if (properties.type === "labelcast.chat") {
+      handleChats(runId, body, properties.messageId);
+    } else if (properties.headers?.event === "run.completed") {
+      store.expect(runId, body.chats);
+    }
+    // The marker comes last, but other consumers may still be at work on what came before it. More than the
+    // marker says are done where the list has changed during the run: chats of both lists are on the queue.
+    const chats = store.expected(runId);
+    if (chats != null && store.count(runId) >= chats && store.closeRun(runId)) whole(runId, chats);
+  });
+  if (args.pause > 0) await sleep(args.pause * 1000);
+}
+
+function handleChats(runId, body, messageId) {
+  // A packed message's id is that of its place in the list, and what is packed together may differ when a run is
+  // gone on with. Its chats are therefore known by the ids that they would have as messages of their own.
+  const keyOf = (chatId) => (body.chat_ids ? `${runId}:${chatId}` : messageId);
+  (body.chat_ids ?? [body.chat_id]).forEach((chatId, index) => {
+    const isNew = store.remember(runId, keyOf(chatId));
+    counts[isNew ? "processed" : "repeats"] += 1;
+    if (isNew) work(runId, chatId, (body.names ?? [body.name])[index]);
+  });
+}
+
+const text = (value) => ({ type: "string", default: value });
+const { values: args } = parseArgs({
+  options: {
+    url: text("amqp://guest:guest@127.0.0.1:5672/%2f"),
+    queue: text(),
+    "queue-type": text("quorum"), // as given to labelcast: quorum or classic
+    prefetch: text("100"),
+    db: text("consumer.db"),
+    "max-age": text("86400"), // seconds; what is of an older run is dropped
+    pause: text("0"), // seconds after each message
+  },
+});
+const counts = { processed: 0, repeats: 0, stale: 0 };
+const stop = new AbortController();
+for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => stop.abort());
+
+const store = new Store(args.db);
+const connection = await connect(args.url);
+const channel = await connection.createChannel();
+// As labelcast declares it, so that either may come first.
+await channel.assertQueue(args.queue, { durable: true, arguments: { "x-queue-type": args["queue-type"] } });
+await channel.prefetch(Number(args.prefetch));
+let last = Promise.resolve(); // one after the other, in the order of the queue
+await channel.consume(args.queue, (message) => {
+  last = last.then(async () => {
+    if (stop.signal.aborted) return;
+    if (!message) throw new Error("the queue was deleted");
+    await handle(message);
+    // Only now: what is not acknowledged is delivered again.
+    channel.ack(message);
+  });
+  last.catch((error) => stop.abort(error));
+});
+connection.on("error", (error) => stop.abort(error));
+connection.on("close", () => stop.abort(new Error("the connection was closed")));
+if (!stop.signal.aborted) await once(stop.signal, "abort");
+await last;
+if (stop.signal.reason.name !== "AbortError") throw stop.signal.reason;
+connection.removeAllListeners("close");
+await connection.close();
+console.log(JSON.stringify(counts));
