@@ -25,6 +25,10 @@ impl File {
     fn out(&self) -> std::path::PathBuf {
         self.path("out.jsonl")
     }
+
+    fn journal(&self) -> std::path::PathBuf {
+        self.path("out.jsonl.labelcast")
+    }
 }
 
 impl Subject for File {
@@ -50,7 +54,14 @@ impl Subject for File {
             Fault::Refuse => {}
             Fault::Hold => process.signal("STOP"),
             // A file has no connection: what is left of a write that breaks is all there is to see.
-            Fault::FailAfterWrite | Fault::Cut | Fault::Kill => process.signal("KILL"),
+            Fault::Cut | Fault::Kill => process.signal("KILL"),
+            Fault::FailAfterWrite => {
+                // One line of the journal is to be lost, and one to be left.
+                wait_until("two batches are known of", || {
+                    lines_in(&self.journal()) >= 2
+                });
+                process.signal("KILL");
+            }
         }
     }
 
@@ -59,10 +70,9 @@ impl Subject for File {
             Fault::Hold => process.signal("CONT"),
             Fault::FailAfterWrite => {
                 wait_until("the worker is gone", || process.has_ended());
-                let journal = self.path("out.jsonl.labelcast");
-                let text = std::fs::read_to_string(&journal).unwrap();
+                let text = std::fs::read_to_string(self.journal()).unwrap();
                 let (before, _) = text.trim_end().rsplit_once('\n').unwrap();
-                std::fs::write(&journal, format!("{before}\n")).unwrap();
+                std::fs::write(self.journal(), format!("{before}\n")).unwrap();
             }
             Fault::Cut => {
                 wait_until("the worker is gone", || process.has_ended());
