@@ -177,12 +177,15 @@ impl Ledger {
 
     fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Result<Oldest, Failure>> {
         let mut seen = Seen::default();
-        if let Some(oldest) = self.batches.front_mut() {
-            // Confirms come in order, mostly: once the last is there, so are those before it, and
-            // one is woken once.
-            for message in oldest.messages.iter_mut().rev() {
-                ready!(seen.look_at(message, context));
-            }
+        // Confirms come in order, mostly: once the last is there, so are those before it, and one is
+        // woken once.
+        let oldest = self.batches.front_mut().into_iter();
+        let waits = oldest
+            .flat_map(|oldest| oldest.messages.iter_mut().rev())
+            .any(|message| seen.look_at(message, context).is_pending());
+        if waits && seen.failure.is_none() && seen.returned.is_none() {
+            self.took_some |= seen.took_some;
+            return Poll::Pending;
         }
         // lapin hands a returned message over with whatever confirm comes next, at the latest with
         // its own. So before a batch counts as confirmed, all confirms that have come are looked at.
