@@ -51,6 +51,15 @@ pub(super) struct Record {
     pub(super) at: SystemTime,
 }
 
+impl Record {
+    /// What has to be proven before that part is sent again: what lies between is no more than can be
+    /// on its way at once.
+    pub(super) fn proofs(&self) -> Vec<(Position, Digest)> {
+        let is_behind = |(position, _): &(Position, Digest)| *position > self.checkpoint.position;
+        self.ahead.filter(is_behind).into_iter().collect()
+    }
+}
+
 /// The queue that holds the checkpoint.
 #[derive(Clone, Debug)]
 pub(super) struct CheckpointQueue {

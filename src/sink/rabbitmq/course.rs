@@ -12,7 +12,6 @@ use super::control::Control;
 use super::ledger::Oldest;
 use super::publisher::{Form, Publisher};
 use super::unproven::Unproven;
-use crate::batch::{Digest, Position};
 use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
 use crate::sink::record::State;
@@ -80,29 +79,22 @@ impl RabbitMq {
             last_complete: record.last_complete,
         };
         if record.state == State::Running {
-            let mut from = record.checkpoint;
+            let (mut from, mut proofs) = (record.checkpoint, record.proofs());
             let is_ours_to_declare = self.settings.declare && self.settings.exchange.is_none();
             if from.position > 0 && is_ours_to_declare && !control.has(&self.names.queue).await? {
                 info!(run_id = %from.run_id, "the queue is gone, with what the run had put there");
-                from = Checkpoint::start_of(from.run_id);
+                (from, proofs) = (Checkpoint::start_of(from.run_id), Vec::new());
             }
             let packed_before = record.ids_per_message.max(1);
             self.repacked = record.repacked || packed_before != self.layout.ids_per_message;
-            // What may have been sent behind the checkpoint is to be sent again, the same.
-            self.ahead = record.ahead;
             past.unfinished = Some(Unfinished {
                 from,
-                proofs: self.proofs_behind(from.position),
+                proofs,
                 at: record.at,
                 list_changed: record.list_changed,
             });
         }
         Ok(past)
-    }
-
-    fn proofs_behind(&self, position: Position) -> Vec<(Position, Digest)> {
-        let is_behind = |ahead: &(Position, Digest)| ahead.0 > position;
-        self.ahead.filter(is_behind).into_iter().collect()
     }
 
     /// Looks whether the checkpoint is still what this process has made of it.
@@ -121,7 +113,7 @@ impl RabbitMq {
         if found.checkpoint.position < self.durable {
             return Err(self.went_back(Unfinished {
                 from: found.checkpoint,
-                proofs: self.proofs_behind(found.checkpoint.position),
+                proofs: found.proofs(),
                 at: SystemTime::now(),
                 list_changed: self.list_changed,
             }));
@@ -150,6 +142,8 @@ impl RabbitMq {
             }
         }
         self.unproven = Unproven::of(&unfinished);
+        // What may have been sent behind the checkpoint is to be sent again, the same.
+        self.ahead = unfinished.proofs.last().copied();
         self.at = unfinished.from;
         self.durable = 0;
         self.had_queue = false;
@@ -157,7 +151,6 @@ impl RabbitMq {
         self.has_begun = false;
         if matches!(start, Start::New(_)) {
             self.repacked = false;
-            self.ahead = None;
         } else {
             // One that had not come to its first chat may not have come to its marker either.
             let marker = self.settings.marker && unfinished.from.position == 0;
