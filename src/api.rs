@@ -374,7 +374,7 @@ fn connection(error: reqwest::Error) -> ApiError {
 }
 
 /// An error with all that caused it. The URL has to be taken out before.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

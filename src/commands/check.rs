@@ -19,7 +19,7 @@ pub(super) async fn check(layers: Layers) -> Exit {
     let asked = labels::ask(&settings.api).await;
     match &asked {
         Err(error) => findings.fail("API", error),
-        Ok((known, _)) => {
+        Ok((known, ..)) => {
             findings.add("API", Ok(format!("{} labels", known.len())));
             check_labels(&settings.run.labels, known, &mut findings);
         }

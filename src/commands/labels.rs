@@ -30,7 +30,7 @@ pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
 
 async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
     set_up_log(log, &Progress::new(ProgressMode::Never, true));
-    let (labels, _listener) = ask(api).await?;
+    let (labels, _, _listener) = ask(api).await?;
     print(&if flags.json {
         lines(&labels)
     } else {
@@ -48,7 +48,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
         _ => log,
     };
     set_up_log(&log, &progress);
-    let (labels, shutdown, _listener) = ask_until(api).await?;
+    let (labels, shutdown, _listener) = ask(api).await?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
     // The picture first: somebody may have closed stdout.
     if let Some(path) = &flags.svg {
@@ -71,12 +71,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
 }
 
 /// Asks for the labels until they come, or a signal does, which is listened for further on.
-pub(super) async fn ask(settings: &ApiSettings) -> Result<(Vec<Label>, Listener), Error> {
-    let (labels, _, listener) = ask_until(settings).await?;
-    Ok((labels, listener))
-}
-
-async fn ask_until(settings: &ApiSettings) -> Result<(Vec<Label>, Shutdown, Listener), Error> {
+pub(super) async fn ask(settings: &ApiSettings) -> Result<(Vec<Label>, Shutdown, Listener), Error> {
     let (shutdown, listener) = Shutdown::listen(None)
         .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
     let client = Client::new(settings)?;

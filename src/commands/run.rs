@@ -62,8 +62,7 @@ pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
     });
     match (settings, report) {
         (Ok(settings), _) => run_with(&settings).await,
-        (Err(error), Ok(report)) => report_faults(&error, &report),
-        (Err(error), Err(report)) => report_faults(&error, &report),
+        (Err(error), report) => report_faults(&error, &report.unwrap_or_else(|report| *report)),
     }
 }
 

@@ -3,7 +3,6 @@
 //! <https://github.com/prometheus/pushgateway#api>. Each label is a group of its own there, and what
 //! is pushed is added to it (POST): so a run that failed leaves the last success as it was.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +11,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Url};
 
 use super::metrics::{Group, text};
+use crate::api::causes;
 
 /// How long all of it may take: a stop has to end within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -70,9 +70,5 @@ fn url_of(gateway: &Url, group: &Group) -> Url {
 }
 
 fn why(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+    causes(&error.without_url())
 }

@@ -8,10 +8,12 @@ mod redis;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use labelcast::mock::{Chats, Piece, Reply};
+use labelcast::mock::{Chats, Piece};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Ended, Process, Running, Stage, map_of, part_of, small_list, wait_until};
+use crate::support::{
+    Ended, Process, Running, Stage, gated, map_of, part_of, small_list, wait_until,
+};
 
 /// Every sink there is, by its name and how a test gets one that is empty.
 macro_rules! sinks {
@@ -136,10 +138,7 @@ fn half_way(
     body: &str,
     fault: Option<Fault>,
 ) -> HalfWay {
-    let gate = CancellationToken::new();
-    let (start, end) = body.as_bytes().split_at(body.len() / 2);
-    let [start, end] = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
-    let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
+    let (reply, gate) = gated(body);
     stage.mock.script("1", reply);
     let process = subject.run(stage, fault).spawn();
     wait_until("the run is in the midst of it", || subject.depth() > MIDST);

@@ -5,18 +5,13 @@ use std::collections::BTreeSet;
 
 use labelcast::mock::{Chats, Piece};
 
-use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
+use crate::support::{Stage, gated, lines_in, part_of, small_list, wait_until};
 
 #[test]
 fn the_second_run_while_the_first_is_alive() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let gate = tokio_util::sync::CancellationToken::new();
-    let (start, end) = body.as_bytes().split_at(body.len() / 2);
-    let [start, end] = [start, end]
-        .map(bytes::Bytes::copy_from_slice)
-        .map(Piece::Bytes);
-    let reply = labelcast::mock::Reply::pieces([start, Piece::Until(gate.clone()), end]);
+    let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let first = stage.run().spawn();
     wait_until("the first is at it", || lines_in(&stage.out()) > 1000);

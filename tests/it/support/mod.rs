@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use labelcast::mock::{Account, Chats, Mock, Piece, Reply};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::program::{Ended, Process, Running};
 
@@ -154,6 +155,15 @@ pub(crate) fn part_of(body: &str, part: f64, then: Piece) -> Reply {
     let length = (body.len() as f64 * part) as usize;
     let start = bytes::Bytes::copy_from_slice(&body.as_bytes()[..length]);
     Reply::pieces([Piece::Bytes(start), then])
+}
+
+/// A body of which the second half waits until the token is cancelled.
+pub(crate) fn gated(body: &str) -> (Reply, CancellationToken) {
+    let gate = CancellationToken::new();
+    let (start, end) = body.as_bytes().split_at(body.len() / 2);
+    let [start, end] = [start, end].map(|half| Piece::Bytes(bytes::Bytes::copy_from_slice(half)));
+    let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
+    (reply, gate)
 }
 
 /// Looks until something is so.
