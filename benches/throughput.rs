@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use labelcast::decode::{Plan, decode};
 use labelcast::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
-use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings};
+
+#[path = "peers/struson/src/bare.rs"]
+mod bare;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -38,7 +40,7 @@ fn main() -> Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..=ROUNDS {
         rounds.push([
-            time(|| parser(&list))?,
+            time(|| bare::chats(&list))?,
             time(|| decoder(&list))?,
             run(&server)?,
         ]);
@@ -86,41 +88,6 @@ fn time(work: impl FnOnce() -> Result<u64>) -> Result<Duration> {
     (chats == u64::from(CHATS))
         .then_some(took)
         .ok_or_else(|| format!("{chats} chats, not {CHATS}").into())
-}
-
-fn parser(list: &[u8]) -> Result<u64> {
-    let settings = ReaderSettings {
-        track_path: false,
-        ..ReaderSettings::default()
-    };
-    let mut json = JsonStreamReader::new_custom(list, settings);
-    let mut chats = 0;
-    json.begin_object()?;
-    while json.has_next()? {
-        json.skip_name()?;
-        chats += u64::from(has_id(&mut json)?);
-    }
-    json.end_object()?;
-    json.consume_trailing_whitespace()?;
-    Ok(chats)
-}
-
-fn has_id(json: &mut JsonStreamReader<&[u8]>) -> std::result::Result<bool, ReaderError> {
-    let mut found = false;
-    json.begin_object()?;
-    while json.has_next()? {
-        if !found && json.next_name()? == "id" {
-            black_box(json.next_str()?);
-            found = true;
-        } else if found {
-            json.skip_name()?;
-            json.skip_value()?;
-        } else {
-            json.skip_value()?;
-        }
-    }
-    json.end_object()?;
-    Ok(found)
 }
 
 fn decoder(list: &[u8]) -> Result<u64> {

@@ -18,7 +18,7 @@ use crate::sink::lines::Lines;
 use crate::sink::nowhere::Nowhere;
 use crate::sink::patience::Patience;
 use crate::sink::rabbitmq::{BATCH_MESSAGES, RabbitMq};
-use crate::sink::redis::Redis;
+use crate::sink::redis::{BATCH_CHATS, Redis};
 use crate::sink::{Destination, Target};
 
 /// All that a run needs to know.
@@ -156,7 +156,10 @@ async fn publish(
 fn batch_entries(sink: &SinkSettings) -> u32 {
     const MOST: u32 = 2048;
     let (most, max_pending) = match &sink.destination {
-        Destination::Redis(redis) => (MOST, redis.max_pending),
+        Destination::Redis(redis) => {
+            let most = BATCH_CHATS.saturating_mul(redis.partitions.unwrap_or(1));
+            (most.min(MOST), redis.max_pending)
+        }
         Destination::RabbitMq(rabbitmq) => (BATCH_MESSAGES, rabbitmq.max_pending),
         Destination::Lines(_) => (MOST, None),
     };

@@ -30,6 +30,7 @@ pub(crate) use self::keys::is_taggable;
 use self::link::{Link, Stored, load};
 use self::lock::Heart;
 pub use self::publish::partition_of;
+pub(crate) use self::stream::BATCH_CHATS;
 use self::stream::Stream;
 use super::patience::Patience;
 use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
