@@ -139,6 +139,9 @@ pub enum Guard {
         "label {0} does not exist in this account, and a deleted label looks like an empty list"
     )]
     LabelGone(String),
+    /// The list is empty, and the label is not there any more.
+    #[error("label {0} was deleted during the run: its list is empty, and that means nothing")]
+    LabelWent(String),
     /// `--all-labels`, and there is none.
     #[error("the account has no label at all")]
     NoLabels,
@@ -251,6 +254,9 @@ impl Error {
             }
             Self::Guarded(Guard::LabelGone(_)) => {
                 Some("`labelcast labels` shows the labels that exist; nothing was published")
+            }
+            Self::Guarded(Guard::LabelWent(_)) => {
+                Some("`labelcast labels` shows the labels that exist")
             }
             Self::Guarded(Guard::NoLabels) => {
                 Some("check --instance-id: another session may be the one with labels")

@@ -18,7 +18,7 @@ use crate::api::{Client, Label};
 use crate::batch::Digest;
 use crate::config::RunSettings;
 use crate::decode::DecodeError;
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Guard};
 use crate::message::Layout;
 use crate::report::{Counts, LabelReport, Progress, Status};
 use crate::retry::Retries;
@@ -203,10 +203,17 @@ async fn attempts<S: Sink>(
         let ended = match attempt.run(&mut from).await {
             // What was not yet durable may still turn out to be lost.
             Ok(chats) => within(context.shutdown, sink.flush()).await.map(|()| chats),
+            Err(attempt::End::Failed(error @ Error::TooManyInvalid { .. })) => {
+                let flushed = within(context.shutdown, sink.flush()).await;
+                flushed.and(Err(error))
+            }
             Err(attempt::End::Failed(error)) => Err(error),
             Err(attempt::End::CountedEnough) => continue,
         };
         let error = match ended {
+            Ok(0) if context.run.check_label => {
+                return still_exists(context, &target.label_id).await.map(|()| 0);
+            }
             Ok(chats) => return Ok(chats),
             Err(error) => error,
         };
@@ -229,14 +236,24 @@ async fn attempts<S: Sink>(
                     "the queue has lost entries: publishing them again"
                 );
                 tally.went_back += 1;
-                tally.counts.resumed = tally.counts.resumed.min(to.from.chats);
                 from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;
+                tally.counts.resumed = tally.counts.resumed.min(from.from.chats);
             }
             // The sink has tried again already.
             error @ Error::Sink(_) => return Err(error),
             error => retries.pause(error, context.shutdown).await?,
         }
     }
+}
+
+/// An empty list may be that of a label that was deleted since the labels were asked for.
+async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
+    let mut retries = Retries::new(context.retries);
+    let labels = context.client.labels_with(&mut retries, context.shutdown);
+    if labels.await?.iter().any(|label| label.id == label_id) {
+        return Ok(());
+    }
+    Err(Guard::LabelWent(label_id.to_owned()).into())
 }
 
 /// Makes durable what was published, whatever happened, and writes down how it ended.

@@ -12,7 +12,7 @@ source, target = sys.argv[1:]
 with open(source) as file:
     results = json.load(file)
 # The same picture for the same figures.
-plt.rcParams.update({"svg.hashsalt": "labelcast", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update({"svg.hashsalt": "labelcast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 figure, (speed, memory, growth) = plt.subplots(1, 3, figsize=(12, 3.4))
 
 packed = lambda row: f", {row['ids']} ids a message" if row["ids"] > 1 else ""

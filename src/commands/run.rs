@@ -136,7 +136,8 @@ async fn publish(
         (Err(error), Labels::All) => return Err(error),
         (Err(error), Labels::These(ids)) => {
             let told = |id: &String| job::not_tried(bare(id), &target(settings, id), &error);
-            return Ok(ids.iter().map(told).collect());
+            let is_ours = |id: &&String| settings.run.shard.is_none_or(|shard| shard.has(id));
+            return Ok(ids.iter().filter(is_ours).map(told).collect());
         }
     };
     for (label, found) in labels {

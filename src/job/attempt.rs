@@ -56,7 +56,8 @@ impl<S: Sink> Attempt<'_, '_, S> {
             cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
-        self.gate.begin(from.from.chats);
+        // Where a changed list begins anew, what is on the queue says nothing about its length.
+        self.gate.begin(from.from.chats.min(from.from.position));
         let plan = self.plan(from);
         let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);

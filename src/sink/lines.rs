@@ -151,7 +151,8 @@ impl Sink for Lines {
             label_id,
             from.run_id,
         ));
-        self.with_file(move |file| file.start(from)).await?;
+        let is_new = matches!(start, Start::New(_));
+        self.with_file(move |file| file.start(from, is_new)).await?;
         Ok(unfinished)
     }
 

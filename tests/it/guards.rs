@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 
-use crate::support::{Stage, part_of, small_list};
+use crate::support::{Stage, part_of, small_list, wait_until};
 
 #[test]
 fn a_label_that_does_not_exist_is_not_even_asked_for() {
@@ -185,4 +185,20 @@ fn a_label_that_is_listed_twice_is_published_once() {
     let arguments = ["--all-labels", "--sink", &sink];
     stage.program("run").args(arguments).end().expect(0);
     assert_eq!(stage.ids().len(), 3);
+}
+
+#[test]
+fn a_label_that_is_deleted_during_the_run() {
+    let (_, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let busy = Reply::json("busy").status(503).header("retry-after", "2");
+    stage.mock.script("1", busy);
+    let process = stage.run().spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    stage.mock.remove_label("1");
+    let ended = process.end().expect(80);
+    assert_eq!(ended.label()["status"], "guarded");
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("deleted during the run"), "{error}");
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use serde_json::Value;
 
-use crate::support::{Stage, lines_in, map_of, part_of, small_list, wait_until};
+use crate::support::{Stage, gated, lines_in, map_of, part_of, small_list, wait_until};
 
 /// Runs until at least `lines` are in the file, and kills.
 fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
@@ -323,4 +323,53 @@ fn a_file_by_another_name_has_the_same_journal() {
     let sink = format!("file:{}", link.display());
     stage.run().args(["--sink", &sink]).end().expect(0);
     assert_eq!(stage.ids(), ids);
+}
+
+#[test]
+fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    kill_after(&stage, &body, 0.8, 1000);
+    ids.swap(3, 4);
+    let changed = Chats::Body(Bytes::from(map_of(&ids)));
+    stage.mock.set_chats("1", &changed);
+    // It finds the list changed, and then gets no other one.
+    stage.mock.script("1", Reply::chats(changed));
+    let busy = Reply::json("busy").status(503).header("retry-after", "60");
+    stage.mock.script("1", busy);
+    let before = stage.mock.requests().len();
+    let process = stage.run().spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= before + 3);
+    process.signal("KILL");
+    assert_eq!(process.end().code, None);
+    stage.run().end().expect(0);
+    assert_eq!(stage.ids()[stage.ids().len() - 3000..], ids);
+    let runs: std::collections::BTreeSet<String> = stage
+        .messages()
+        .iter()
+        .map(|message| message["run_id"].to_string())
+        .collect();
+    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+}
+
+#[test]
+fn the_resume_window_counts_from_when_a_run_was_stopped() {
+    let (_, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let (reply, _gate) = gated(&body);
+    stage.mock.script("1", reply);
+    let process = stage.run().spawn();
+    wait_until("it is in the midst of it", || lines_in(&stage.out()) > 1000);
+    process.signal("TERM");
+    process.end().expect(75);
+    let journal = std::fs::read_to_string(stage.path("out.jsonl.labelcast")).unwrap();
+    let records: Vec<serde_json::Value> = journal
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let [.., batch, stop] = &records[..] else {
+        panic!("{journal}");
+    };
+    assert_eq!(batch["position"], stop["position"]);
+    assert!(batch["at"].as_str() < stop["at"].as_str(), "{journal}");
 }

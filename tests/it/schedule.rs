@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use labelcast::mock::{Chats, Piece};
+use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Stage, gated, lines_in, part_of, small_list, wait_until};
 
@@ -109,4 +109,26 @@ fn a_shard_without_a_label_is_complete() {
         })
         .collect();
     assert_eq!(ends.iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn a_shard_that_cannot_ask_for_labels_reports_its_own_only() {
+    let ids: Vec<String> = (1..=8).map(|id| id.to_string()).collect();
+    let mut told = Vec::new();
+    for shard in ["0/2", "1/2"] {
+        let stage = Stage::with_labels(vec![]);
+        stage.mock.script_labels(Reply::json("no").status(401));
+        let sink = format!("file:{}", stage.out().display());
+        let labels = ids.join(",");
+        let arguments = ["--label", &labels, "--shard", shard, "--sink", &sink];
+        let ended = stage.program("run").args(arguments).end().expect(77);
+        let labels = ended.report["labels"].as_array().unwrap();
+        told.extend(labels.iter().map(|label| label["label_id"].clone()));
+    }
+    let mut told: Vec<String> = told
+        .iter()
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    told.sort();
+    assert_eq!(told, ids);
 }

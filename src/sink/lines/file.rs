@@ -27,6 +27,8 @@ pub(super) struct LineFile {
     length: u64,
     /// The end of the run's own last line, and what stands before it.
     own_end: OwnEnd,
+    /// Whether the run has put lines there, be it for a list that has changed since.
+    has_lines: bool,
     state: Option<Record>,
 }
 
@@ -48,6 +50,7 @@ impl LineFile {
             target,
             length: 0,
             own_end: OwnEnd::default(),
+            has_lines: false,
             state: None,
         };
         line_file.mend()?;
@@ -68,7 +71,7 @@ impl LineFile {
             .filter(is_fresh)
             .map(|record| record.checkpoint.chats);
         // A run that never published anything is nothing to go on with.
-        let has_begun = |record: &&Record| record.checkpoint.position > 0;
+        let has_begun = |record: &&Record| record.checkpoint.position > 0 || record.had_lines;
         let unfinished = history.unfinished.as_ref();
         let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
         let unfinished = match unfinished {
@@ -96,7 +99,8 @@ impl LineFile {
         })
     }
 
-    pub(super) fn start(&mut self, from: Checkpoint) -> Result<(), SinkError> {
+    pub(super) fn start(&mut self, from: Checkpoint, is_new: bool) -> Result<(), SinkError> {
+        self.has_lines = !is_new;
         if self.length > 0 && !self.ends_with_newline()? {
             // Somebody else's last line: ours must not become a part of it.
             self.append(b"\n")?;
@@ -114,6 +118,7 @@ impl LineFile {
         if !lines.is_empty() {
             let last = &lines[lines.len().saturating_sub(PROOF_BYTES)..];
             self.own_end = OwnEnd::new(self.length, last);
+            self.has_lines = true;
         }
         self.note(reached, State::Running)
     }
@@ -130,6 +135,11 @@ impl LineFile {
             return Ok(());
         };
         let (state, chats) = match outcome {
+            // The resume window counts from here.
+            Outcome::Unfinished if self.has_lines => {
+                self.note(record.checkpoint, State::Running)?;
+                return self.journal.sync();
+            }
             Outcome::Unfinished => return self.journal.sync(),
             Outcome::Complete { chats } => (State::Complete, chats),
             Outcome::Rejected => (State::Rejected, record.checkpoint.chats),
@@ -155,6 +165,7 @@ impl LineFile {
     fn note(&mut self, checkpoint: Checkpoint, state: State) -> Result<(), SinkError> {
         let record = Record {
             own_end: self.own_end,
+            had_lines: self.has_lines,
             ..Record::new(&self.target, checkpoint, self.length, state)
         };
         self.journal.append(&record)?;

@@ -36,6 +36,9 @@ pub(super) struct Record {
     pub(super) length: u64,
     #[serde(default)]
     pub(super) own_end: OwnEnd,
+    /// Whether the run had put lines there before its list changed.
+    #[serde(default)]
+    pub(super) had_lines: bool,
     #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
 }
@@ -75,6 +78,7 @@ impl Record {
             checkpoint,
             length,
             own_end: OwnEnd::default(),
+            had_lines: false,
             at: SystemTime::now(),
         }
     }

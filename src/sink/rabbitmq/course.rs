@@ -1,6 +1,6 @@
 //! The course of a run: how it begins, goes on after a break, and ends.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lapin::types::{AMQPValue, FieldTable};
 use tracing::info;
@@ -30,6 +30,9 @@ enum Retired {
         took_some: bool,
     },
 }
+
+/// How long a run that stops tries to say so: a broker that is blocked says nothing.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 impl RabbitMq {
     /// Connects what is not connected.
@@ -326,13 +329,25 @@ impl RabbitMq {
         }
     }
 
+    /// The resume window counts from here; where this cannot be said, from the last checkpoint.
+    async fn note_stop(&mut self) {
+        let record = self.record(State::Running);
+        if self.has_begun
+            && let Some(control) = &mut self.control
+        {
+            let _ = tokio::time::timeout(NOTED_WITHIN, control.write(&record)).await;
+        }
+    }
+
     /// Writes down how the run ended.
     pub(super) async fn end(&mut self, outcome: Outcome) -> Result<(), SinkError> {
         let state = match outcome {
             Outcome::Complete { .. } => State::Complete,
             Outcome::Rejected => State::Rejected,
-            // The checkpoint says all that there is to say.
-            Outcome::Unfinished => return Ok(()),
+            Outcome::Unfinished => {
+                self.note_stop().await;
+                return Ok(());
+            }
         };
         // An empty list is a whole one too.
         self.begin().await?;

@@ -26,6 +26,10 @@ if is_over and at[4] ~= ARGV[3] then
   end
   redis.call('HSET', KEYS[2], 'status', ARGV[3], 'at', ARGV[7])
 end
+if not is_over then
+  -- The resume window counts from here.
+  redis.call('HSET', KEYS[2], 'at', ARGV[7])
+end
 redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'status', ARGV[3], 'finished_at', ARGV[7],
   'first_id', at[5] or '', 'last_id', at[6] or '', unpack(ARGV, 9 + ARGV[8]))
 if ARGV[6] ~= '0' then

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::connect::Endpoint;
+use super::course::now;
 use super::keys::Keys;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
 use super::seen::SET_LASTS;
@@ -86,16 +87,19 @@ impl Heart {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
             let mut beats = tokio::time::interval(BEAT);
+            let mut was_ours = true;
             loop {
                 beats.tick().await;
                 // Within the time that a lock lasts: a server that hangs is asked anew.
                 let beat =
                     tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &owner, &keep));
                 match beat.await {
-                    Ok(Ok(true)) => {}
-                    Ok(Ok(false)) => {
-                        warn!("the lock was lost: another run has taken over");
-                        return;
+                    Ok(Ok(is_ours)) => {
+                        if was_ours && !is_ours {
+                            warn!("the lock was lost");
+                        }
+                        // It may be taken again, where the server has lost its memory.
+                        was_ours = is_ours;
                     }
                     Ok(Err(_)) | Err(_) => link.drop_connection(),
                 }
@@ -113,7 +117,8 @@ async fn beat(link: &mut Link, keys: &Keys, owner: &str, keep: &str) -> Result<b
         .arg(owner)
         .arg(lock_millis())
         .arg(keep)
-        .arg(SET_LASTS);
+        .arg(SET_LASTS)
+        .arg(now());
     Ok(link.run(&script).await? == Value::Int(1))
 }
 

@@ -243,6 +243,7 @@ impl Stream {
 
     async fn settle_once(&mut self) -> Result<(), Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
+        let fence = self.claim.fence.clone();
         self.keep_claim(&stored).await?;
         let Some(at) = stored.checkpoint.filter(|at| at.run_id == self.run_id) else {
             let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
@@ -261,7 +262,8 @@ impl Stream {
             self.drop_oldest();
         }
         let expected = self.ledger.front().map_or(self.next, |batch| batch.first);
-        if at.position != expected {
+        // The commands hold the fence that they were made with: under another they are of no use.
+        if at.position != expected || self.claim.fence != fence {
             let unfinished = Unfinished {
                 from: at,
                 proofs: Vec::new(),

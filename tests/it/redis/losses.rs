@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
+use tokio_util::sync::CancellationToken;
 
 use super::{STREAM, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, length, run_out};
-use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+use crate::support::{Process, Stage, gated, map_of, part_of, small_list, wait_until};
 
 /// Deletes what is beside the stream and has such a name.
 fn delete(server: &Server, pattern: &str) {
@@ -181,4 +182,66 @@ fn a_lock_that_never_runs_out_is_another_s() {
     run(&stage, &server.url()).end().expect(81);
     run_out(&mut connection);
     run(&stage, &server.url()).end().expect(0);
+}
+
+/// A checkpoint's key.
+fn checkpoint(server: &Server) -> String {
+    let keys: Vec<String> = server.connection().keys("labelcast:checkpoint:*").unwrap();
+    keys.into_iter().next().unwrap()
+}
+
+/// A run that has put all of the first half on the stream, and waits for the second.
+fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, CancellationToken) {
+    let (reply, gate) = gated(body);
+    stage.mock.script("1", reply);
+    let process = run(stage, &server.url()).spawn();
+    let half = body[..body.len() / 2].matches('}').count();
+    wait_until("the first half is there", || {
+        length(&mut server.connection(), STREAM) == half
+    });
+    (process, gate)
+}
+
+#[test]
+fn a_server_that_is_set_back_to_before_the_lock() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    let (process, gate) = half_way(&stage, &server, &body);
+    // The same position, and the fence of the run before: what a snapshot may hold.
+    let mut connection = server.connection();
+    let fence = [("fence", "1"), ("fence_owner", "somebody")];
+    let _: () = connection
+        .hset_multiple(checkpoint(&server), &fence)
+        .unwrap();
+    delete(&server, "labelcast:lock:*");
+    gate.cancel();
+    process.end().expect(0);
+    holds(&server, &ids);
+}
+
+#[test]
+fn the_resume_window_counts_from_when_a_run_was_last_alive() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    for signal in ["KILL", "TERM"] {
+        let (process, _gate) = half_way(&stage, &server, &body);
+        let mut connection = server.connection();
+        let key = checkpoint(&server);
+        let long_ago = "2020-01-01T00:00:00.000Z";
+        let _: () = connection.hset(&key, "at", long_ago).unwrap();
+        if signal == "KILL" {
+            wait_until("its heart has beaten", || {
+                let at: String = connection.hget(&key, "at").unwrap();
+                at != long_ago
+            });
+        }
+        process.signal(signal);
+        process.end();
+        let ended = run(&stage, &server.url()).end().expect(0);
+        assert!(ended.label()["resumed"].as_u64().unwrap() > 0, "{signal}");
+        holds(&server, &ids);
+        let _: () = connection.del(STREAM).unwrap();
+    }
 }

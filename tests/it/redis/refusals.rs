@@ -3,8 +3,8 @@
 use redis::Commands;
 
 use super::{STREAM, holds, run};
-use crate::support::redis::{Server, chat_ids, run_out};
-use crate::support::{Ended, Stage, make_certificate, small_list};
+use crate::support::redis::{Server, chat_ids, length, run_out};
+use crate::support::{Ended, Stage, gated, make_certificate, small_list, wait_until};
 
 fn error(ended: &Ended) -> String {
     ended.label()["error"].as_str().unwrap().to_owned()
@@ -126,4 +126,25 @@ fn ids_stay_out_of_all_that_is_told() {
     let ended = run(&stage, &server.url()).args(arguments).end().expect(69);
     let told = format!("{ended:?}");
     assert!(!told.contains("@c.us"), "{told}");
+}
+
+#[test]
+fn invalid_entries_do_not_hide_that_the_last_chats_were_refused() {
+    let server = Server::start(&["--maxmemory-policy", "noeviction"]);
+    let (_, body) = small_list(500);
+    let stage = Stage::with_body(&body);
+    let entry = r#","x":{"id":null}}"#;
+    let body = format!("{}{entry}", &body[..body.len() - 1]);
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
+    let process = run(&stage, &server.url()).args(["--retries", "1"]).spawn();
+    let mut connection = server.connection();
+    wait_until("it has begun", || length(&mut connection, STREAM) > 100);
+    redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory", "1"])
+        .exec(&mut connection)
+        .unwrap();
+    gate.cancel();
+    let ended = process.end().expect(69);
+    assert!(error(&ended).contains("OOM"), "{}", error(&ended));
 }
