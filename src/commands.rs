@@ -7,6 +7,7 @@ mod run;
 mod tail;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -15,7 +16,7 @@ use tracing::error;
 use crate::cli::{self, Action, Invocation};
 use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings};
 use crate::error::{Error, Exit};
-use crate::report::{Progress, Report};
+use crate::report::{self, Progress, Report};
 use crate::telemetry;
 
 /// Does what the command line says, and returns the exit code.
@@ -96,11 +97,7 @@ fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> 
     if let Some(path) = &settings.file
         && let Err(error) = report.write(path)
     {
-        exit = exit.heavier(logged(&Error::File {
-            what: "could not write the report to",
-            path: path.clone(),
-            error,
-        }));
+        exit = exit.heavier(logged(&unwritten(path, error)));
     }
     let written = match settings.format {
         ReportFormat::Json => print(&(report.json() + "\n")),
@@ -113,6 +110,23 @@ fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> 
     match written {
         Ok(()) => exit,
         Err(error) => exit.heavier(logged(&error)),
+    }
+}
+
+/// Looks whether the report could be written where it should go: to be asked before a run, since
+/// one that ends with 74 for want of its report alone would be run, and publish, again.
+fn could_give(settings: &ReportSettings) -> Result<(), Error> {
+    let Some(path) = &settings.file else {
+        return Ok(());
+    };
+    report::could_write(path).map_err(|error| unwritten(path, error))
+}
+
+fn unwritten(path: &Path, error: io::Error) -> Error {
+    Error::File {
+        what: "could not write the report to",
+        path: path.to_owned(),
+        error,
     }
 }
 

@@ -6,7 +6,7 @@ mod push;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
@@ -284,18 +284,49 @@ pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()>
     }
 }
 
+/// Finds out whether a file could be written by [`replace_or_write`], and leaves it as it is.
+///
+/// # Errors
+///
+/// When neither the file nor a new one beside it can be written.
+pub(crate) fn could_write(path: &Path) -> std::io::Result<()> {
+    let metadata = std::fs::metadata(path);
+    if metadata
+        .as_ref()
+        .is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+    {
+        // To open a pipe or a device may wait for somebody, or do something.
+        return Ok(());
+    }
+    if metadata.is_ok() && std::fs::File::options().write(true).open(path).is_ok() {
+        return Ok(());
+    }
+    if path.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    let new = beside(path);
+    let created = std::fs::File::create(&new).map(drop);
+    let _ = std::fs::remove_file(&new);
+    created
+}
+
 /// Free text for a terminal: without what moves its cursor or colours it.
 pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
+}
+
+/// A new file's name, in the folder of the one that it is to replace.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    path.with_file_name(name)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(ErrorKind::AlreadyExists.into());
     }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = path.with_file_name(name);
+    let new = beside(path);
     let written = std::fs::File::create(&new)
         .and_then(|mut file| {
             file.write_all(bytes)?;

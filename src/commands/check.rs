@@ -1,7 +1,7 @@
 //! `labelcast check`: could a run work? Each question is asked, and nothing is published.
 
 use super::run::{Settings, target};
-use super::{fail, labels, print, set_up_log, settled};
+use super::{could_give, fail, labels, print, set_up_log, settled};
 use crate::api::Label;
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
@@ -16,6 +16,10 @@ pub(super) async fn check(layers: Layers) -> Exit {
     set_up_log(&settings.log, &Progress::new(ProgressMode::Never, true));
     let mut findings = Findings::default();
     findings.add("settings", Ok("all are there".to_owned()));
+    if let Some(path) = &settings.report.file {
+        let good = |()| format!("{} can be written", path.display());
+        findings.add("report", could_give(&settings.report).map(good));
+    }
     let asked = labels::ask(&settings.api).await;
     match &asked {
         Err(error) => findings.fail("API", error),

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::{give, logged, report_faults, set_up_log, settled};
+use super::{could_give, give, logged, report_faults, set_up_log, settled};
 use crate::api::{Client, Label};
 use crate::config::{
     ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
@@ -75,10 +75,13 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     let listening = Shutdown::listen(settings.run.deadline)
         .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")));
     let (published, _listener) = match listening {
-        Ok((shutdown, listener)) => (
-            publish(settings, &shutdown, &progress).await,
-            Some(listener),
-        ),
+        Ok((shutdown, listener)) => {
+            let published = match could_give(&settings.report) {
+                Ok(()) => publish(settings, &shutdown, &progress).await,
+                Err(error) => Err(error),
+            };
+            (published, Some(listener))
+        }
         Err(error) => (Err(error), None),
     };
     let (labels, error) = match published {

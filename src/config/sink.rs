@@ -197,6 +197,13 @@ fn url(read: &mut Reader<'_>) -> Option<(&'static str, String)> {
 pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
     // What is wrong in itself was noted where it was read.
     let report_file = read.optional("report.file", Reader::path).flatten();
+    let metrics_file = read.optional("report.metrics_file", Reader::path).flatten();
+    if report_file.is_some() && report_file == metrics_file {
+        read.fault(
+            "report.metrics_file",
+            "is the report's file: use another one",
+        );
+    }
     match place(read) {
         Some(Place::Stdout) => {
             if !dry_run && read.text("report.format") == "json" {
@@ -212,10 +219,17 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
                 );
             }
         }
-        Some(Place::File(path)) if report_file.is_some_and(|file| lines::uses(&path, &file)) => {
-            read.fault("report.file", "is the sink's own file: use another one");
+        Some(Place::File(path)) => {
+            for (name, file) in [
+                ("report.file", report_file),
+                ("report.metrics_file", metrics_file),
+            ] {
+                if file.is_some_and(|file| lines::uses(&path, &file)) {
+                    read.fault(name, "is the sink's own file: use another one");
+                }
+            }
         }
-        Some(Place::File(_) | Place::Redis(_) | Place::RabbitMq(_)) | None => {}
+        Some(Place::Redis(_) | Place::RabbitMq(_)) | None => {}
     }
 }
 

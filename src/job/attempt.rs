@@ -87,7 +87,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         self.tally.digest = seen.digest;
         published?;
         decoded.map_err(|error| self.explain(error))?;
-        self.accept(seen.chats(), seen.invalid)
+        self.accept(seen.chats(), seen.invalid, from).await
     }
 
     fn plan(&self, from: &Unfinished) -> Plan {
@@ -128,13 +128,16 @@ impl<S: Sink> Attempt<'_, '_, S> {
                     // Where there is no room for another, it is freed.
                     let _ = emptied.try_send(batch);
                 }
-                Passage::Opened => {
-                    for batch in self.gate.take_held() {
-                        self.publish_one(&batch, from).await?;
-                    }
-                }
+                Passage::Opened => self.publish_held(from).await?,
             }
         }
+    }
+
+    async fn publish_held(&mut self, from: &mut Unfinished) -> Result<(), Error> {
+        for batch in self.gate.take_held() {
+            self.publish_one(&batch, from).await?;
+        }
+        Ok(())
     }
 
     async fn publish_one(&mut self, batch: &Batch, from: &mut Unfinished) -> Result<(), Error> {
@@ -162,8 +165,18 @@ impl<S: Sink> Attempt<'_, '_, S> {
     }
 
     /// The list is whole: does it pass for good?
-    fn accept(&self, chats: u64, invalid: u64) -> Result<u64, End> {
+    async fn accept(
+        &mut self,
+        chats: u64,
+        invalid: u64,
+        from: &mut Unfinished,
+    ) -> Result<u64, End> {
         self.gate.end(chats).map_err(Error::Guarded)?;
+        match self.gate.open_at_end() {
+            Passage::CountedEnough => return Err(End::CountedEnough),
+            Passage::Opened => self.publish_held(from).await?,
+            Passage::Held | Passage::Through(_) => {}
+        }
         let allowed = self.context.run.max_invalid;
         if invalid > allowed {
             return Err(Error::TooManyInvalid { invalid, allowed }.into());

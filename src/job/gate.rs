@@ -112,6 +112,21 @@ impl Gate {
         Passage::Opened
     }
 
+    /// The list has ended, and is long enough: what is held back still is to be published.
+    ///
+    /// That is so where more chats lay before the first batch than the queue could tell.
+    pub(super) fn open_at_end(&mut self) -> Passage {
+        if self.is_open {
+            return Passage::Held;
+        }
+        if self.overflowed {
+            self.counted = true;
+            return Passage::CountedEnough;
+        }
+        self.is_open = true;
+        Passage::Opened
+    }
+
     /// What was held back, in its order.
     pub(super) fn take_held(&mut self) -> Vec<Batch> {
         std::mem::take(&mut self.held)

@@ -26,6 +26,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use self::alarm::Alarm;
+use self::checkpoint::Record;
 use self::connect::Endpoint;
 use self::control::Control;
 pub(crate) use self::ledger::BATCH_MESSAGES;
@@ -115,6 +116,9 @@ pub struct RabbitMq {
     /// Whether the run began with another number of chats in a message.
     repacked: bool,
     last_complete: Option<u64>,
+    /// Whether it was looked what earlier runs left, and the checkpoint that was there.
+    has_looked: bool,
+    looked_at: Option<Record>,
     /// Whether the broker knows of the run.
     has_begun: bool,
     /// Whether the queue was there to be published to.
@@ -157,6 +161,8 @@ impl RabbitMq {
             unproven: Unproven::default(),
             repacked: false,
             last_complete: None,
+            has_looked: false,
+            looked_at: None,
             has_begun: false,
             had_queue: false,
             delivered: Delivered::default(),
@@ -197,7 +203,13 @@ impl RabbitMq {
             self.retire().await?;
         }
         if self.layout.ids_per_message > 1 {
-            self.ahead = Some((batch.end(), batch.digest()));
+            // What was announced before may have been sent, be it not yet again.
+            if self
+                .ahead
+                .is_none_or(|(position, _)| position < batch.end())
+            {
+                self.ahead = Some((batch.end(), batch.digest()));
+            }
             self.insist(async |this| this.announce().await).await?;
         }
         self.ledger.push(batch, messages);

@@ -95,13 +95,38 @@ fn a_file_that_cannot_be_replaced_is_written_to() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_and_ends_with_74() {
+fn a_report_that_cannot_be_written_is_found_out_before_anything_is_published() {
     let stage = Stage::with_chats(1);
-    let run = stage.run().args(["--report-file", "/nowhere/report.json"]);
-    let ended = run.end();
-    assert_eq!(ended.code, Some(74), "{ended:#?}");
-    assert!(ended.stderr.contains("/nowhere/report.json"));
-    assert_eq!(stage.ids().len(), 1);
+    let folder = stage.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for path in ["/nowhere/report.json", folder.to_str().unwrap()] {
+        let arguments = ["--report-file", path];
+        let ended = stage.run().args(arguments).end().expect(74);
+        assert!(ended.stderr.contains(path), "{}", ended.stderr);
+        assert!(!stage.out().exists());
+        let told = check(&stage).args(arguments).end().expect(74).stdout;
+        assert!(told.contains("FAIL  report: "), "{told}");
+    }
+}
+
+#[test]
+fn to_find_out_whether_a_report_can_be_written_changes_nothing() {
+    let stage = Stage::with_chats(1);
+    let (before, none) = (stage.path("before.json"), stage.path("none.json"));
+    std::fs::write(&before, "before").unwrap();
+    for path in [&before, &none] {
+        let arguments = ["--report-file", path.to_str().unwrap()];
+        let told = check(&stage).args(arguments).end().expect(0).stdout;
+        assert!(told.contains("ok    report: "), "{told}");
+    }
+    assert_eq!(std::fs::read_to_string(&before).unwrap(), "before");
+    assert_eq!(std::fs::read_dir(stage.folder.path()).unwrap().count(), 1);
+}
+
+fn check(stage: &Stage) -> Running {
+    let sink = format!("file:{}", stage.out().display());
+    let arguments = ["--label", "1", "--sink", &sink];
+    stage.program("check").args(arguments)
 }
 
 #[test]

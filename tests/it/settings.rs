@@ -194,15 +194,22 @@ fn a_report_is_not_written_over_the_chats() {
     let stage = Stage::with_chats(1);
     for own in ["out.jsonl", "out.jsonl.labelcast"] {
         let path = stage.path(own);
-        let arguments = ["--report-file", path.to_str().unwrap()];
-        let ended = stage.run().args(arguments).end();
-        assert_eq!(ended.code, Some(78), "{ended:?}");
-        assert!(
-            ended.stderr.contains("the sink's own file"),
-            "{}",
-            ended.stderr
-        );
+        for flag in ["--report-file", "--metrics-file"] {
+            let arguments = [flag, path.to_str().unwrap()];
+            let told = stage.run().args(arguments).end().expect(78).stderr;
+            assert!(told.contains("the sink's own file"), "{told}");
+        }
     }
+}
+
+#[test]
+fn report_and_metrics_do_not_share_a_file() {
+    let stage = Stage::with_chats(1);
+    let path = stage.path("told");
+    let path = path.to_str().unwrap();
+    let arguments = ["--report-file", path, "--metrics-file", path];
+    let told = stage.run().args(arguments).end().expect(78).stderr;
+    assert!(told.contains("is the report's file"), "{told}");
 }
 
 #[test]

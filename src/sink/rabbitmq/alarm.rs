@@ -2,7 +2,7 @@
 //! that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -19,7 +19,14 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// Set while the broker blocks its publishers, as when it is short of memory or disk.
 #[derive(Clone, Default)]
-pub(super) struct Alarm(Arc<AtomicBool>);
+pub(super) struct Alarm(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    is_set: AtomicBool,
+    /// How often the broker has said something of this.
+    said: AtomicU64,
+}
 
 /// Looks at a connection's alarms as long as it lives.
 pub(super) struct Watch(JoinHandle<()>);
@@ -34,18 +41,20 @@ impl Alarm {
     /// Tells, and notes, when the broker stops taking messages, and when it goes on.
     pub(super) fn watch(&self, connection: &Connection, progress: Progress) -> Watch {
         let mut events = connection.events_listener();
-        let is_set = Arc::clone(&self.0);
-        is_set.store(false, Ordering::SeqCst);
+        let state = Arc::clone(&self.0);
+        state.is_set.store(false, Ordering::SeqCst);
         Watch(tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 match event {
                     Event::ConnectionBlocked(reason) => {
-                        is_set.store(true, Ordering::SeqCst);
+                        state.is_set.store(true, Ordering::SeqCst);
+                        state.said.fetch_add(1, Ordering::SeqCst);
                         warn!(reason, "the broker takes no messages for now: waiting");
                         progress.say("the broker takes no messages for now");
                     }
                     Event::ConnectionUnblocked => {
-                        is_set.store(false, Ordering::SeqCst);
+                        state.is_set.store(false, Ordering::SeqCst);
+                        state.said.fetch_add(1, Ordering::SeqCst);
                         info!("the broker takes messages again");
                         progress.say("");
                     }
@@ -61,10 +70,12 @@ impl Alarm {
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         let mut work = std::pin::pin!(work);
+        let said = || self.0.said.load(Ordering::SeqCst);
         loop {
+            let before = said();
             match tokio::time::timeout(SILENCE, work.as_mut()).await {
                 Ok(done) => return done,
-                Err(_) if self.0.load(Ordering::SeqCst) => {}
+                Err(_) if self.0.is_set.load(Ordering::SeqCst) || said() != before => {}
                 Err(_) => return Err(Failure::Passing("it is silent".to_owned())),
             }
         }

@@ -46,6 +46,8 @@ impl RabbitMq {
             self.control = Some(control);
             if self.has_begun {
                 self.compare(found.as_ref())?;
+            } else {
+                self.see_nobody_came(found.as_ref())?;
             }
         }
         if self.has_begun && self.publisher.is_none() {
@@ -74,8 +76,11 @@ impl RabbitMq {
             .as_ref()
             .and_then(|control| Some((control, control.found.clone()?)))
         else {
+            self.has_looked = true;
             return Ok(Past::default());
         };
+        self.has_looked = true;
+        self.looked_at = Some(record.clone());
         self.last_complete = record.last_complete;
         let mut past = Past {
             unfinished: None,
@@ -98,6 +103,23 @@ impl RabbitMq {
             });
         }
         Ok(past)
+    }
+
+    /// Looks whether another run came and went while this one had not begun, and was cut off.
+    fn see_nobody_came(&self, found: Option<&Record>) -> Result<(), Failure> {
+        let Some(found) = found.filter(|found| self.has_looked && found.owner != self.owner) else {
+            return Ok(());
+        };
+        let is_same = |before: &Record| {
+            before.checkpoint == found.checkpoint
+                && before.owner == found.owner
+                && before.state == found.state
+        };
+        if self.looked_at.as_ref().is_some_and(is_same) {
+            return Ok(());
+        }
+        info!(run_id = %found.checkpoint.run_id, "another run has been here");
+        Err(SinkError::Locked(self.names.queue.clone()).into())
     }
 
     /// Looks whether the checkpoint is still what this process has made of it.

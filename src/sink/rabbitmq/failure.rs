@@ -34,6 +34,20 @@ impl From<lapin::Error> for Failure {
     }
 }
 
+/// A queue whose node is away is not found either, and comes back.
+const AWAY: &[&str] = &[
+    "down",
+    "inaccessible",
+    "not available",
+    "stopped by supervisor",
+];
+
+/// Whether the broker says one of these words itself: names that it quotes may hold any.
+fn says(text: &str, words: &[&str]) -> bool {
+    let mut own = text.split('\'').step_by(2);
+    own.any(|part| words.iter().any(|word| part.contains(word)))
+}
+
 fn read(error: &lapin::Error) -> Failure {
     let Some((code, text)) = refusal(error) else {
         let text = error.to_string();
@@ -44,21 +58,13 @@ fn read(error: &lapin::Error) -> Failure {
         };
     };
     let text = text.to_owned();
-    // A queue whose node is away is not found either, and comes back.
-    let is_away = [
-        "down",
-        "inaccessible",
-        "not available",
-        "stopped by supervisor",
-    ]
-    .iter()
-    .any(|word| text.contains(word));
     match code {
+        code::NOT_ALLOWED if says(&text, &["limit"]) => Failure::Passing(text),
         code::ACCESS_REFUSED => Failure::Final(SinkError::Credentials(text)),
-        code::NOT_ALLOWED if text.contains("refused") => {
+        code::NOT_ALLOWED if says(&text, &["refused"]) => {
             Failure::Final(SinkError::Credentials(text))
         }
-        code::NOT_FOUND if is_away => Failure::Passing(text),
+        code::NOT_FOUND if says(&text, AWAY) => Failure::Passing(text),
         code::INVALID_PATH
         | code::NOT_FOUND
         | code::RESOURCE_LOCKED
@@ -66,5 +72,18 @@ fn read(error: &lapin::Error) -> Failure {
         | code::NOT_ALLOWED => Failure::Final(SinkError::WrongQueue(text)),
         // It stops, is short of something, or did not understand: a new connection may help.
         _ => Failure::Passing(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_broker_says_is_not_what_it_quotes() {
+        let gone = "NOT_FOUND - no queue 'downstream:1' in vhost 'limited'";
+        assert!(!says(gone, AWAY) && !says(gone, &["limit"]));
+        let away = "NOT_FOUND - queue 'a' in vhost '/' process is stopped by supervisor";
+        assert!(says(away, AWAY));
     }
 }

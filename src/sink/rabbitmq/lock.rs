@@ -91,7 +91,8 @@ pub(super) async fn take(
 /// Declares the lock's queue, over a channel of its own: the broker closes one over a refusal.
 async fn declare(connection: &Connection, name: &str) -> Result<Channel, lapin::Error> {
     let channel = connection.create_channel().await?;
-    let options = QueueDeclareOptions::exclusive().auto_delete();
+    // Not deleted with its consumer: a broker that breaks the channel must not give the lock away.
+    let options = QueueDeclareOptions::exclusive();
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_QUESTIONS));
     channel
@@ -143,7 +144,7 @@ async fn keep(channel: Channel, name: &str, checkpoint: CheckpointQueue) -> Resu
         let every = checkpoint.use_every(USE_EVERY);
         let mut uses = tokio::time::interval_at(Instant::now() + every, every);
         loop {
-            // Its failures are those of the connection, which others find out.
+            // What fails here leaves the lock as it is; an asker then waits, and is refused.
             tokio::select! {
                 question = questions.next() => {
                     let Some(Ok(question)) = question else { return };

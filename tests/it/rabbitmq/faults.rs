@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
+use tokio_util::sync::CancellationToken;
 
 use super::{CHECKPOINT, QUEUE, WINDOW, holds, kill, run};
 use crate::support::proxy::{Direction, Proxy};
@@ -177,6 +178,26 @@ fn a_worker_that_was_away_does_not_go_on() {
     let ended = process.end();
     assert!(matches!(ended.code, Some(75 | 81)), "{ended:#?}");
     assert!(holds(&client, &ids) <= WINDOW);
+}
+
+#[test]
+fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    let gate = CancellationToken::new();
+    let whole = Piece::Bytes(Bytes::copy_from_slice(body.as_bytes()));
+    let reply = Reply::pieces([Piece::Until(gate.clone()), whole]);
+    stage.mock.script("1", reply);
+    let process = run(&stage, &vhost.url()).spawn();
+    wait_until("it waits for the list", || stage.mock.requests().len() == 2);
+    process.signal("STOP");
+    run(&stage, &vhost.url()).end().expect(0);
+    process.signal("CONT");
+    gate.cancel();
+    process.end().expect(81);
+    assert_eq!(holds(&client, &ids), 0);
 }
 
 #[test]

@@ -185,3 +185,12 @@ fn certificates_are_checked_on_both_sides() {
     assert!(ended.stderr.contains("cacertfile: the file cannot be read"));
     assert_eq!(vhost.client().drain(QUEUE).len(), 6);
 }
+
+#[test]
+fn a_name_that_sounds_like_a_failure() {
+    let vhost = vhost();
+    let stage = Stage::with_chats(3);
+    let arguments = ["--queue", "downstream"];
+    run(&stage, &vhost.url()).args(arguments).end().expect(0);
+    assert_eq!(vhost.client().depth("downstream"), Some(3));
+}

@@ -245,3 +245,19 @@ fn the_resume_window_counts_from_when_a_run_was_last_alive() {
         let _: () = connection.del(STREAM).unwrap();
     }
 }
+
+#[test]
+fn a_count_that_was_lost_does_not_keep_the_rest_back() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(2000);
+    let stage = Stage::with_body(&body);
+    let (process, _gate) = half_way(&stage, &server, &body);
+    process.signal("KILL");
+    process.end();
+    // As after a checkpoint that was lost: only what was added since is counted.
+    let key = checkpoint(&server);
+    let _: () = server.connection().hset(&key, "chats", 10).unwrap();
+    let arguments = ["--min-chats", "1500"];
+    run(&stage, &server.url()).args(arguments).end().expect(0);
+    holds(&server, &ids);
+}
