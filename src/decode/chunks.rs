@@ -10,8 +10,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Source;
 
-/// No further chunk is taken while so many bytes wait to be read.
-const ENOUGH_BYTES: usize = 64 * 1024;
+/// No further chunk is taken while so many bytes wait to be read: some milliseconds' worth, since a
+/// thread that has to be woken for less begins each time with cold caches (benches/SIZES.md).
+const ENOUGH_BYTES: usize = 256 * 1024;
 /// Small chunks that wait to be read, at the most.
 const CHUNKS: usize = 8;
 

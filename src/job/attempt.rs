@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Unfinished};
 
-/// Batches that wait for the sink.
+/// Batches that wait for the sink, behind as many that were taken and are being published.
 const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         let plan = self.plan(from);
         let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);
-        let (emptied, empty) = std::sync::mpsc::sync_channel(BATCHES + 1);
+        let (emptied, empty) = std::sync::mpsc::sync_channel(2 * BATCHES);
         let decoder = tokio::task::spawn_blocking(move || {
             decode(arriving, &plan, |batch| {
                 full.blocking_send(batch).ok()?;
@@ -113,22 +113,28 @@ impl<S: Sink> Attempt<'_, '_, S> {
         from: &mut Unfinished,
     ) -> Result<(), End> {
         let shutdown = self.context.shutdown;
+        // All that wait at once: the decoder, if it is stuck, is then woken once for all of them.
+        let mut taken = Vec::with_capacity(BATCHES);
         loop {
-            let batch = tokio::select! {
+            let count = tokio::select! {
                 biased;
                 cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
-                batch = batches.recv() => batch,
+                count = batches.recv_many(&mut taken, BATCHES) => count,
             };
-            let Some(batch) = batch else { return Ok(()) };
-            match self.gate.pass(batch) {
-                Passage::Held => {}
-                Passage::CountedEnough => return Err(End::CountedEnough),
-                Passage::Through(batch) => {
-                    self.publish_one(&batch, from).await?;
-                    // Where there is no room for another, it is freed.
-                    let _ = emptied.try_send(batch);
+            if count == 0 {
+                return Ok(());
+            }
+            for batch in taken.drain(..) {
+                match self.gate.pass(batch) {
+                    Passage::Held => {}
+                    Passage::CountedEnough => return Err(End::CountedEnough),
+                    Passage::Through(batch) => {
+                        self.publish_one(&batch, from).await?;
+                        // Where there is no room for another, it is freed.
+                        let _ = emptied.try_send(batch);
+                    }
+                    Passage::Opened => self.publish_held(from).await?,
                 }
-                Passage::Opened => self.publish_held(from).await?,
             }
         }
     }

@@ -27,8 +27,8 @@ use crate::sink::patience::{Failure, Patience};
 use crate::sink::{Delivered, SinkError, Unfinished};
 
 /// The chats of a batch, for each stream. The server serves nobody else while it appends one, for
-/// about half a millisecond; more in a batch are no faster (benches/SIZES.md).
-pub(crate) const BATCH_CHATS: u32 = 512;
+/// about a millisecond; more in a batch are no faster (benches/SIZES.md).
+pub(crate) const BATCH_CHATS: u32 = 1024;
 /// Batches in flight. Two keep the server busy; the others ride out what either side's scheduling
 /// costs.
 const WINDOW: usize = 4;
