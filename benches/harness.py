@@ -34,8 +34,9 @@ class Measured:
         self.peak = peak
 
 
-def measure(command, ready=False, **options):
-    """Runs a command. With `ready`, time begins when it has said that it is, and is told to go."""
+def measure(command, ready=False, meanwhile=None, **options):
+    """Runs a command. With `ready`, time begins when it has said that it is, and is told to go. What is to be done
+    `meanwhile` has to be shorter."""
     # GNU time is small itself: what starts as a copy of this process would begin with its memory.
     with tempfile.NamedTemporaryFile("r") as told:
         timed = ["/usr/bin/time", "--quiet", "-f", "%M", "-o", told.name, *command]
@@ -47,6 +48,10 @@ def measure(command, ready=False, **options):
             begin = time.perf_counter()
             process.stdin.write(b"\n")
             process.stdin.flush()
+        if meanwhile:
+            meanwhile()
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                sys.exit(f"{command[0]} was not long enough beside what was measured")
         # Its usage is that of the command; GNU time itself would round it to 10 ms.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begin
@@ -106,8 +111,9 @@ class Redis:
     def held(self, queue, _expected):
         return int(self.ask("xlen", queue))
 
-    def limit(self, queue, chats, ids):
-        return measure([TOOLS / "raw_redis", str(self.port), queue, str(chats), str(ids)], ready=True)
+    def limit(self, queue, chats, ids, meanwhile=None):
+        command = [TOOLS / "raw_redis", str(self.port), queue, str(chats), str(ids)]
+        return measure(command, ready=True, meanwhile=meanwhile)
 
 
 class RabbitMq:
@@ -163,9 +169,9 @@ class RabbitMq:
             time.sleep(0.5)
         return held
 
-    def limit(self, queue, chats, ids):
+    def limit(self, queue, chats, ids, meanwhile=None):
         words = [str(self.port), "/", queue, self.kind, str(chats), str(WINDOW), str(ids)]
-        return measure([TOOLS / "librabbitmq", *words])
+        return measure([TOOLS / "librabbitmq", *words], meanwhile=meanwhile)
 
 
 class File:
@@ -208,6 +214,17 @@ class Api:
             shutil.copyfileobj(body, file)
         file.flush()
         return file.name
+
+    def download(self, meanwhile):
+        """Fetches the list some times, and does nothing with it."""
+        measure(["curl", "-s", *[self.list, "-o", "/dev/null"] * 8], meanwhile=meanwhile)
+
+    def parse(self):
+        """CPU seconds that the parser alone takes for the list, in memory."""
+        # The kernel counts in ticks of some milliseconds: short lists are gone through again and again.
+        times = -(-1_000_000 // self.chats)
+        _chats, nanos = subprocess.check_output([BARE, self.saved, str(times)]).split()
+        return int(nanos) / times / 1e9
 
     def command(self, sink, queue, more=(), program=PROGRAM):
         command = [program, "run", "--quiet", "--report", "none", "--api-url", self.url]
