@@ -169,9 +169,7 @@ pub fn decode(
         // What came before the error is good, and somebody waits for it; but half a message would
         // be another one than that of the next try.
         Err(error) => {
-            if !out.is_between_messages() {
-                out.batch.keep_whole();
-            }
+            out.drop_half_message();
             out.cut_batch().and(Err(error))
         }
     };
@@ -286,6 +284,17 @@ impl<'a> Output<'a> {
 
     fn is_between_messages(&self) -> bool {
         self.plan.ids_per_message == 1 || self.batch.since_whole().0 == 0
+    }
+
+    /// Takes back what belongs to a message that did not become full.
+    fn drop_half_message(&mut self) {
+        if self.is_between_messages() {
+            return;
+        }
+        let invalid = |batch: &Batch| batch.entries() - batch.chats();
+        let before = invalid(&self.batch);
+        self.batch.keep_whole();
+        self.invalid -= u64::from(before - invalid(&self.batch));
     }
 
     /// Closes the batch and opens the next. One of entries that are passed over goes nowhere.

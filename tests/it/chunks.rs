@@ -162,6 +162,19 @@ fn a_member_name_may_arrive_byte_by_byte() {
     }
 }
 
+#[test]
+fn what_is_held_back_of_a_cut_body_is_not_counted() {
+    let body = r#"[{"id":"1@c.us"},{"id":"2@c.us"},{"id":null},{"id":"3@c.us"},{"id":null},{"i"#;
+    let packed = Plan {
+        ids_per_message: 2,
+        ..plan(10)
+    };
+    let (seen, chats, end) = decode_parts(body.as_bytes(), vec![usize::MAX], &packed);
+    assert!(matches!(end, Err(DecodeError::Truncated { .. })), "{end:?}");
+    assert_eq!((seen.entries, seen.invalid, seen.chats()), (3, 1, 2));
+    assert_eq!(chats.len(), 2);
+}
+
 /// The digest at a position: that of the batch which ends there.
 fn decode_prefix(body: &[u8], position: u64) -> Digest {
     let mut digest = Digest::of_nothing();
