@@ -91,6 +91,7 @@ impl Redis {
         progress: Progress,
     ) -> Self {
         let owner = Uuid::now_v7().to_string();
+        let keep = settings.retain.map_or(0, |retain| retain.as_millis());
         let shutdown = patience.shutdown.clone();
         let patience = Rc::new(patience);
         let stream = |partition: Option<u32>| {
@@ -103,6 +104,7 @@ impl Redis {
                 settings.endpoint.clone(),
                 keys,
                 owner.clone(),
+                keep.to_string(),
                 settings.min_replicas,
                 Rc::clone(&patience),
             )
@@ -132,21 +134,14 @@ impl Redis {
         }
     }
 
-    fn retain_millis(&self) -> String {
-        self.settings
-            .retain
-            .map_or(0, |retain| retain.as_millis())
-            .to_string()
-    }
-
     async fn take_locks(&mut self) -> Result<(), SinkError> {
-        let (shutdown, keep) = (self.shutdown.clone(), self.retain_millis());
+        let shutdown = self.shutdown.clone();
         for (index, stream) in self.streams.iter_mut().enumerate() {
             let mut watch = None;
             let fence = stream
                 .insist(async |link: &mut Link, keys: &Keys, claim| {
                     loop {
-                        let fence = lock::take(link, keys, &claim.owner, &mut watch, &shutdown);
+                        let fence = lock::take(link, keys, claim, &mut watch, &shutdown);
                         if let Some(fence) = fence.await? {
                             return Ok(fence);
                         }
@@ -156,12 +151,7 @@ impl Redis {
             stream.claim.fence = fence;
             if index == 0 {
                 let endpoint = self.settings.endpoint.clone();
-                let heart = Heart::start(
-                    endpoint,
-                    stream.keys.clone(),
-                    stream.claim.owner.clone(),
-                    keep.clone(),
-                );
+                let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
                 self.heart = Some(heart);
             }
         }

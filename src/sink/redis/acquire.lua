@@ -1,6 +1,6 @@
 -- Takes the lock, or keeps it, and fences all earlier owners off.
 -- KEYS  lock, checkpoint
--- ARGV  owner, milliseconds until the lock runs out
+-- ARGV  owner, milliseconds until the lock runs out, milliseconds to keep the checkpoint (0: for ever)
 -- Gives the fence; or, where somebody else has the lock, that owner and how long it still holds.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
@@ -22,4 +22,8 @@ if fence <= last then
 end
 fence = string.format('%.0f', fence)
 redis.call('HSET', KEYS[2], 'fence', fence, 'fence_owner', ARGV[1])
+if ARGV[3] ~= '0' then
+  -- Also where the run ends before it has begun.
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+end
 return fence

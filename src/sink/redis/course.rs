@@ -35,7 +35,7 @@ impl Redis {
             Some(encoder) if marker => encoder.marker(Marker::Started, 0),
             _ => Vec::new(),
         };
-        let (keep, label) = (self.retain_millis(), self.target.label_id.clone());
+        let label = &self.target.label_id;
         let partitions = self.streams.len();
         let stream = &mut self.streams[index];
         // Once more where the server has lost its memory since the lock was taken.
@@ -46,8 +46,10 @@ impl Redis {
                     let mut script = script.prepare_invoke();
                     script.key(&keys.stream).key(&keys.checkpoint);
                     script.key(keys.manifest(run_id));
-                    script.arg(&claim.fence).arg(run_id.to_string()).arg(&label);
-                    script.arg(Digest::of_nothing().to_string()).arg(&keep);
+                    script.arg(&claim.fence).arg(run_id.to_string()).arg(label);
+                    script
+                        .arg(Digest::of_nothing().to_string())
+                        .arg(&claim.keep);
                     script.arg(u8::from(suppress)).arg(now()).arg(partitions);
                     script.arg(&token).arg(&marker);
                     Ok(link.run(&script).await?)
@@ -119,9 +121,7 @@ impl Redis {
             _ => Vec::new(),
         };
         let (position, digest) = self.reached;
-        let keep = self.retain_millis();
         let facts = [
-            ("chats", chats.to_string()),
             ("position", position.to_string()),
             ("digest", digest.to_string()),
             ("partition", index.to_string()),
@@ -136,7 +136,7 @@ impl Redis {
                 script.key(&keys.stream).key(&keys.checkpoint);
                 script.key(keys.manifest(run_id));
                 script.arg(&claim.fence).arg(run_id.to_string()).arg(status);
-                script.arg(position).arg(chats).arg(&keep).arg(now());
+                script.arg(position).arg(chats).arg(&claim.keep).arg(now());
                 script.arg(marker.len()).arg(&marker);
                 for (name, value) in &facts {
                     script.arg(name).arg(value);

@@ -1,22 +1,24 @@
 -- A run ends: complete, with a marker where one is asked for; rejected; or to be gone on with.
 -- KEYS  stream, checkpoint, manifest
--- ARGV  fence, run id, status, expected position, chats in the list, milliseconds to keep what is
+-- ARGV  fence, run id, status, expected position, chats of the whole list, milliseconds to keep what is
 --       beside the stream (0: for ever), the time, how many fields and values of the marker
 --       follow, these; then fields and values of the manifest
 -- Gives 'OK', or 'fence', 'run' or 'position' where somebody else has the stream by now.
-local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'status', 'first_id', 'last_id')
+local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'status', 'first_id', 'last_id',
+  'chats')
 if at[1] ~= ARGV[1] then
   return 'fence'
 end
 if at[2] ~= ARGV[2] then
   return 'run'
 end
-local is_over = ARGV[3] == 'complete' or ARGV[3] == 'rejected'
+local is_complete = ARGV[3] == 'complete'
+local is_over = is_complete or ARGV[3] == 'rejected'
 if is_over and at[4] ~= ARGV[3] then
   if at[3] ~= ARGV[4] then
     return 'position'
   end
-  if ARGV[3] == 'complete' then
+  if is_complete then
     local marker = tonumber(ARGV[8])
     if marker > 0 and redis.call('HGET', KEYS[2], 'completed') ~= ARGV[2] then
       redis.call('HSET', KEYS[2], 'completed', ARGV[2])
@@ -31,7 +33,8 @@ if not is_over then
   redis.call('HSET', KEYS[2], 'at', ARGV[7])
 end
 redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'status', ARGV[3], 'finished_at', ARGV[7],
-  'first_id', at[5] or '', 'last_id', at[6] or '', unpack(ARGV, 9 + ARGV[8]))
+  'first_id', at[5] or '', 'last_id', at[6] or '', 'chats', is_complete and ARGV[5] or at[7],
+  unpack(ARGV, 9 + ARGV[8]))
 if ARGV[6] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
   redis.call('PEXPIRE', KEYS[3], ARGV[6])

@@ -8,7 +8,7 @@ use redis::{Cmd, ErrorKind, RedisError, Script, ScriptInvocation, Value};
 
 use super::connect::Endpoint;
 use super::keys::Keys;
-use super::stream::Reply;
+use super::stream::{Claim, Reply};
 use crate::sink::Checkpoint;
 use crate::sink::patience::Failure;
 
@@ -202,12 +202,12 @@ pub(super) enum Acquired {
 pub(super) async fn acquire(
     link: &mut Link,
     keys: &Keys,
-    owner: &str,
+    claim: &Claim,
 ) -> Result<Acquired, Failure> {
     let script = Script::new(include_str!("acquire.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint);
-    script.arg(owner).arg(lock_millis());
+    script.arg(&claim.owner).arg(lock_millis()).arg(&claim.keep);
     let reply = link.run(&script).await?;
     match &reply {
         Value::Array(held) => {

@@ -14,6 +14,7 @@ use super::course::now;
 use super::keys::Keys;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
 use super::seen::SET_LASTS;
+use super::stream::Claim;
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
 use crate::sink::patience::Failure;
@@ -33,11 +34,11 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) async fn take(
     link: &mut Link,
     keys: &Keys,
-    owner: &str,
+    claim: &Claim,
     watch: &mut Option<Watch>,
     shutdown: &Shutdown,
 ) -> Result<Option<String>, Failure> {
-    let (holder, left) = match acquire(link, keys, owner).await? {
+    let (holder, left) = match acquire(link, keys, claim).await? {
         Acquired::Fence(fence) => return Ok(Some(fence)),
         Acquired::Held { owner, left } => (owner, left),
     };
@@ -83,7 +84,7 @@ impl Drop for Heart {
 }
 
 impl Heart {
-    pub(super) fn start(endpoint: Endpoint, keys: Keys, owner: String, keep: String) -> Self {
+    pub(super) fn start(endpoint: Endpoint, keys: Keys, claim: Claim) -> Self {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
             let mut beats = tokio::time::interval(BEAT);
@@ -91,8 +92,7 @@ impl Heart {
             loop {
                 beats.tick().await;
                 // Within the time that a lock lasts: a server that hangs is asked anew.
-                let beat =
-                    tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &owner, &keep));
+                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &claim));
                 match beat.await {
                     Ok(Ok(is_ours)) => {
                         if was_ours && !is_ours {
@@ -109,14 +109,14 @@ impl Heart {
     }
 }
 
-async fn beat(link: &mut Link, keys: &Keys, owner: &str, keep: &str) -> Result<bool, Failure> {
+async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failure> {
     let script = Script::new(include_str!("renew.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint).key(&keys.seen);
     script
-        .arg(owner)
+        .arg(&claim.owner)
         .arg(lock_millis())
-        .arg(keep)
+        .arg(&claim.keep)
         .arg(SET_LASTS)
         .arg(now());
     Ok(link.run(&script).await? == Value::Int(1))

@@ -102,7 +102,7 @@ impl Redis {
         chats: impl Iterator<Item = Chat<'b>>,
         bytes: usize,
     ) -> Cmd {
-        let keep = self.retain_millis();
+        let stream = &self.streams[index];
         let is_fields = self.layout.format == Format::Fields;
         let is_packed = self.layout.ids_per_message > 1;
         let values = if is_fields && self.layout.include_names {
@@ -115,8 +115,8 @@ impl Redis {
             (true, true) => ("chat_ids", self.target.label_id.as_str()),
             (false, _) => ("data", ""),
         };
-        let layout = [keep.as_str(), values, field, label];
-        let mut command = self.streams[index].command(append, &layout, bytes);
+        let layout = [stream.claim.keep.as_str(), values, field, label];
+        let mut command = stream.command(append, &layout, bytes);
         if is_fields && !is_packed {
             for chat in chats {
                 command.arg(chat.id);

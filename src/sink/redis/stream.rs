@@ -40,6 +40,8 @@ pub(super) struct Claim {
     pub(super) owner: String,
     /// Its fence.
     pub(super) fence: String,
+    /// How long what is beside the stream is kept, in milliseconds; `0` for ever.
+    pub(super) keep: String,
 }
 
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
@@ -86,6 +88,7 @@ impl Stream {
         endpoint: Endpoint,
         keys: Keys,
         owner: String,
+        keep: String,
         min_replicas: u32,
         patience: Rc<Patience>,
     ) -> Self {
@@ -95,6 +98,7 @@ impl Stream {
             claim: Claim {
                 owner,
                 fence: String::new(),
+                keep,
             },
             run_id: Uuid::nil(),
             append: Script::new(include_str!("append.lua")),
@@ -305,7 +309,7 @@ impl Stream {
         if theirs > number(&self.claim.fence) {
             return Err(lost_lock(&self.keys).into());
         }
-        match acquire(&mut self.link, &self.keys, &self.claim.owner).await? {
+        match acquire(&mut self.link, &self.keys, &self.claim).await? {
             Acquired::Fence(fence) => {
                 self.claim.fence = fence;
                 Ok(())

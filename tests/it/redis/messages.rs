@@ -106,6 +106,39 @@ fn a_manifest_says_when_a_run_is_whole() {
 }
 
 #[test]
+fn a_manifest_of_a_part_counts_what_is_there() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body[..body.len() / 2]);
+    let arguments = ["--retries", "0"];
+    let ended = run(&stage, &server.url()).args(arguments).end().expect(69);
+    let label = ended.label();
+    let mut connection = server.connection();
+    let there = chat_ids(&mut connection, STREAM);
+    assert!(there.len() > 1000 && there == ids[..there.len()]);
+    let run_id = label["run_id"].as_str().unwrap();
+    let key = format!("labelcast:run:{{{STREAM}}}:{run_id}");
+    let manifest: std::collections::HashMap<String, String> = connection.hgetall(&key).unwrap();
+    assert_eq!(manifest["status"], "partial");
+    assert_eq!(manifest["chats"], there.len().to_string());
+}
+
+#[test]
+fn all_beside_a_stream_expires_also_where_nothing_was_published() {
+    let server = Server::start(&[]);
+    let stage = Stage::with_chats(10);
+    let arguments = ["--min-chats", "11", "--partitions", "3"];
+    run(&stage, &server.url()).args(arguments).end().expect(80);
+    let mut connection = server.connection();
+    let keys: Vec<String> = connection.keys("*").unwrap();
+    assert!(!keys.is_empty());
+    for key in keys {
+        let keeps: i64 = connection.ttl(&key).unwrap();
+        assert!((600_000..=604_800).contains(&keeps), "{key}: {keeps}");
+    }
+}
+
+#[test]
 fn markers_stand_around_the_chats() {
     for format in ["fields", "json", "cloudevents"] {
         let server = Server::start(&[]);
