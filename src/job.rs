@@ -160,10 +160,14 @@ async fn run<S: Sink>(
         Some(unfinished) => Start::Resumed(unfinished),
         None => Start::New(tally.run_id),
     };
-    let from = within(context.shutdown, sink.start(start)).await?;
-    tally.list_changed = from.list_changed;
-    let mut gate = Gate::new(context.run, past.last_complete);
-    let published = attempts(context, target, sink, tally, &mut gate, from).await;
+    let published = match within(context.shutdown, sink.start(start)).await {
+        Ok(from) => {
+            tally.list_changed = from.list_changed;
+            let mut gate = Gate::new(context.run, past.last_complete);
+            attempts(context, target, sink, tally, &mut gate, from).await
+        }
+        Err(error) => Err(error),
+    };
     settle(context, sink, published).await
 }
 

@@ -69,8 +69,8 @@ impl EntryReader {
         };
         let name = match name {
             _ if !self.include_names => None,
-            Found::Text(length) => Some(Some(&self.name[..length])),
-            Found::Nothing | Found::Unusable => Some(None),
+            Found::Text(length @ 1..) => Some(Some(&self.name[..length])),
+            _ => Some(None),
         };
         out.borrow_mut().chat(&self.id[..length], name)
     }

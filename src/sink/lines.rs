@@ -89,7 +89,7 @@ impl Lines {
     /// Waits for the write that is under way.
     async fn written(&mut self) -> Result<&mut Writer, SinkError> {
         if let Some(writing) = &mut self.writing {
-            let written = writing.await.map_err(|error| died(&error))?;
+            let written = writing.await.map_err(died)?;
             self.writing = None;
             self.spare = written.buffer;
             self.writer = Some(written.writer);
@@ -114,7 +114,7 @@ impl Lines {
             return Ok(());
         };
         let work = tokio::task::spawn_blocking(move || (work(&mut file), file));
-        let (result, file) = work.await.map_err(|error| died(&error))?;
+        let (result, file) = work.await.map_err(died)?;
         self.writer = Some(Writer::File(file));
         result
     }
@@ -130,7 +130,7 @@ impl Sink for Lines {
         };
         let target = self.target.clone();
         let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
-        let (file, past) = open.await.map_err(|error| died(&error))??;
+        let (file, past) = open.await.map_err(died)??;
         self.writer = Some(Writer::File(Box::new(file)));
         Ok(past)
     }
@@ -214,6 +214,7 @@ impl Writer {
     }
 }
 
-fn died(error: &tokio::task::JoinError) -> SinkError {
-    SinkError::Bug(format!("the writing thread ended early ({error})"))
+/// What a panic says is not told: it may hold a part of the data.
+fn died(_: tokio::task::JoinError) -> SinkError {
+    SinkError::Bug("the writing thread ended early".to_owned())
 }

@@ -65,7 +65,7 @@ pub struct Redis {
     shutdown: Shutdown,
     progress: Progress,
     streams: Vec<Stream>,
-    heart: Option<Heart>,
+    hearts: Vec<Heart>,
     encoder: Option<Encoder>,
     run_id: Uuid,
     /// How far batches were taken.
@@ -123,7 +123,7 @@ impl Redis {
             layout,
             shutdown,
             progress,
-            heart: None,
+            hearts: Vec::new(),
             encoder: None,
             run_id: Uuid::nil(),
             reached: (0, Digest::of_nothing()),
@@ -136,7 +136,7 @@ impl Redis {
 
     async fn take_locks(&mut self) -> Result<(), SinkError> {
         let shutdown = self.shutdown.clone();
-        for (index, stream) in self.streams.iter_mut().enumerate() {
+        for stream in &mut self.streams {
             let mut watch = None;
             let fence = stream
                 .insist(async |link: &mut Link, keys: &Keys, claim| {
@@ -149,11 +149,9 @@ impl Redis {
                 })
                 .await?;
             stream.claim.fence = fence;
-            if index == 0 {
-                let endpoint = self.settings.endpoint.clone();
-                let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
-                self.heart = Some(heart);
-            }
+            let endpoint = self.settings.endpoint.clone();
+            let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
+            self.hearts.push(heart);
         }
         Ok(())
     }
@@ -177,10 +175,6 @@ impl Sink for Redis {
         let stored = self.stored().await?;
         let last_complete = stored.first().and_then(|stored| stored.last_complete);
         let run = stored.first().and_then(|stored| stored.checkpoint);
-        let is_run = |stored: &&Stored| {
-            let at = stored.checkpoint;
-            at.zip(run).is_some_and(|(at, run)| at.run_id == run.run_id)
-        };
         let is_over = stored.iter().all(|stored| stored.is_over);
         let same_streams = stored
             .first()
@@ -190,7 +184,7 @@ impl Sink for Redis {
                 let found: Vec<Checkpoint> = stored
                     .iter()
                     .map(|stored| {
-                        let found = Some(stored).filter(is_run).and_then(|s| s.checkpoint);
+                        let found = stored.of(run.run_id);
                         found.unwrap_or_else(|| Checkpoint::start_of(run.run_id))
                     })
                     .collect();
@@ -293,7 +287,7 @@ impl Sink for Redis {
                 result = result.and(self.finish_one(index, outcome).await);
             }
         }
-        self.heart = None;
+        self.hearts.clear();
         for stream in &mut self.streams {
             let released = stream
                 .insist(async |link, keys, claim| lock::release(link, keys, &claim.owner).await)

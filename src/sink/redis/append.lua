@@ -4,8 +4,9 @@
 --       milliseconds to keep entries and what is beside the stream (0: for ever), the time, how
 --       many values a message has (1, or 2 with a name), the field of the first value, label id (''
 --       where the messages hold it); then the values
--- Gives the stream's length; or 'fence', 'run', or 'position' where the batch is refused.
-local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position')
+-- Gives the stream's length; or 'fence', 'run', 'position', or 'stream' where that is gone, and the
+-- batch is refused.
+local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id')
 if at[1] ~= ARGV[1] then
   return 'fence'
 end
@@ -14,6 +15,9 @@ if at[2] ~= ARGV[2] then
 end
 if at[3] ~= ARGV[3] then
   return 'position'
+end
+if at[4] and redis.call('EXISTS', KEYS[1]) == 0 then
+  return 'stream'
 end
 local stream, run, field, label = KEYS[1], ARGV[2], ARGV[10], ARGV[11]
 local names = field == 'chat_ids' and 'names' or 'name'

@@ -1,16 +1,25 @@
--- Does all that the other scripts do, and leaves nothing behind.
+-- Does what each run does, and leaves nothing behind.
 -- KEYS  a stream and a hash that do not exist otherwise
-local id = redis.call('XADD', KEYS[1], '*', 'a', 'b')
-redis.call('HSET', KEYS[2], 'a', id)
-redis.call('HSETNX', KEYS[2], 'a', id)
-redis.call('HINCRBY', KEYS[2], 'b', 1)
-redis.call('HDEL', KEYS[2], 'b')
-redis.call('PEXPIRE', KEYS[2], 1000)
-redis.call('PERSIST', KEYS[2])
-redis.call('XTRIM', KEYS[1], 'MINID', '~', '0')
-local found = redis.call('HMGET', KEYS[2], 'a')[1] == id and redis.call('XLEN', KEYS[1]) == 1
-redis.call('TIME')
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('SET', KEYS[2], 'a', 'PX', 1000)
-redis.call('DEL', KEYS[2])
+local call = redis.call
+local id = call('XADD', KEYS[1], '*', 'a', 'b')
+call('HSET', KEYS[2], 'a', id)
+call('HSETNX', KEYS[2], 'a', id)
+call('HINCRBY', KEYS[2], 'b', 1)
+call('HDEL', KEYS[2], 'b')
+call('PEXPIRE', KEYS[2], 1000)
+call('PERSIST', KEYS[2])
+call('XTRIM', KEYS[1], 'MINID', '~', '0')
+local found = call('HMGET', KEYS[2], 'a')[1] == id and call('HGET', KEYS[2], 'a') == id
+  and call('HEXISTS', KEYS[2], 'b') == 0
+  and call('EXISTS', KEYS[1]) == 1 and call('XLEN', KEYS[1]) == 1
+  and #call('XRANGE', KEYS[1], '-', '+', 'COUNT', 2) == 1
+call('TIME')
+call('DEL', KEYS[1], KEYS[2])
+call('SET', KEYS[2], 'a', 'PX', 1000)
+found = found and call('GET', KEYS[2]) == 'a' and call('PTTL', KEYS[2]) > 0
+call('DEL', KEYS[2])
+call('SADD', KEYS[2], 'a')
+call('EXPIRE', KEYS[2], 1)
+found = found and call('SMISMEMBER', KEYS[2], 'a')[1] == 1
+call('DEL', KEYS[2])
 return found and 1 or 0

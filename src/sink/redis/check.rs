@@ -1,4 +1,5 @@
-//! Could a run publish here? Every key is looked at, every command tried, and nothing is left behind.
+//! Could a run publish here? What is there is looked at, what each run does is tried on keys beside it,
+//! and nothing is left behind.
 
 use redis::{Script, Value};
 use tokio::time::timeout;
@@ -59,7 +60,7 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
             return Err(SinkError::WrongQueue(text).into());
         }
     }
-    // All that the scripts do, on keys of its own beside the stream.
+    // On keys of its own, in the slot of the stream.
     let script = Script::new(include_str!("check.lua"));
     let mut script = script.prepare_invoke();
     let (stream, hash) = (

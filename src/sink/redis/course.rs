@@ -51,7 +51,7 @@ impl Redis {
                         .arg(Digest::of_nothing().to_string())
                         .arg(&claim.keep);
                     script.arg(u8::from(suppress)).arg(now()).arg(partitions);
-                    script.arg(&token).arg(&marker);
+                    script.arg(&claim.owner).arg(&token).arg(&marker);
                     Ok(link.run(&script).await?)
                 })
                 .await?;
@@ -75,14 +75,15 @@ impl Redis {
         }
         let mut found = Vec::new();
         for (index, stored) in self.stored().await?.into_iter().enumerate() {
-            let at = stored.checkpoint.filter(|at| at.run_id == self.run_id);
+            let at = stored.of(self.run_id);
             self.suppress |= at.is_some() && stored.suppress;
             match at {
                 Some(at) => self.streams[index].restart(self.run_id, at.position),
                 None => {
-                    // The checkpoint was lost, and the stream may not have been.
+                    // One of them was lost, and the other may not have been.
                     self.suppress = true;
-                    self.begin(index, true, false).await?;
+                    let marker = self.settings.marker && stored.is_gone;
+                    self.begin(index, true, marker).await?;
                 }
             }
             found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));

@@ -3,7 +3,8 @@
 -- ARGV  fence, run id, status, expected position, chats of the whole list, milliseconds to keep what is
 --       beside the stream (0: for ever), the time, how many fields and values of the marker
 --       follow, these; then fields and values of the manifest
--- Gives 'OK', or 'fence', 'run' or 'position' where somebody else has the stream by now.
+-- Gives 'OK'; 'fence', 'run' or 'position' where somebody else has the stream by now; or 'stream'
+-- where that is gone.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'status', 'first_id', 'last_id',
   'chats')
 if at[1] ~= ARGV[1] then
@@ -17,6 +18,9 @@ local is_over = is_complete or ARGV[3] == 'rejected'
 if is_over and at[4] ~= ARGV[3] then
   if at[3] ~= ARGV[4] then
     return 'position'
+  end
+  if at[5] and redis.call('EXISTS', KEYS[1]) == 0 then
+    return 'stream'
   end
   if is_complete then
     local marker = tonumber(ARGV[8])

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisError, Script, ScriptInvocation, Value};
+use uuid::Uuid;
 
 use super::connect::Endpoint;
 use super::keys::Keys;
@@ -138,12 +139,23 @@ pub(super) struct Stored {
     pub(super) last_complete: Option<u64>,
     /// The run's first entry.
     pub(super) first_id: Option<String>,
+    /// Whether the stream is not there any more, with what the run had put on it. One that is read,
+    /// trimmed or emptied is still there.
+    pub(super) is_gone: bool,
     pub(super) at: Option<SystemTime>,
     /// Over how many streams the run was spread.
     pub(super) partitions: Option<usize>,
 }
 
-/// Reads the checkpoint.
+impl Stored {
+    /// How far this run has come, where that is known and still there.
+    pub(super) fn of(&self, run_id: Uuid) -> Option<Checkpoint> {
+        self.checkpoint
+            .filter(|at| at.run_id == run_id && !self.is_gone)
+    }
+}
+
+/// Reads the checkpoint, and looks whether the stream is there.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
     const FIELDS: [&str; 12] = [
         "fence",
@@ -162,6 +174,10 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
     let found: Vec<Option<String>> = redis::cmd("HMGET")
         .arg(&keys.checkpoint)
         .arg(&FIELDS)
+        .query_async(link.connection().await?)
+        .await?;
+    let is_there: bool = redis::cmd("EXISTS")
+        .arg(&keys.stream)
         .query_async(link.connection().await?)
         .await?;
     let field = |name: &str| {
@@ -185,6 +201,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         suppress: field("suppress").as_deref() == Some("1"),
         last_complete: number("last_complete"),
         partitions: field("partitions").and_then(|count| count.parse().ok()),
+        is_gone: field("first_id").is_some() && !is_there,
         first_id: field("first_id"),
         at: field("at").and_then(|at| humantime::parse_rfc3339(&at).ok()),
     })

@@ -72,7 +72,8 @@ pub(super) struct Watch {
     left: i64,
 }
 
-/// Renews the lock as long as it lives, from a connection of its own.
+/// Renews the lock, and keeps what is beside the stream, as long as it lives; from a connection of
+/// its own.
 pub(super) struct Heart {
     task: JoinHandle<()>,
 }
@@ -88,7 +89,7 @@ impl Heart {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
             let mut beats = tokio::time::interval(BEAT);
-            let mut was_ours = true;
+            let (mut was_ours, mut was_heard) = (true, true);
             loop {
                 beats.tick().await;
                 // Within the time that a lock lasts: a server that hangs is asked anew.
@@ -99,9 +100,16 @@ impl Heart {
                             warn!("the lock was lost");
                         }
                         // It may be taken again, where the server has lost its memory.
-                        was_ours = is_ours;
+                        (was_ours, was_heard) = (is_ours, true);
                     }
-                    Ok(Err(_)) | Err(_) => link.drop_connection(),
+                    Ok(Err(_)) | Err(_) => {
+                        if was_heard {
+                            let (stream, lasts_s) = (&keys.stream, LOCK_LASTS.as_secs());
+                            warn!(stream, lasts_s, "the lock could not be renewed: trying on");
+                        }
+                        was_heard = false;
+                        link.drop_connection();
+                    }
                 }
             }
         });
@@ -126,7 +134,7 @@ async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failu
 pub(super) async fn release(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
     let script = Script::new(include_str!("release.lua"));
     let mut script = script.prepare_invoke();
-    script.key(&keys.lock).arg(owner);
+    script.key(&keys.lock).key(&keys.checkpoint).arg(owner);
     link.run(&script).await?;
     Ok(())
 }

@@ -6,9 +6,12 @@
 -- Gives 1, or 0 where the lock is lost.
 local owner = redis.call('GET', KEYS[1])
 local fence_owner = redis.call('HGET', KEYS[2], 'fence_owner')
-if owner == false and (fence_owner == false or fence_owner == ARGV[1]) then
-  -- It ran out, or the server has lost its memory.
-  owner = ARGV[1]
+if owner == false then
+  local is_lost = redis.call('HEXISTS', KEYS[2], 'fence') == 0
+  if fence_owner == ARGV[1] or is_lost then
+    -- It ran out, or the server has lost its memory.
+    owner = ARGV[1]
+  end
 end
 if owner ~= ARGV[1] then
   return 0

@@ -249,7 +249,7 @@ impl Stream {
         let stored = load(&mut self.link, &self.keys).await?;
         let fence = self.claim.fence.clone();
         self.keep_claim(&stored).await?;
-        let Some(at) = stored.checkpoint.filter(|at| at.run_id == self.run_id) else {
+        let Some(at) = stored.of(self.run_id) else {
             let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
             return Err(self.went_back(start).into());
         };
@@ -348,7 +348,7 @@ impl Stream {
     /// Proves that all that was confirmed is there.
     pub(super) async fn verify(&mut self) -> Result<(), SinkError> {
         let stored = self.look().await?;
-        match stored.checkpoint.filter(|at| at.run_id == self.run_id) {
+        match stored.of(self.run_id) {
             Some(at) if at.position == self.next => Ok(()),
             Some(at) => Err(self.went_back(Unfinished {
                 from: at,

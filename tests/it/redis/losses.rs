@@ -55,6 +55,68 @@ fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
     }
 }
 
+/// What is on all streams of a queue, in order where there is one.
+fn all_of(server: &Server, streams: &[&str]) -> Vec<String> {
+    let mut connection = server.connection();
+    let mut found = Vec::new();
+    for stream in streams {
+        found.extend(chat_ids(&mut connection, stream));
+    }
+    if streams.len() > 1 {
+        found.sort();
+    }
+    found
+}
+
+#[test]
+fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
+    let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
+    for (arguments, streams) in [
+        (&["--marker"][..], &[STREAM][..]),
+        (&["--partitions", "2"], spread),
+    ] {
+        let server = Server::start(&[]);
+        let (mut ids, body) = small_list(10_000);
+        let stage = interrupted(&body);
+        let process = run(&stage, &server.url()).args(arguments).spawn();
+        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        delete(&server, streams[streams.len() - 1]);
+        let ended = process.end().expect(0);
+        let label = ended.label();
+        assert!(label["went_back"].as_u64().unwrap() >= 1);
+        assert_eq!(label["published"], 10_000);
+        if streams.len() > 1 {
+            ids.sort();
+        } else {
+            let all = entries(&mut server.connection(), STREAM);
+            assert_eq!(all.len(), 10_002, "two markers");
+        }
+        assert!(all_of(&server, streams) == ids);
+    }
+}
+
+#[test]
+fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
+    let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
+    for (arguments, streams) in [
+        (&["--marker"][..], &[STREAM][..]),
+        (&["--partitions", "2"], spread),
+    ] {
+        let server = Server::start(&[]);
+        let (mut ids, body) = small_list(10_000);
+        let stage = Stage::with_body(&body);
+        stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+        let first = run(&stage, &server.url()).args(arguments);
+        first.args(["--retries", "0"]).end().expect(69);
+        delete(&server, streams[streams.len() - 1]);
+        run(&stage, &server.url()).args(arguments).end().expect(0);
+        if streams.len() > 1 {
+            ids.sort();
+        }
+        assert!(all_of(&server, streams) == ids);
+    }
+}
+
 #[test]
 fn a_server_that_loses_all_before_the_last_byte() {
     let mut server = Server::start(&[]);
