@@ -24,6 +24,7 @@ use crate::decode::Answer;
 use crate::error::{Error, Exit};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
+use crate::tls;
 
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.
 const MAX_LABELS_BYTES: usize = 1024 * 1024;
@@ -182,8 +183,7 @@ impl Client {
     ///
     /// When the system's certificates cannot be read, or the token cannot stand in a header.
     pub fn new(settings: &ApiSettings) -> Result<Self, ApiError> {
-        // Fails where a provider is installed already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::provide();
         let http = reqwest::Client::builder()
             .connect_timeout(settings.connect_timeout)
             .read_timeout(settings.read_timeout)

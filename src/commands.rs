@@ -9,7 +9,7 @@ mod tail;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tracing::error;
 
@@ -17,6 +17,7 @@ use crate::cli::{self, Action, Invocation};
 use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings};
 use crate::error::{Error, Exit};
 use crate::report::{self, Progress, Report};
+use crate::shutdown::{Listener, Shutdown};
 use crate::telemetry;
 
 /// Does what the command line says, and returns the exit code.
@@ -77,6 +78,12 @@ fn logged(error: &Error) -> Exit {
     let (exit_code, hint) = (error.exit().code(), error.hint().unwrap_or_default());
     error!(exit_code, hint, "{error}");
     error.exit()
+}
+
+/// Listens for signals and the deadline, as long as the listener lives.
+fn listen(deadline: Option<Duration>) -> Result<(Shutdown, Listener), Error> {
+    Shutdown::listen(deadline)
+        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))
 }
 
 /// Ends reading settings: gives what `read` needs, or says all that is wrong.

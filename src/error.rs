@@ -262,7 +262,9 @@ impl Error {
                 Some("check --instance-id: another session may be the one with labels")
             }
             Self::Guarded(_) => Some("if the list is right, run again with the guard set lower"),
-            Self::Interrupted(_) => Some("run again to go on where this run stopped"),
+            Self::Interrupted(_) => {
+                Some("run again: with a broker or a file it goes on where it stopped")
+            }
             Self::Bug(_) => Some("please report it, with the log"),
             _ => None,
         }

@@ -38,3 +38,4 @@ pub mod shard;
 pub mod shutdown;
 pub mod sink;
 pub mod telemetry;
+mod tls;

@@ -27,9 +27,9 @@ const SCHEMA: &str = "labelcast.report/1";
 pub enum Status {
     /// All is on the queue.
     Complete,
-    /// A part is, and running again goes on.
+    /// A part is; with a broker or a file, running again goes on.
     Partial,
-    /// It needs a person.
+    /// Nothing is on the queue, or it needs a person.
     Failed,
     /// A guard stopped it.
     Guarded,

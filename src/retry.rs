@@ -50,17 +50,16 @@ impl Retries {
         };
         let pause = match error.retry_after() {
             Some(asked) if asked > LONGEST_RETRY_AFTER => return Err(error),
-            Some(asked) => asked.max(pause.min(SHORTEST)),
+            Some(asked) => asked.max(SHORTEST),
             None => pause.min(LONGEST),
         };
         let until = Instant::now() + pause;
-        warn!(pause_ms = pause.as_millis(), "{error}; trying again");
-        if shutdown
-            .deadline()
-            .is_some_and(|deadline| deadline <= until)
-        {
+        let deadline = shutdown.deadline();
+        if deadline.is_some_and(|deadline| deadline <= until) {
+            warn!("{error}; the deadline leaves no time for another try");
             return Err(Error::Interrupted(Cause::Deadline));
         }
+        warn!(pause_ms = pause.as_millis(), "{error}; trying again");
         tokio::select! {
             cause = shutdown.stopped() => Err(Error::Interrupted(cause)),
             () = tokio::time::sleep_until(until) => Ok(()),

@@ -23,7 +23,7 @@ pub enum Cause {
     /// SIGTERM.
     Terminated,
     /// SIGINT.
-    KeyPressed,
+    Interrupt,
     /// `--deadline`.
     Deadline,
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Terminated => "SIGTERM",
-            Self::KeyPressed => "SIGINT",
+            Self::Interrupt => "SIGINT",
             Self::Deadline => "the deadline",
         })
     }
@@ -116,7 +116,7 @@ impl Shutdown {
         let mut signalled = async || {
             tokio::select! {
                 _ = terminate.recv() => Cause::Terminated,
-                _ = interrupt.recv() => Cause::KeyPressed,
+                _ = interrupt.recv() => Cause::Interrupt,
             }
         };
         let deadline = async {

@@ -1,4 +1,4 @@
-//! Where chats go. Each broker is known to one file here; this one holds what they have in common.
+//! Where chats go. Each broker has a room here; this file holds what they have in common.
 //!
 //! The lock and the checkpoint live where the messages live, so there is no other store to run,
 //! to mount or to lose.

@@ -1,7 +1,7 @@
 //! `labelcast check`: could a run work? Each question is asked, and nothing is published.
 
 use super::run::{Settings, target};
-use super::{could_give, fail, labels, print, set_up_log, settled};
+use super::{could_give, fail, labels, listen, print, set_up_log, settled};
 use crate::api::Label;
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
@@ -14,21 +14,28 @@ pub(super) async fn check(layers: Layers) -> Exit {
         Err(error) => return fail(&error),
     };
     set_up_log(&settings.log, &Progress::new(ProgressMode::Never, true));
+    let (shutdown, _listener) = match listen(None) {
+        Ok(listening) => listening,
+        Err(error) => return fail(&error),
+    };
     let mut findings = Findings::default();
     findings.add("settings", Ok("all are there".to_owned()));
     if let Some(path) = &settings.report.file {
         let good = |()| format!("{} can be written", path.display());
         findings.add("report", could_give(&settings.report).map(good));
     }
-    let asked = labels::ask(&settings.api).await;
-    match &asked {
-        Err(error) => findings.fail("API", error),
-        Ok((known, ..)) => {
+    match labels::ask(&settings.api, &shutdown).await {
+        Err(error) => findings.fail("API", &error),
+        Ok(known) => {
             findings.add("API", Ok(format!("{} labels", known.len())));
-            check_labels(&settings.run.labels, known, &mut findings);
+            check_labels(&settings.run.labels, &known, &mut findings);
         }
     }
-    check_sink(&settings, &mut findings).await;
+    tokio::select! {
+        biased;
+        cause = shutdown.stopped() => findings.fail("sink", &Error::Interrupted(cause)),
+        () = check_sink(&settings, &mut findings) => {}
+    }
     match print(&findings.text) {
         Ok(()) => findings.exit,
         Err(error) => findings.exit.heavier(fail(&error)),

@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::run::{Settings, run_with};
-use super::{fail, print, settled};
+use super::{fail, listen, print, settled};
 use crate::config::Layers;
 use crate::error::{Error, Exit};
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
-use crate::shutdown::Shutdown;
 
 /// The stand-in's label.
 const LABEL: &str = "1";
@@ -51,8 +50,7 @@ async fn serve(mock: &Mock) -> Result<Exit, Error> {
          curl '{url}/v2/labels/{LABEL}/chats?instance_id={DEMO_INSTANCE}&access_token={DEMO_TOKEN}'\n\
          WAWP_ACCESS_TOKEN={DEMO_TOKEN} labelcast run --api-url {url} --instance-id {DEMO_INSTANCE} --label {LABEL}\n"
     ))?;
-    let (shutdown, _listener) = Shutdown::listen(None)
-        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+    let (shutdown, _listener) = listen(None)?;
     shutdown.stopped().await;
     Ok(Exit::Complete)
 }

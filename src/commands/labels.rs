@@ -6,14 +6,14 @@ mod counts;
 
 use std::io::IsTerminal as _;
 
-use super::{fail, logged, print, set_up_log, settled};
+use super::{fail, listen, logged, print, set_up_log, settled};
 use crate::api::{Client, Label};
 use crate::cli::LabelsFlags;
 use crate::config::{ApiSettings, Layers, LogSettings, ProgressMode};
 use crate::error::{Error, Exit};
 use crate::report::{Progress, printable, replace_or_write};
 use crate::retry::Retries;
-use crate::shutdown::{Listener, Shutdown};
+use crate::shutdown::Shutdown;
 
 pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
     let settings = settled(layers, |layers| {
@@ -30,7 +30,8 @@ pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
 
 async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
     set_up_log(log, &Progress::new(ProgressMode::Never, true));
-    let (labels, _, _listener) = ask(api).await?;
+    let (shutdown, _listener) = listen(None)?;
+    let labels = ask(api, &shutdown).await?;
     print(&if flags.json {
         lines(&labels)
     } else {
@@ -48,7 +49,8 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
         _ => log,
     };
     set_up_log(&log, &progress);
-    let (labels, shutdown, _listener) = ask(api).await?;
+    let (shutdown, _listener) = listen(None)?;
+    let labels = ask(api, &shutdown).await?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
     // The picture first: somebody may have closed stdout.
     if let Some(path) = &flags.svg {
@@ -70,14 +72,11 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     Ok(exits.fold(Exit::Complete, Exit::heavier))
 }
 
-/// Asks for the labels until they come, or a signal does, which is listened for further on.
-pub(super) async fn ask(settings: &ApiSettings) -> Result<(Vec<Label>, Shutdown, Listener), Error> {
-    let (shutdown, listener) = Shutdown::listen(None)
-        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+/// Asks for the labels until they come, or a signal does.
+pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<Vec<Label>, Error> {
     let client = Client::new(settings)?;
     let mut retries = Retries::new(settings.retries);
-    let labels = client.labels_with(&mut retries, &shutdown).await?;
-    Ok((labels, shutdown, listener))
+    client.labels_with(&mut retries, shutdown).await
 }
 
 fn lines(labels: &[Label]) -> String {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::{could_give, give, logged, report_faults, set_up_log, settled};
+use super::{could_give, give, listen, logged, report_faults, set_up_log, settled};
 use crate::api::{Client, Label};
 use crate::config::{
     ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
@@ -71,12 +71,15 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     let started_at = SystemTime::now();
     let progress = Progress::new(settings.report.progress, settings.log.quiet);
     set_up_log(&settings.log, &progress);
-    // Lives until the report is given: that can get stuck too.
-    let listening = Shutdown::listen(settings.run.deadline)
-        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")));
-    let (published, _listener) = match listening {
+    let (mut reports_to, writable) = (settings.report.clone(), could_give(&settings.report));
+    if writable.is_err() {
+        // There it would fail once more.
+        reports_to.file = None;
+    }
+    // The listener lives until the report is given: that can get stuck too.
+    let (published, _listener) = match listen(settings.run.deadline) {
         Ok((shutdown, listener)) => {
-            let published = match could_give(&settings.report) {
+            let published = match writable {
                 Ok(()) => publish(settings, &shutdown, &progress).await,
                 Err(error) => Err(error),
             };
@@ -93,7 +96,7 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
-    let exit = give(&report, exit, &settings.report, settings.log.quiet);
+    let exit = give(&report, exit, &reports_to, settings.log.quiet);
     // After the report, since a gateway can take its time, and there may be none left after a stop.
     if !settings.run.dry_run {
         give_metrics(&report, settings).await;

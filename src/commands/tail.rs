@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{fail, logged, print_open, set_up_log, settled};
+use super::{fail, listen, logged, print_open, set_up_log, settled};
 use crate::cli::TailFlags;
 use crate::config::{Layers, ProgressMode};
 use crate::error::{Error, Exit};
@@ -32,8 +32,7 @@ pub(super) async fn tail(layers: Layers, flags: TailFlags) -> Exit {
 }
 
 async fn read(destination: Destination, queue: String, flags: TailFlags) -> Result<(), Error> {
-    let (shutdown, _listener) = Shutdown::listen(None)
-        .map_err(|error| Error::Bug(format!("signals cannot be listened for: {error}")))?;
+    let (shutdown, _listener) = listen(None)?;
     let left = flags.count.unwrap_or(u64::MAX);
     match destination {
         Destination::Redis(settings) => {

@@ -154,7 +154,7 @@ pub const SETTINGS: &[Setting] = &[
     value(Group::Run, "run.deadline", "deadline", "LABELCAST_DEADLINE", "DURATION", "",
         "End by then, as on a signal: what is left is done by the next run"),
     value(Group::Run, "run.resume_window", "resume-window", "LABELCAST_RESUME_WINDOW", "DURATION", "1h",
-        "How long after it stopped an unfinished run is gone on with; later, a new one begins"),
+        "How long after it stopped an unfinished run is resumed; later, a new one begins"),
     switch(Group::Run, "run.no_resume", "no-resume", "LABELCAST_NO_RESUME",
         "Always begin a new run"),
     value(Group::Run, "run.min_chats", "min-chats", "LABELCAST_MIN_CHATS", "N", "0",

@@ -15,6 +15,10 @@ use crate::shard::Shard;
 /// Longer than anything here can take.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// The shortest time that messages may be kept for. Brokers count it in milliseconds and seconds, and 0
+/// of these would be for ever.
+const SHORTEST_RETAIN: Duration = Duration::from_secs(1);
+
 /// Reads settings by key. `None` means that a fault was noted.
 pub(super) struct Reader<'a> {
     layers: &'a mut Layers,
@@ -162,7 +166,14 @@ impl<'a> Reader<'a> {
     pub(super) fn retain(&mut self, key: &'static str) -> Optional<Duration> {
         match self.get(key).1.as_str() {
             "forever" => Some(None),
-            _ => self.timeout(key).map(Some),
+            _ => {
+                let retain = self.duration(key)?;
+                if retain < SHORTEST_RETAIN {
+                    self.fault(key, "is under a second: nothing could be read");
+                    return None;
+                }
+                Some(Some(retain))
+            }
         }
     }
 

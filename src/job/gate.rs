@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::config::RunSettings;
 use crate::error::Guard;
 
-/// As many bytes of batches as are held back: about 10,000 chats.
+/// As many bytes of batches as are held back: about 10,000 chats, fewer where they come one by one.
 const MAX_HELD_BYTES: usize = 256 * 1024;
 
 /// Holds batches back until there are enough chats.
@@ -73,7 +73,7 @@ impl Gate {
     }
 
     /// A new attempt begins behind so many chats, which the list is proven to begin with: what was
-    /// held of the last attempt is of no use, and what it has found out holds no longer.
+    /// held of the last attempt is of no use. That it has counted enough chats is still known.
     pub(super) fn begin(&mut self, chats: u64) {
         self.chats = chats;
         self.is_open = chats >= self.least();
@@ -89,7 +89,7 @@ impl Gate {
         }
         self.chats += u64::from(batch.chats());
         if !self.overflowed {
-            self.held_bytes += batch.bytes();
+            self.held_bytes += batch.bytes() + size_of::<Batch>();
             self.held.push(batch);
             self.overflowed = self.held_bytes > MAX_HELD_BYTES;
         }

@@ -12,6 +12,7 @@ use reqwest::{Client, Url};
 
 use super::metrics::{Group, text};
 use crate::api::causes;
+use crate::tls;
 
 /// How long all of it may take: a stop has to end within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -22,6 +23,7 @@ const WITHIN: Duration = Duration::from_secs(4);
 ///
 /// What kept one of them from being pushed; it holds no URL, in which a password may stand.
 pub(super) async fn push(gateway: &Url, groups: &[Group]) -> Result<(), String> {
+    tls::provide();
     let pushing = async {
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())

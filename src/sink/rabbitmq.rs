@@ -107,7 +107,7 @@ pub struct RabbitMq {
     /// How far the run has come, by the confirms.
     at: Checkpoint,
     /// The position of the newest checkpoint that is known to be durable.
-    durable: u64,
+    durable: Position,
     list_changed: bool,
     /// How far messages of several chats may have been sent, as the checkpoint says.
     ahead: Option<(Position, Digest)>,
@@ -121,7 +121,7 @@ pub struct RabbitMq {
     looked_at: Option<Record>,
     /// Whether the broker knows of the run.
     has_begun: bool,
-    /// Whether the queue was there to be published to.
+    /// Whether this process has found the queue there, or declared it, and it has to be there still.
     had_queue: bool,
     delivered: Delivered,
     /// Messages that may be sent before it has to be looked whether the queue is full.

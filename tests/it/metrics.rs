@@ -183,6 +183,23 @@ impl Gateway {
 }
 
 #[test]
+fn metrics_are_pushed_also_where_a_run_did_not_come_to_the_api() {
+    let gateway = Gateway::default();
+    let url = gateway.serve();
+    let stage = Stage::with_chats(1);
+    let arguments = ["--metrics-push", &url, "--report-file", "/nowhere/r.json"];
+    let ended = stage.run().args(arguments).end().expect(74);
+    let told = ended.stderr.matches("could not write the report").count();
+    assert_eq!(told, 1, "{}", ended.stderr);
+    let groups = gateway.groups();
+    let codes: Vec<f64> = groups
+        .values()
+        .map(|group| group["labelcast_last_process_exit_code{instance_id=\"inst-1\"}"])
+        .collect();
+    assert_eq!(codes, [74.0]);
+}
+
+#[test]
 fn a_pushgateway_is_added_to() {
     let gateway = Gateway::default();
     let url = gateway.serve();

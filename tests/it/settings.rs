@@ -139,6 +139,8 @@ fn every_fault_is_listed_at_once() {
             "a{b}",
             "--ids-per-message",
             "0",
+            "--retain",
+            "999ms",
         ])
         .env("LABELCAST_MIN_CHATS", "-1")
         .env("WAWP_DIALECT", "wawp-v3")
@@ -156,6 +158,7 @@ fn every_fault_is_listed_at_once() {
         "there is no sink “kafka:”",
         "--queue “a{b}”",
         "--ids-per-message “0”: is not a whole number from 1 to 10000",
+        "--retain “999ms”: is under a second",
         "LABELCAST_MIN_CHATS “-1”",
         "WAWP_DIALECT “wawp-v3”: is none of wawp-v2, wawp-v1, waha",
         "LABELCAST_INCLUDE_NAMES",
@@ -163,7 +166,7 @@ fn every_fault_is_listed_at_once() {
         assert!(ended.stderr.contains(fault), "{fault}: {}", ended.stderr);
     }
     assert!(
-        ended.stderr.contains("13 settings are wrong"),
+        ended.stderr.contains("14 settings are wrong"),
         "{}",
         ended.stderr
     );

@@ -87,6 +87,13 @@ fn names_that_are_free_unicode() {
 }
 
 #[test]
+fn an_empty_name_is_none() {
+    let stage = Stage::with_body(r#"[{"id":"1@c.us","name":""}]"#);
+    stage.run().args(["--include-names"]).end().expect(0);
+    assert_eq!(stage.messages()[0].get("name"), None);
+}
+
+#[test]
 fn a_name_that_was_cut_in_the_middle_of_an_emoji() {
     // JavaScript cuts strings between the halves of a surrogate pair, and writes what is left.
     let body = r#"[{"name":"cat \ud83d","id":"1@c.us"},{"id":"2@c.us","name":"\udc08 \\ud83d"}]"#;

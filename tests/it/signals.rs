@@ -89,6 +89,34 @@ fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
 }
 
 #[test]
+fn a_signal_ends_a_check_that_waits_for_a_broker() {
+    let stage = Stage::with_chats(10);
+    // It takes connections, and says nothing.
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap();
+    for (scheme, api) in [
+        ("redis", stage.mock.url()),
+        ("amqp", stage.mock.url()),
+        // The API is gone, and has been asked.
+        ("redis", "http://127.0.0.1:1".to_owned()),
+    ] {
+        let sink = format!("{scheme}://{address}");
+        let arguments = ["--label", "1", "--retries", "0", "--sink", &sink];
+        let check = stage.program("check").args(arguments);
+        let process = check.args(["--api-url", &api]).spawn();
+        let _connection = mute.accept().unwrap();
+        process.signal("TERM");
+        let ended = process.end();
+        let told = ended.stdout.contains("FAIL  sink: cut short by SIGTERM");
+        assert!(told, "{ended:?}");
+        assert_eq!(
+            ended.code,
+            Some(if api == stage.mock.url() { 75 } else { 69 })
+        );
+    }
+}
+
+#[test]
 fn a_second_signal_ends_at_once() {
     let stage = Stage::with_chats(500_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();

@@ -163,7 +163,7 @@ impl Journal {
         self.last.as_ref()
     }
 
-    /// Adds a line. One write: a kill leaves it whole, or not at all.
+    /// Adds a line, in one write. Half of one, as a full disk leaves, is passed over when it is read.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), SinkError> {
         if self.file.is_none() {
             self.compact()?;

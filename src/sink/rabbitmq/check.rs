@@ -1,11 +1,14 @@
 //! Could a run publish here? What is there is looked at, what a run does is tried on a queue that
 //! is gone again afterwards.
 
+use std::time::Duration;
+
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::RabbitSettings;
@@ -15,13 +18,23 @@ use super::publisher::{exists, settle_target};
 use crate::sink::patience::Failure;
 use crate::sink::{SinkError, Target};
 
+/// How long a check may take. A broker that is in an alarm takes the message, and says nothing.
+const WITHIN: Duration = Duration::from_secs(30);
+
 /// Checks a queue, and what a run needs beside it. Gives what is in order, in words.
 ///
 /// # Errors
 ///
 /// What a run would fail with.
 pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, SinkError> {
-    Ok(look(settings, target).await?)
+    match timeout(WITHIN, look(settings, target)).await {
+        Ok(found) => Ok(found?),
+        Err(_) => {
+            let seconds = WITHIN.as_secs();
+            let text = format!("it has not taken a message in {seconds} s, as in an alarm");
+            Err(SinkError::Unavailable(text))
+        }
+    }
 }
 
 async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Failure> {

@@ -100,13 +100,19 @@ impl Control {
         self.checkpoint.write(&self.channel, record).await
     }
 
-    /// Sends the checkpoint, which covers so many batches more than the one before.
-    pub(super) async fn send(&mut self, record: &Record, batches: usize) -> Result<(), Failure> {
+    /// Sends the checkpoint, which covers so many batches more than the one before. Gives the position
+    /// of the newest that was found to be durable meanwhile.
+    pub(super) async fn send(
+        &mut self,
+        record: &Record,
+        batches: usize,
+    ) -> Result<Option<Position>, Failure> {
         let covered = |sent: &Sent| sent.batches;
+        let mut newest = None;
         while !self.unconfirmed.is_empty()
             && self.unconfirmed.iter().map(covered).sum::<usize>() + batches > UNCONFIRMED
         {
-            self.confirm_oldest().await?;
+            newest = self.confirm_oldest().await?;
         }
         let confirm = self.checkpoint.send(&self.channel, &payload(record)).await;
         self.unconfirmed.push_back(Sent {
@@ -114,11 +120,11 @@ impl Control {
             batches,
             confirm: confirm?,
         });
-        Ok(())
+        Ok(newest)
     }
 
     /// Waits until all checkpoints that were sent are durable. Gives the newest one's position.
-    pub(super) async fn confirm_all(&mut self) -> Result<Option<u64>, Failure> {
+    pub(super) async fn confirm_all(&mut self) -> Result<Option<Position>, Failure> {
         let mut newest = None;
         while !self.unconfirmed.is_empty() {
             newest = self.confirm_oldest().await?;
@@ -126,7 +132,7 @@ impl Control {
         Ok(newest)
     }
 
-    async fn confirm_oldest(&mut self) -> Result<Option<u64>, Failure> {
+    async fn confirm_oldest(&mut self) -> Result<Option<Position>, Failure> {
         let Some(sent) = self.unconfirmed.pop_front() else {
             return Ok(None);
         };

@@ -171,7 +171,8 @@ impl RabbitMq {
         self.ahead = unfinished.proofs.last().copied();
         self.at = unfinished.from;
         self.durable = 0;
-        self.had_queue = false;
+        // Where nothing is proven to be there, the queue may have gone with the rest.
+        self.had_queue &= unfinished.from.position > 0 || matches!(start, Start::Again(_));
         self.form = Some(self.form_of(unfinished.from.run_id));
         self.has_begun = false;
         if matches!(start, Start::New(_)) {
@@ -305,8 +306,10 @@ impl RabbitMq {
             checkpoint: at,
             ..self.record(State::Running)
         };
-        if let Some(control) = &mut self.control {
-            control.send(&record, count).await?;
+        if let Some(control) = &mut self.control
+            && let Some(position) = control.send(&record, count).await?
+        {
+            self.durable = position;
         }
         self.delivered.chats += at.chats - self.at.chats;
         self.delivered.messages += self.ledger.drop_oldest(count);

@@ -13,6 +13,8 @@ use redis::{
     IntoConnectionInfo, ProtocolVersion, RedisError, Value,
 };
 
+use crate::tls;
+
 /// How long connecting may take, login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reply may take. A server that flushes its append-only file to a slow disk can be
@@ -148,7 +150,7 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
 
 /// Opens a connection, with RESP3 where the server speaks it.
 async fn open(info: ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::provide();
     let with = |protocol: ProtocolVersion| {
         let settings = info.redis_settings().clone();
         let settings = settings.set_protocol(protocol);

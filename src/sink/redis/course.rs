@@ -64,7 +64,9 @@ impl Redis {
                 }
             }
         }
-        Err(SinkError::Unavailable("it loses its memory".to_owned()))
+        Err(SinkError::Unavailable(
+            "it keeps losing its data".to_owned(),
+        ))
     }
 
     /// Goes on where each stream stopped.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CHECKPOINT, QUEUE, WINDOW, holds, kill, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Broker, once, vhost};
-use crate::support::{Numbers, Stage, part_of, small_list, wait_until};
+use crate::support::{Numbers, Stage, gated, map_of, part_of, small_list, wait_until};
 
 #[test]
 fn killed_at_moments_and_run_again() {
@@ -219,6 +219,73 @@ fn a_queue_that_is_deleted_in_the_middle() {
         "{error}"
     );
     assert_eq!(client.depth(CHECKPOINT), Some(1));
+}
+
+#[test]
+fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let proxy = Proxy::start(vhost.port);
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    ids.rotate_left(1);
+    let (changed, gate) = gated(&map_of(&ids));
+    stage.mock.script("1", changed);
+    let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
+    wait_until("it is at the changed list", || {
+        client.depth(QUEUE).unwrap_or(0) > 2000
+    });
+    client.delete(QUEUE);
+    // The next thing that it sends is lost, and the connection with it.
+    proxy.cut_after(0, Direction::ToServer);
+    wait_until("it has lost its connection", || !proxy.is_armed());
+    gate.cancel();
+    let ended = process.end().expect(78);
+    let error = ended.label()["error"].as_str().unwrap();
+    assert!(error.contains("labelcast:1 was deleted"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let proxy = Proxy::start(vhost.port);
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    let gates = [(); 2].map(|()| CancellationToken::new());
+    let parts = [0, body.len() / 8, body.len() / 2, body.len()];
+    let [first, second, third] = [0, 1, 2].map(|at| {
+        let part = &body.as_bytes()[parts[at]..parts[at + 1]];
+        Piece::Bytes(Bytes::copy_from_slice(part))
+    });
+    let [early_gate, late_gate] = gates.each_ref().map(|gate| Piece::Until(gate.clone()));
+    let reply = Reply::pieces([first, early_gate, second, late_gate, third]);
+    stage.mock.script("1", reply);
+    let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
+    let waits_at = |end: usize| {
+        let there = body[..end].matches('}').count();
+        wait_until("it waits", || client.depth(QUEUE) == Some(there));
+    };
+    waits_at(parts[1]);
+    let early = client.take(CHECKPOINT).expect("a checkpoint");
+    gates[0].cancel();
+    waits_at(parts[2]);
+    client.drain(QUEUE);
+    client.drain(CHECKPOINT);
+    client.put(CHECKPOINT, &early);
+    // The next thing that it sends is lost, and the connection with it.
+    proxy.cut_after(0, Direction::ToServer);
+    gates[1].cancel();
+    let ended = process.end().expect(0);
+    assert!(ended.label()["went_back"].as_u64().unwrap() >= 1);
+    let from = early.data["position"].as_u64().unwrap() as usize;
+    // What was on its way when the connection broke may have come first.
+    let (mut found, _) = once(&client.drain(QUEUE));
+    let mut behind = ids[from..].to_vec();
+    found.sort();
+    behind.sort();
+    assert!(found == behind, "all behind the checkpoint is there");
 }
 
 #[test]

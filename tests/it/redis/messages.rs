@@ -5,8 +5,8 @@ use redis::Commands;
 use serde_json::{Value, json};
 
 use super::{STREAM, holds, run};
-use crate::support::redis::{Server, chat_ids, entries, field};
-use crate::support::{Stage, small_list};
+use crate::support::redis::{Server, chat_ids, entries, field, length};
+use crate::support::{Stage, small_list, wait_until};
 
 fn data(server: &Server) -> Vec<Value> {
     let entries = entries(&mut server.connection(), STREAM);
@@ -212,6 +212,32 @@ fn chats_are_spread_over_partitions_by_their_ids() {
 }
 
 #[test]
+fn what_is_beside_each_partition_is_kept_while_a_run_waits() {
+    let server = Server::start(&[]);
+    let (_, body) = small_list(1000);
+    let stage = Stage::with_body(body);
+    let arguments = ["--partitions", "2", "--max-pending", "50"];
+    let process = run(&stage, &server.url()).args(arguments).spawn();
+    let mut connection = server.connection();
+    for partition in ["labelcast:1:{0}", "labelcast:1:{1}"] {
+        wait_until("it is full", || length(&mut connection, partition) >= 50);
+    }
+    let checkpoints: Vec<String> = connection.keys("labelcast:checkpoint:*").unwrap();
+    assert_eq!(checkpoints.len(), 2);
+    for key in checkpoints {
+        let mut before: i64 = i64::MAX;
+        wait_until("a heartbeat has lengthened its life", || {
+            let now: i64 = connection.pttl(&key).unwrap();
+            let is_longer = now > before;
+            before = now;
+            is_longer
+        });
+    }
+    process.signal("TERM");
+    process.end().expect(75);
+}
+
+#[test]
 fn a_stream_that_is_full_is_waited_for() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(1000);
@@ -221,7 +247,7 @@ fn a_stream_that_is_full_is_waited_for() {
         .spawn();
     let mut connection = server.connection();
     let mut found = Vec::new();
-    crate::support::wait_until("all has come through", || {
+    wait_until("all has come through", || {
         let length: usize = redis::cmd("XLEN")
             .arg(STREAM)
             .query(&mut connection)

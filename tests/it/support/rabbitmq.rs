@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -364,6 +364,18 @@ impl Client {
                 data: serde_json::from_slice(&got.delivery.data).unwrap(),
             })
         })
+    }
+
+    /// Puts a message back.
+    pub(crate) fn put(&self, queue: &str, message: &Message) {
+        let payload = serde_json::to_vec(&message.data).unwrap();
+        let options = BasicPublishOptions::default();
+        let properties = message.properties.clone();
+        let put =
+            self.channel
+                .basic_publish("".into(), queue.into(), options, &payload, properties);
+        drop(self.runtime.block_on(put).unwrap());
+        wait_until("it is there", || self.depth(queue) == Some(1));
     }
 
     /// Holds the next message of a queue, as long as this client lives.
