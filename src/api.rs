@@ -95,6 +95,9 @@ pub enum ApiError {
     /// Status 200, and nothing else.
     #[error("the answer is empty")]
     Empty,
+    /// Labels that are not even JSON: a web page, as a gateway sends one.
+    #[error("the answer is no list of labels, and no JSON: it begins with “{}”", .0.escape_ascii())]
+    NotJson(u8),
     /// A list of labels that is none.
     #[error("the list of labels is not what the API should send: {0}")]
     Labels(String),
@@ -120,6 +123,7 @@ impl ApiError {
             | Self::RedirectLoop
             | Self::Coding(_)
             | Self::Empty
+            | Self::NotJson(_)
             | Self::Answered(_) => Exit::Api,
             Self::Labels(_) => Exit::Data,
             Self::Setup(_) => Exit::Settings,
@@ -132,7 +136,10 @@ impl ApiError {
             Self::Connection(_) | Self::Cut(_) => true,
             Self::Status { status, answer, .. } => match status.as_u16() {
                 408 | 425 | 429 | 500 | 502 | 503 | 504 => true,
-                422 => answer.status.as_deref() == Some("STARTING"),
+                422 => {
+                    let status = answer.status.as_deref();
+                    status.is_some_and(|status| status.eq_ignore_ascii_case("STARTING"))
+                }
                 _ => false,
             },
             _ => false,
@@ -159,6 +166,9 @@ impl ApiError {
                 _ => None,
             },
             Self::Redirect(_) => Some("if that host is right, set it with --api-url"),
+            Self::NotJson(_) => {
+                Some("check --api-url and --dialect: this does not look like the API")
+            }
             Self::Setup(_) => Some("are the system's CA certificates installed?"),
             _ => None,
         }

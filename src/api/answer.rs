@@ -12,14 +12,16 @@ use crate::decode::Answer;
 /// As much of a refusal's body as is looked at.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// As much of a text as is kept, in characters. Less is shown, once secrets were taken out.
-const MAX_KEPT: usize = 4096;
+pub(super) const MAX_KEPT: usize = 4096;
 
 /// The labels in a body: an array or a map of them, bare or in an envelope.
 pub(super) fn labels(body: &[u8]) -> Result<Vec<Label>, ApiError> {
-    if body.trim_ascii().is_empty() {
-        return Err(ApiError::Empty);
-    }
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match body.trim_ascii_start().first() {
+        None => return Err(ApiError::Empty),
+        Some(b'{' | b'[') => {}
+        Some(other) => return Err(ApiError::NotJson(*other)),
+    }
     let mut value: Value = match serde_json::from_slice(body) {
         Ok(value) => value,
         Err(error) if error.is_eof() => {
@@ -197,7 +199,7 @@ mod tests {
             assert!(matches!(error, ApiError::Answered(_)), "{body}: {error}");
         }
         assert!(labels(br#"[{"id":"1"}"#).unwrap_err().is_transient());
-        assert!(matches!(labels(b"<html>"), Err(ApiError::Labels(_))));
+        assert!(matches!(labels(b"<html>"), Err(ApiError::NotJson(b'<'))));
     }
 
     #[test]

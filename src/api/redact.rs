@@ -2,6 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::answer::MAX_KEPT;
 use crate::decode::Answer;
 
 /// As much of a text as is shown, in characters.
@@ -45,9 +46,18 @@ impl Redact {
     }
 
     pub(super) fn text(&self, text: &str) -> String {
+        // In bytes or characters: either way, no shorter one was cut.
+        let was_cut = text.len() >= MAX_KEPT;
         let mut text = text.to_owned();
         for token in &self.tokens {
             text = without(&text, token.expose_secret());
+        }
+        if was_cut {
+            // What is left of a token that stood across the cut.
+            let longest = |token: &SecretString| token.expose_secret().chars().count();
+            let longest = self.tokens.iter().map(longest).max().unwrap_or(0);
+            let kept = text.chars().count().saturating_sub(longest);
+            text = text.chars().take(kept).collect();
         }
         let clean: String = text
             .chars()
@@ -103,6 +113,13 @@ mod tests {
         );
         assert_eq!(redact.text("S3CRET/+TOKEN s3cret%2f%2btoken"), "*** ***");
         assert_eq!(redact.text(&"x ".repeat(200)).len(), 300);
+        let long = "k3y".repeat(22);
+        let echoed: String = long.repeat(70).chars().take(MAX_KEPT).collect();
+        let shown = Redact::new(&long).text(&echoed);
+        assert!(
+            !shown.contains("k3y") && shown.starts_with("***"),
+            "{shown}"
+        );
         assert_eq!(
             redact.text("call +49 151 or 4915112345678: Session “x” not found, code 404"),
             "call +49 151 or ***: Session “x” not found, code 404"

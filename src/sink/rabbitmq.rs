@@ -12,6 +12,7 @@ mod checkpoint;
 pub mod connect;
 mod control;
 mod course;
+mod ending;
 mod failure;
 mod ledger;
 mod lock;

@@ -40,6 +40,9 @@ use crate::message::{Encoder, Layout};
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
 
+/// How long giving the locks back may take after a stop: its end, confirmed before, has to be told.
+const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+
 /// How a stream is written to.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
@@ -156,6 +159,33 @@ impl Redis {
         Ok(())
     }
 
+    /// Gives the locks back; not at any price, since they run out by themselves.
+    async fn release(&mut self, settles: bool) {
+        let shutdown = self.shutdown.clone();
+        let releasing = async {
+            for stream in &mut self.streams {
+                stream
+                    .insist(async |link, keys, claim| {
+                        lock::release(link, keys, claim, settles).await
+                    })
+                    .await?;
+            }
+            Ok::<(), SinkError>(())
+        };
+        let stopped = async {
+            shutdown.stopped().await;
+            tokio::time::sleep(RELEASED_WITHIN).await;
+        };
+        let is_released = tokio::select! {
+            released = releasing => released.is_ok(),
+            () = stopped => false,
+            () = tokio::time::sleep(3 * RELEASED_WITHIN) => false,
+        };
+        if !is_released {
+            info!("the lock could not be given back: it runs out by itself");
+        }
+    }
+
     async fn stored(&mut self) -> Result<Vec<Stored>, SinkError> {
         let mut all = Vec::new();
         for stream in &mut self.streams {
@@ -189,8 +219,7 @@ impl Sink for Redis {
                     })
                     .collect();
                 let at = stored.iter().filter_map(|stored| stored.at).max();
-                let has_begun = found.iter().any(|at| at.position > 0 || at.chats > 0);
-                has_begun.then(|| unfinished(&found, at.unwrap_or(SystemTime::UNIX_EPOCH)))
+                Some(unfinished(&found, at.unwrap_or(SystemTime::UNIX_EPOCH)))
             }
             _ => None,
         };
@@ -284,19 +313,15 @@ impl Sink for Redis {
         }
         if self.has_begun {
             for index in 0..self.streams.len() {
-                result = result.and(self.finish_one(index, outcome).await);
+                // Where one is not complete, the run goes on there: the others are not either.
+                if result.is_ok() || outcome == Outcome::Unfinished {
+                    result = result.and(self.finish_one(index, outcome).await);
+                }
             }
         }
         self.hearts.clear();
-        for stream in &mut self.streams {
-            let released = stream
-                .insist(async |link, keys, claim| lock::release(link, keys, &claim.owner).await)
-                .await;
-            // It runs out by itself; and to run again over it would publish everything twice.
-            if released.is_err() {
-                info!("the lock could not be given back: it runs out by itself");
-            }
-        }
+        let settles = result.is_ok() && outcome != Outcome::Unfinished;
+        self.release(settles).await;
         result
     }
 }

@@ -38,7 +38,7 @@ fn a_passing_failure_is_tried_again_and_a_name_cannot_move_the_cursor() {
 
 #[test]
 fn a_list_that_is_none() {
-    for (body, code) in [("<html>", 65), ("{\"success\":false}", 76), ("[{}]", 65)] {
+    for (body, code) in [("<html>", 76), ("{\"success\":false}", 76), ("[{}]", 65)] {
         let stage = Stage::with_labels(vec![]);
         stage.mock.script_labels(Reply::json(body));
         stage.program("labels").end().expect(code);

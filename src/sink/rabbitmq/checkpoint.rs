@@ -45,6 +45,10 @@ pub(super) struct Record {
     /// Whether that has changed since the run began.
     #[serde(default)]
     pub(super) repacked: bool,
+    /// Whether the process that ended the run came to know of it. One that did not will be run again, and
+    /// has nothing more to publish then.
+    #[serde(default)]
+    pub(super) settled: bool,
     /// How many chats the last complete run had.
     pub(super) last_complete: Option<u64>,
     #[serde(with = "record::rfc3339")]

@@ -1,8 +1,7 @@
-//! The course of a run: how it begins, goes on after a break, and ends.
+//! The course of a run: how it begins, and goes on after a break. For how it ends see `ending`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use lapin::types::{AMQPValue, FieldTable};
 use tracing::info;
 use uuid::Uuid;
 
@@ -15,10 +14,10 @@ use super::unproven::Unproven;
 use crate::message::{Encoder, Marker};
 use crate::sink::patience::Failure;
 use crate::sink::record::State;
-use crate::sink::{Checkpoint, Outcome, Past, SinkError, Start, Target, Unfinished};
+use crate::sink::{Checkpoint, Past, SinkError, Start, Target, Unfinished};
 
 /// What a nack means.
-const REFUSES: &str = "the queue refuses messages, as one does that is full";
+pub(super) const REFUSES: &str = "the queue refuses messages, as one does that is full";
 
 /// What has become of the oldest batches.
 enum Retired {
@@ -30,9 +29,6 @@ enum Retired {
         took_some: bool,
     },
 }
-
-/// How long a run that stops tries to say so: a broker that is blocked says nothing.
-const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 impl RabbitMq {
     /// Connects what is not connected.
@@ -86,7 +82,7 @@ impl RabbitMq {
             unfinished: None,
             last_complete: record.last_complete,
         };
-        if record.state == State::Running {
+        if record.state == State::Running || !record.settled {
             let (mut from, mut proofs) = (record.checkpoint, record.proofs());
             let is_ours_to_declare = self.settings.declare && self.settings.exchange.is_none();
             if from.position > 0 && is_ours_to_declare && !control.has(&self.names.queue).await? {
@@ -234,7 +230,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    fn record(&self, state: State) -> Record {
+    pub(super) fn record(&self, state: State) -> Record {
         Record {
             state,
             owner: self.owner,
@@ -243,6 +239,7 @@ impl RabbitMq {
             ahead: self.ahead,
             ids_per_message: self.layout.ids_per_message,
             repacked: self.repacked,
+            settled: false,
             last_complete: self.last_complete,
             at: SystemTime::now(),
         }
@@ -351,75 +348,6 @@ impl RabbitMq {
         match &self.publisher {
             Some(publisher) => publisher.depth(&self.names.queue).await,
             None => Ok(0),
-        }
-    }
-
-    /// The resume window counts from here; where this cannot be said, from the last checkpoint.
-    async fn note_stop(&mut self) {
-        let record = self.record(State::Running);
-        if self.has_begun
-            && let Some(control) = &mut self.control
-        {
-            let _ = tokio::time::timeout(NOTED_WITHIN, control.write(&record)).await;
-        }
-    }
-
-    /// Writes down how the run ended.
-    pub(super) async fn end(&mut self, outcome: Outcome) -> Result<(), SinkError> {
-        let state = match outcome {
-            Outcome::Complete { .. } => State::Complete,
-            Outcome::Rejected => State::Rejected,
-            Outcome::Unfinished => {
-                self.note_stop().await;
-                return Ok(());
-            }
-        };
-        // An empty list is a whole one too.
-        self.begin().await?;
-        if let Outcome::Complete { chats } = outcome {
-            self.last_complete = Some(chats);
-            if self.settings.marker {
-                self.insist(async |this| {
-                    this.connect().await?;
-                    this.mark(Marker::Completed, chats).await
-                })
-                .await?;
-            }
-        }
-        let record = self.record(state);
-        self.insist(async |this| {
-            this.connect().await?;
-            match &mut this.control {
-                Some(control) => control.write(&record).await,
-                None => Ok(()),
-            }
-        })
-        .await
-    }
-
-    /// Puts a message about the run on the queue.
-    async fn mark(&mut self, marker: Marker, chats: u64) -> Result<(), Failure> {
-        let (Some(publisher), Some(form)) = (&self.publisher, &self.form) else {
-            return Ok(());
-        };
-        let event = marker.event();
-        let mut headers = FieldTable::default();
-        headers.insert("event".into(), AMQPValue::LongString(event.into()));
-        let properties = form
-            .properties
-            .clone()
-            .with_type("labelcast.run".into())
-            .with_message_id(format!("{}:{event}", self.at.run_id).into())
-            .with_headers(headers);
-        let payload = form.encoder.marker_json(marker, chats).into_bytes();
-        let confirm = publisher.send(form, properties, payload).await?;
-        match confirm.await? {
-            lapin::Confirmation::Ack(Some(returned)) => {
-                let text = form.unroutable(returned.reply_text.as_str());
-                Err(SinkError::WrongQueue(text).into())
-            }
-            lapin::Confirmation::Nack(_) => Err(Failure::Passing(REFUSES.to_owned())),
-            _ => Ok(()),
         }
     }
 }

@@ -47,7 +47,8 @@ impl Drop for Lock {
 ///
 /// # Errors
 ///
-/// [`SinkError::Locked`], when the holder answers, or its connection stays.
+/// [`SinkError::Locked`], when the holder answers; [`SinkError::Unavailable`], when it does not, and the
+/// broker keeps its connection, as one does that is blocked by an alarm.
 pub(super) async fn take(
     connection: &Connection,
     name: &str,
@@ -57,12 +58,17 @@ pub(super) async fn take(
     let heartbeat = Duration::from_secs(connection.configuration().heartbeat().into());
     let until = Instant::now() + heartbeat * BEATS;
     let locked = || Failure::from(SinkError::Locked(name.to_owned()));
+    let mute = || {
+        let text =
+            "the lock is held over a connection that does not answer, and that the broker keeps";
+        Failure::from(SinkError::Unavailable(text.to_owned()))
+    };
     let mut has_asked = false;
     loop {
         let taken = if has_asked {
             // A broker that is short of memory does not read on where a question was sent.
             let taking = tokio::time::timeout_at(until, declare(connection, name));
-            taking.await.map_err(|_| locked())?
+            taking.await.map_err(|_| mute())?
         } else {
             declare(connection, name).await
         };
@@ -81,7 +87,7 @@ pub(super) async fn take(
             lives = tokio::time::timeout(ANSWER_WITHIN, asking) => match lives {
                 Ok(Ok(())) => return Err(locked()),
                 Ok(Err(failure)) => return Err(failure),
-                Err(_) if Instant::now() > until => return Err(locked()),
+                Err(_) if Instant::now() > until => return Err(mute()),
                 Err(_) => {}
             },
         }

@@ -1,10 +1,11 @@
 -- Takes the lock, or keeps it, and fences all earlier owners off.
 -- KEYS  lock, checkpoint
 -- ARGV  owner, milliseconds until the lock runs out, milliseconds to keep the checkpoint (0: for ever)
--- Gives the fence; or, where somebody else has the lock, that owner and how long it still holds.
+-- Gives the fence; or, where somebody else has the lock, that owner, how long it still holds, and
+-- which run was the last to end.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
-  return {owner, redis.call('PTTL', KEYS[1])}
+  return {owner, redis.call('PTTL', KEYS[1]), redis.call('HGET', KEYS[2], 'settled')}
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local at = redis.call('HMGET', KEYS[2], 'fence', 'fence_owner')

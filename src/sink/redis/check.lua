@@ -1,5 +1,6 @@
--- Does what each run does, and leaves nothing behind.
--- KEYS  a stream and a hash that do not exist otherwise
+-- Does what each run does, and leaves nothing behind; to the real stream and checkpoint, something
+-- that changes nothing.
+-- KEYS  a stream, a hash and a manifest that do not exist otherwise; the stream, the checkpoint
 local call = redis.call
 local id = call('XADD', KEYS[1], '*', 'a', 'b')
 call('HSET', KEYS[2], 'a', id)
@@ -22,4 +23,8 @@ call('SADD', KEYS[2], 'a')
 call('EXPIRE', KEYS[2], 1)
 found = found and call('SMISMEMBER', KEYS[2], 'a')[1] == 1
 call('DEL', KEYS[2])
+call('HSET', KEYS[3], 'a', id)
+call('DEL', KEYS[3])
+call('XTRIM', KEYS[4], 'MINID', '~', '0')
+call('HDEL', KEYS[5], '')
 return found and 1 or 0

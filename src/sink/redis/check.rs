@@ -1,8 +1,9 @@
 //! Could a run publish here? What is there is looked at, what each run does is tried on keys beside it,
 //! and nothing is left behind.
 
-use redis::{Script, Value};
+use redis::{Cmd, FromRedisValue, Script, Value};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::RedisSettings;
 use super::connect::RESPONSE_TIMEOUT;
@@ -51,11 +52,8 @@ pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding,
 
 async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failure> {
     for (key, expected) in [(&keys.stream, "stream"), (&keys.checkpoint, "hash")] {
-        let found: String = redis::cmd("TYPE")
-            .arg(key)
-            .query_async(link.connection().await?)
-            .await?;
-        if found != "none" && found != expected {
+        let found: Option<String> = if_allowed(link, redis::cmd("TYPE").arg(key)).await?;
+        if let Some(found) = found.filter(|found| found != "none" && found != expected) {
             let text = format!("the key {key} is a {found}, and no {expected}");
             return Err(SinkError::WrongQueue(text).into());
         }
@@ -67,27 +65,40 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
         format!("{}:check", keys.lock),
         format!("{}:check", keys.seen),
     );
-    script.key(stream).key(hash);
+    script.key(stream).key(hash).key(keys.manifest(Uuid::nil()));
+    script.key(&keys.stream).key(&keys.checkpoint);
     if link.run(&script).await? != Value::Int(1) {
         let text = "scripts do not do what they should".to_owned();
         return Err(SinkError::WrongQueue(text).into());
     }
-    let role: Vec<Value> = redis::cmd("ROLE")
-        .query_async(link.connection().await?)
-        .await?;
-    if role.first().map(word).as_deref() == Some("slave") {
+    let role: Option<Vec<Value>> = if_allowed(link, &redis::cmd("ROLE")).await?;
+    if role.unwrap_or_default().first().map(word).as_deref() == Some("slave") {
         let text = "it is a replica, and takes nothing".to_owned();
         return Err(SinkError::Unavailable(text).into());
     }
     eviction(link).await
 }
 
+/// Asks what only a check asks: a user that may publish need not be allowed to.
+async fn if_allowed<T: FromRedisValue>(
+    link: &mut Link,
+    command: &Cmd,
+) -> Result<Option<T>, Failure> {
+    match command.query_async(link.connection().await?).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.code() == Some("NOPERM") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A server that evicts keys when its memory is full may evict the stream.
 async fn eviction(link: &mut Link) -> Result<Option<String>, Failure> {
-    let info: String = redis::cmd("INFO")
-        .arg("memory")
-        .query_async(link.connection().await?)
-        .await?;
+    let info: Option<String> = if_allowed(link, redis::cmd("INFO").arg("memory")).await?;
+    let Some(info) = info else {
+        let text =
+            "this user may not ask (INFO) whether the server evicts keys when memory is full";
+        return Ok(Some(text.to_owned()));
+    };
     let value = |name: &str| {
         let line = info.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_default().trim().to_owned()

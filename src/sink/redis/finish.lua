@@ -5,8 +5,7 @@
 --       follow, these; then fields and values of the manifest
 -- Gives 'OK'; 'fence', 'run' or 'position' where somebody else has the stream by now; or 'stream'
 -- where that is gone.
-local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'status', 'first_id', 'last_id',
-  'chats')
+local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id', 'last_id', 'chats')
 if at[1] ~= ARGV[1] then
   return 'fence'
 end
@@ -15,11 +14,11 @@ if at[2] ~= ARGV[2] then
 end
 local is_complete = ARGV[3] == 'complete'
 local is_over = is_complete or ARGV[3] == 'rejected'
-if is_over and at[4] ~= ARGV[3] then
+if is_over then
   if at[3] ~= ARGV[4] then
     return 'position'
   end
-  if at[5] and redis.call('EXISTS', KEYS[1]) == 0 then
+  if at[4] and redis.call('EXISTS', KEYS[1]) == 0 then
     return 'stream'
   end
   if is_complete then
@@ -37,7 +36,7 @@ if not is_over then
   redis.call('HSET', KEYS[2], 'at', ARGV[7])
 end
 redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'status', ARGV[3], 'finished_at', ARGV[7],
-  'first_id', at[5] or '', 'last_id', at[6] or '', 'chats', is_complete and ARGV[5] or at[7],
+  'first_id', at[4] or '', 'last_id', at[5] or '', 'chats', is_complete and ARGV[5] or at[6],
   unpack(ARGV, 9 + ARGV[8]))
 if ARGV[6] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[6])

@@ -132,10 +132,13 @@ pub(super) struct Stored {
     /// Whose fence it is.
     pub(super) fence_owner: Option<String>,
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Whether the run has come to its end, for better or worse.
+    /// Whether the run has come to its end, for better or worse, and its process knew it. One that did
+    /// not will be run again, and has nothing more to publish then.
     pub(super) is_over: bool,
     /// Whether chats that are on the stream already are passed over.
     pub(super) suppress: bool,
+    /// The last run whose process knew its end.
+    pub(super) settled: Option<String>,
     pub(super) last_complete: Option<u64>,
     /// The run's first entry.
     pub(super) first_id: Option<String>,
@@ -157,7 +160,7 @@ impl Stored {
 
 /// Reads the checkpoint, and looks whether the stream is there.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    const FIELDS: [&str; 12] = [
+    const FIELDS: [&str; 13] = [
         "fence",
         "run_id",
         "position",
@@ -170,6 +173,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         "at",
         "partitions",
         "fence_owner",
+        "settled",
     ];
     let found: Vec<Option<String>> = redis::cmd("HMGET")
         .arg(&keys.checkpoint)
@@ -197,7 +201,9 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         fence: field("fence"),
         fence_owner: field("fence_owner"),
         checkpoint: checkpoint(),
-        is_over: field("status").is_some_and(|status| status != "running"),
+        is_over: field("status").is_some_and(|status| status != "running")
+            && field("settled") == field("run_id"),
+        settled: field("settled"),
         suppress: field("suppress").as_deref() == Some("1"),
         last_complete: number("last_complete"),
         partitions: field("partitions").and_then(|count| count.parse().ok()),
@@ -212,7 +218,12 @@ pub(super) enum Acquired {
     /// It is ours, with this fence.
     Fence(String),
     /// This owner has it, for so many milliseconds more.
-    Held { owner: String, left: i64 },
+    Held {
+        owner: String,
+        left: i64,
+        /// The last run whose process knew its end.
+        settled: Option<String>,
+    },
 }
 
 /// Tries to take the lock.
@@ -233,7 +244,12 @@ pub(super) async fn acquire(
                 _ => 0,
             };
             let owner = held.first().map(word).unwrap_or_default();
-            Ok(Acquired::Held { owner, left })
+            let settled = held.get(2).map(word).filter(|run_id| !run_id.is_empty());
+            Ok(Acquired::Held {
+                owner,
+                left,
+                settled,
+            })
         }
         fence => Ok(Acquired::Fence(word(fence))),
     }

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::connect::Endpoint;
 use super::course::now;
 use super::keys::Keys;
-use super::link::{Acquired, LOCK_LASTS, Link, acquire, lock_millis};
+use super::link::{Acquired, LOCK_LASTS, Link, acquire, load, lock_millis};
 use super::seen::SET_LASTS;
 use super::stream::Claim;
 use crate::shutdown::Shutdown;
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// [`SinkError::Locked`], when the other's heart beats.
+/// [`SinkError::Locked`], when the other's heart beats, or it has ended its run meanwhile.
 pub(super) async fn take(
     link: &mut Link,
     keys: &Keys,
@@ -38,9 +38,25 @@ pub(super) async fn take(
     watch: &mut Option<Watch>,
     shutdown: &Shutdown,
 ) -> Result<Option<String>, Failure> {
-    let (holder, left) = match acquire(link, keys, claim).await? {
-        Acquired::Fence(fence) => return Ok(Some(fence)),
-        Acquired::Held { owner, left } => (owner, left),
+    let (holder, left, settled) = match (acquire(link, keys, claim).await?, &watch) {
+        (Acquired::Fence(fence), None) => return Ok(Some(fence)),
+        (Acquired::Fence(fence), Some(watch)) => {
+            let settled = load(link, keys).await?.settled;
+            if settled.is_none() || settled == watch.settled {
+                return Ok(Some(fence));
+            }
+            // It was alive all the time, and has come to its end meanwhile.
+            release(link, keys, claim, false).await?;
+            return Err(SinkError::Locked(keys.stream.clone()).into());
+        }
+        (
+            Acquired::Held {
+                owner,
+                left,
+                settled,
+            },
+            _,
+        ) => (owner, left, settled),
     };
     if left < 0 {
         // Not one of ours: those run out.
@@ -57,7 +73,11 @@ pub(super) async fn take(
                 left_ms = left,
                 "another run holds the lock: looking whether its heart beats"
             );
-            *watch = Some(Watch { holder, left });
+            *watch = Some(Watch {
+                holder,
+                left,
+                settled,
+            });
         }
     }
     tokio::select! {
@@ -70,6 +90,7 @@ pub(super) async fn take(
 pub(super) struct Watch {
     holder: String,
     left: i64,
+    settled: Option<String>,
 }
 
 /// Renews the lock, and keeps what is beside the stream, as long as it lives; from a connection of
@@ -130,11 +151,17 @@ async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failu
     Ok(link.run(&script).await? == Value::Int(1))
 }
 
-/// Gives the lock back.
-pub(super) async fn release(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
+/// Gives the lock back. `settles` is for a run that has come to its end, and whose process knows it.
+pub(super) async fn release(
+    link: &mut Link,
+    keys: &Keys,
+    claim: &Claim,
+    settles: bool,
+) -> Result<(), Failure> {
     let script = Script::new(include_str!("release.lua"));
     let mut script = script.prepare_invoke();
-    script.key(&keys.lock).key(&keys.checkpoint).arg(owner);
+    script.key(&keys.lock).key(&keys.checkpoint);
+    script.arg(&claim.owner).arg(u8::from(settles));
     link.run(&script).await?;
     Ok(())
 }

@@ -268,7 +268,7 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
         wait_until("it waits", || client.depth(QUEUE) == Some(there));
     };
     waits_at(parts[1]);
-    let early = client.take(CHECKPOINT).expect("a checkpoint");
+    let early = client.take(CHECKPOINT).unwrap();
     gates[0].cancel();
     waits_at(parts[2]);
     client.drain(QUEUE);

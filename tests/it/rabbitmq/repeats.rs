@@ -125,6 +125,27 @@ fn a_checkpoint_that_a_dead_process_still_holds() {
 }
 
 #[test]
+fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(500);
+    let stage = Stage::with_body(&body);
+    let first = run(&stage, &vhost.url()).end().expect(0);
+    let mut ended = client.take(CHECKPOINT).unwrap();
+    assert_eq!(ended.data["settled"], true);
+    // As if it had been cut off behind its end.
+    ended.data["settled"] = false.into();
+    client.put(CHECKPOINT, &ended);
+    let second = run(&stage, &vhost.url()).end().expect(0);
+    assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(second.label()["published"], 0);
+    assert_eq!(second.label()["resumed"], 500);
+    assert_eq!(once(&client.drain(QUEUE)), (ids, 0));
+    let third = run(&stage, &vhost.url()).end().expect(0);
+    assert_ne!(third.label()["run_id"], first.label()["run_id"]);
+}
+
+#[test]
 fn the_start_is_marked_wherever_the_first_process_ends() {
     let stage = Stage::with_chats(100);
     let vhost = vhost();

@@ -171,6 +171,32 @@ fn a_check_finds_what_would_go_wrong() {
         .unwrap();
     let url = format!("redis://reader:pw@127.0.0.1:{}", locked.port);
     check(&stage, &url).expect(77);
+    // What the check alone asks need not be allowed; what a run writes to does.
+    let seen = "warn  sink: this user may not ask";
+    for (rules, code, says) in [
+        (&["~*", "+@all", "-@dangerous"][..], 0, seen),
+        (&["~*", "+@all", "-role", "-info", "-type"], 0, seen),
+        (&["~*", "+@all", "-sadd"], 77, "FAIL"),
+        (&["~labelcast:1", "~labelcast:[cls]*", "+@all"], 77, "FAIL"),
+        (
+            &["%R~labelcast:1", "~labelcast:[clsr]*", "+@all"],
+            77,
+            "FAIL",
+        ),
+        (&["~labelcast:1", "~labelcast:[clsr]*", "+@all"], 0, "ok"),
+    ] {
+        redis::cmd("ACL")
+            .arg(&["SETUSER", "other", "reset", "on", ">pw"])
+            .arg(rules)
+            .exec(&mut connection)
+            .unwrap();
+        let url = format!("redis://other:pw@127.0.0.1:{}", locked.port);
+        let ended = check(&stage, &url).expect(code);
+        assert!(ended.stdout.contains(says), "{rules:?}: {}", ended.stdout);
+        run(&stage, &url)
+            .end()
+            .expect(if rules.contains(&"-sadd") { 0 } else { code });
+    }
 
     let master = Server::start(&[]);
     let port = master.port.to_string();

@@ -232,6 +232,127 @@ fn what_was_not_begun_leaves_nothing_on_the_stream() {
 }
 
 #[test]
+fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+    let server = Server::start(&[]);
+    let (mut ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let first = run(&stage, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(0);
+    let mut connection = server.connection();
+    // As if it had been killed, or cut off, between writing its end down and giving the lock back.
+    let forget = |connection: &mut redis::Connection| {
+        let _: () = connection.hdel(checkpoint(&server), "settled").unwrap();
+    };
+    forget(&mut connection);
+    let second = run(&stage, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(0);
+    assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(second.label()["published"], 0);
+    assert_eq!(second.label()["resumed"], 3000);
+    holds(&server, &ids);
+    assert_eq!(length(&mut connection, STREAM), 3002, "two markers");
+
+    // With a chat more, that one is published.
+    forget(&mut connection);
+    ids.push("new@c.us".to_owned());
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(map_of(&ids))));
+    let third = run(&stage, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(0);
+    assert_eq!(third.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(third.label()["published"], 1);
+    holds(&server, &ids);
+    let last: u64 = connection
+        .hget(checkpoint(&server), "last_complete")
+        .unwrap();
+    assert_eq!(last, 3001);
+
+    let next = run(&stage, &server.url()).end().expect(0);
+    assert_ne!(next.label()["run_id"], first.label()["run_id"]);
+    assert_eq!(next.label()["published"], 3001);
+}
+
+#[test]
+fn a_run_that_has_begun_and_published_nothing_is_resumed() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let full = ["--marker", "--max-pending", "1"];
+    let (ids, body) = small_list(100);
+    let stage = Stage::with_body(&body);
+    let process = run(&stage, &server.url()).args(full).spawn();
+    wait_until("it has begun, and waits for room", || {
+        length(&mut connection, STREAM) == 1
+    });
+    process.signal("TERM");
+    let first = process.end().expect(75);
+    let second = run(&stage, &server.url())
+        .args(["--marker"])
+        .end()
+        .expect(0);
+    assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+    holds(&server, &ids);
+    assert_eq!(length(&mut connection, STREAM), 102, "two markers");
+}
+
+/// How often a script has looked at how long a lock still holds: that of another process.
+fn looks_at_locks(connection: &mut redis::Connection) -> bool {
+    let info: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query(connection)
+        .unwrap();
+    info.contains("cmdstat_pttl")
+}
+
+#[test]
+fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let (first, gate) = half_way(&stage, &server, &body);
+    let mut connection = server.connection();
+    let others: Vec<Process> = (0..3).map(|_| run(&stage, &server.url()).spawn()).collect();
+    wait_until("one of them has met the lock", || {
+        looks_at_locks(&mut connection)
+    });
+    gate.cancel();
+    first.end().expect(0);
+    for other in others {
+        let ended = other.end().expect(81);
+        assert_eq!(ended.label()["published"], 0);
+    }
+    holds(&server, &ids);
+}
+
+#[test]
+fn a_second_run_goes_on_where_the_first_stopped_while_it_waited() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let (first, _gate) = half_way(&stage, &server, &body);
+    let mut connection = server.connection();
+    let second = run(&stage, &server.url()).spawn();
+    wait_until("it has met the lock", || looks_at_locks(&mut connection));
+    first.signal("TERM");
+    let first = first.end().expect(75);
+    let second = second.end();
+    // Where the first had time for another heartbeat, the second has seen that it lives.
+    assert!(matches!(second.code, Some(0 | 81)), "{second:?}");
+    if second.code == Some(81) {
+        run(&stage, &server.url()).end().expect(0);
+    } else {
+        assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+    }
+    holds(&server, &ids);
+}
+
+#[test]
 fn a_lock_that_never_runs_out_is_another_s() {
     let server = Server::start(&[]);
     let (_, body) = small_list(10);
