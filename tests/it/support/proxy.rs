@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -26,6 +26,8 @@ struct Shared {
     connections: AtomicU64,
     /// Of these, so many from the first on hear nothing any more.
     held: AtomicU64,
+    /// The clients' ends of all connections.
+    clients: Mutex<Vec<TcpStream>>,
     is_over: AtomicBool,
 }
 
@@ -39,6 +41,7 @@ impl Proxy {
             cut_to_client: AtomicI64::new(-1),
             connections: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            clients: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
         let ours = Arc::clone(&shared);
@@ -55,6 +58,8 @@ impl Proxy {
                 let number = ours.connections.fetch_add(1, Ordering::SeqCst);
                 let _ = client.set_nodelay(true);
                 let _ = server.set_nodelay(true);
+                let kept = client.try_clone().unwrap();
+                ours.clients.lock().unwrap().push(kept);
                 for (from, to, direction) in [
                     (client.try_clone(), server.try_clone(), Direction::ToServer),
                     (server.try_clone(), client.try_clone(), Direction::ToClient),
@@ -87,6 +92,13 @@ impl Proxy {
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Breaks all connections that there are.
+    pub(crate) fn cut_connections(&self) {
+        for client in self.shared.clients.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
     }
 
     /// On the connections that there are, nothing that the server says is heard any more.
