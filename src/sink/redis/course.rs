@@ -18,9 +18,28 @@ impl Redis {
             for index in 0..self.streams.len() {
                 self.begin(index, false, self.settings.marker).await?;
             }
+            self.note_begun().await?;
             self.has_begun = true;
         }
         Ok(())
+    }
+
+    /// Notes, where there are several streams, that the run is known to all of them.
+    async fn note_begun(&mut self) -> Result<(), SinkError> {
+        let (run_id, is_spread) = (self.run_id.to_string(), self.streams.len() > 1);
+        let Some(first) = self.streams.first_mut().filter(|_| is_spread) else {
+            return Ok(());
+        };
+        first
+            .insist(async |link, keys, _| {
+                redis::cmd("HSET")
+                    .arg(&keys.checkpoint)
+                    .arg(&["begun", &run_id])
+                    .exec_async(link.connection().await?)
+                    .await?;
+                Ok(())
+            })
+            .await
     }
 
     /// Puts a run at its start, on one stream.
@@ -76,7 +95,15 @@ impl Redis {
             let _ = stream.confirm_all().await;
         }
         let mut found = Vec::new();
-        for (index, stored) in self.stored().await?.into_iter().enumerate() {
+        let stored = self.stored().await?;
+        let first = stored
+            .first()
+            .filter(|first| first.of(self.run_id).is_some());
+        let run_id = self.run_id.to_string();
+        // The process that began it may have been cut off before it came to all of them.
+        let begins = first.is_some_and(|first| first.begun.as_ref() != Some(&run_id));
+        let is_spread = stored.len() > 1;
+        for (index, stored) in stored.into_iter().enumerate() {
             let at = stored.of(self.run_id);
             self.suppress |= at.is_some() && stored.suppress;
             match at {
@@ -84,11 +111,15 @@ impl Redis {
                 None => {
                     // One of them was lost, and the other may not have been.
                     self.suppress = true;
-                    let marker = self.settings.marker && stored.is_gone;
+                    let is_unmarked = stored.is_gone || (is_spread && begins);
+                    let marker = self.settings.marker && is_unmarked;
                     self.begin(index, true, marker).await?;
                 }
             }
             found.push(at.unwrap_or_else(|| Checkpoint::start_of(self.run_id)));
+        }
+        if begins {
+            self.note_begun().await?;
         }
         let there: u64 = found.iter().map(|at| at.chats).sum();
         let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();

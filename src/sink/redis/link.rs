@@ -139,6 +139,8 @@ pub(super) struct Stored {
     pub(super) suppress: bool,
     /// The last run whose process knew its end.
     pub(super) settled: Option<String>,
+    /// In the first of several streams: the last run that was begun on all of them.
+    pub(super) begun: Option<String>,
     pub(super) last_complete: Option<u64>,
     /// The run's first entry.
     pub(super) first_id: Option<String>,
@@ -160,7 +162,7 @@ impl Stored {
 
 /// Reads the checkpoint, and looks whether the stream is there.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    const FIELDS: [&str; 13] = [
+    const FIELDS: [&str; 14] = [
         "fence",
         "run_id",
         "position",
@@ -174,6 +176,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         "partitions",
         "fence_owner",
         "settled",
+        "begun",
     ];
     let found: Vec<Option<String>> = redis::cmd("HMGET")
         .arg(&keys.checkpoint)
@@ -204,6 +207,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         is_over: field("status").is_some_and(|status| status != "running")
             && field("settled") == field("run_id"),
         settled: field("settled"),
+        begun: field("begun"),
         suppress: field("suppress").as_deref() == Some("1"),
         last_complete: number("last_complete"),
         partitions: field("partitions").and_then(|count| count.parse().ok()),

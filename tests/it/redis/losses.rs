@@ -6,7 +6,7 @@ use redis::Commands;
 use tokio_util::sync::CancellationToken;
 
 use super::{STREAM, holds, run};
-use crate::support::redis::{Server, chat_ids, entries, length, run_out};
+use crate::support::redis::{Server, chat_ids, entries, field, length, run_out};
 use crate::support::{Process, Stage, gated, map_of, part_of, small_list, wait_until};
 
 /// Deletes what is beside the stream and has such a name.
@@ -301,6 +301,36 @@ fn a_run_that_has_begun_and_published_nothing_is_resumed() {
     assert_eq!(length(&mut connection, STREAM), 102, "two markers");
 }
 
+#[test]
+fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let arguments = ["--marker", "--partitions", "2"];
+    let (_, body) = small_list(100);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let first = run(&stage, &server.url()).args(arguments);
+    let first = first.args(["--retries", "0"]).end().expect(69);
+    // As if it had been cut off before it came to the second.
+    delete(&server, "labelcast:1:{1}");
+    delete(&server, "labelcast:checkpoint:{1}*");
+    let key = "labelcast:checkpoint:{0}:labelcast:1:{0}:inst-1:1";
+    let _: () = connection.hdel(key, "begun").unwrap();
+    let second = run(&stage, &server.url()).args(arguments).end().expect(0);
+    assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+    let mut chats = 0;
+    for stream in ["labelcast:1:{0}", "labelcast:1:{1}"] {
+        let all = entries(&mut connection, stream);
+        let events: Vec<String> = all
+            .iter()
+            .filter_map(|entry| field(entry, "event"))
+            .collect();
+        assert_eq!(events, ["run.started", "run.completed"], "{stream}");
+        chats += all.len() - 2;
+    }
+    assert_eq!(chats, 100);
+}
+
 /// How often a script has looked at how long a lock still holds: that of another process.
 fn looks_at_locks(connection: &mut redis::Connection) -> bool {
     let info: String = redis::cmd("INFO")
@@ -317,16 +347,12 @@ fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
     let stage = Stage::with_body(&body);
     let (first, gate) = half_way(&stage, &server, &body);
     let mut connection = server.connection();
-    let others: Vec<Process> = (0..3).map(|_| run(&stage, &server.url()).spawn()).collect();
-    wait_until("one of them has met the lock", || {
-        looks_at_locks(&mut connection)
-    });
+    let second = run(&stage, &server.url()).spawn();
+    wait_until("it has met the lock", || looks_at_locks(&mut connection));
     gate.cancel();
     first.end().expect(0);
-    for other in others {
-        let ended = other.end().expect(81);
-        assert_eq!(ended.label()["published"], 0);
-    }
+    let second = second.end().expect(81);
+    assert_eq!(second.label()["published"], 0);
     holds(&server, &ids);
 }
 
