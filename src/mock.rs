@@ -27,6 +27,9 @@ pub const DEMO_TOKEN: &str = "demo-token";
 /// The account that the demo's stand-in has.
 pub const DEMO_INSTANCE: &str = "demo";
 
+/// Requests that are kept. A stand-in may be served for days.
+const MAX_REQUESTS: usize = 1000;
+
 /// The chats of a label.
 #[derive(Clone, Debug)]
 pub enum Chats {
@@ -142,7 +145,7 @@ impl Mock {
         account.labels.retain(|(id, ..)| id != label_id);
     }
 
-    /// All requests so far.
+    /// The requests so far, the first thousand of them.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.served.requests).clone()
     }
@@ -242,7 +245,10 @@ impl Served {
             headers,
         };
         let refused = !request.logs_in(&lock(&self.account));
-        lock(&self.requests).push(request);
+        let mut requests = lock(&self.requests);
+        if requests.len() < MAX_REQUESTS {
+            requests.push(request);
+        }
         refused.then(|| {
             Reply::json(r#"{"status":401,"message":"Invalid access token","error":"Unauthorized"}"#)
                 .status(401)
