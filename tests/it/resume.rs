@@ -4,25 +4,45 @@ use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use serde_json::Value;
 
-use crate::support::{Stage, gated, lines_in, map_of, part_of, small_list, wait_until};
+use crate::support::{Process, Stage, gated, lines_in, map_of, part_of, small_list, wait_until};
 
-/// Runs until at least `lines` are in the file, and kills.
-fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
-    let length = (body.len() as f64 * part) as usize;
-    let start = Bytes::copy_from_slice(&body.as_bytes()[..length]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+/// Starts a run that gets a part of the body, and then nothing more.
+fn held(stage: &Stage, body: &str, part: f64) -> Process {
+    stage.mock.script("1", part_of(body, part, Piece::Hold));
     let asked = stage.mock.requests().len();
     let process = stage.run().spawn();
     // An earlier process may have written the lines: this one has to have taken its reply.
-    wait_until("lines are written", || {
+    wait_until("it has its reply", || {
         let requests = stage.mock.requests();
-        let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
-        is_served && lines_in(&stage.out()) >= lines
+        requests[asked..].iter().any(|r| r.path.ends_with("/chats"))
     });
+    process
+}
+
+fn kill(process: Process) {
     process.signal("KILL");
     assert_eq!(process.end().code, None);
+}
+
+/// Runs until at least `lines` are in the file, and kills: in the midst of a batch, it may be.
+fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
+    let process = held(stage, body, part);
+    wait_until("lines are written", || lines_in(&stage.out()) >= lines);
+    kill(process);
+}
+
+/// Runs until all of a part of the body is in the file, and the journal says so, and kills. Returns
+/// how many lines these are.
+fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
+    let process = held(stage, body, part);
+    let part = &body[..(body.len() as f64 * part) as usize];
+    let lines = part.matches("\"}").count();
+    wait_until("all of it is written", || {
+        let length = std::fs::metadata(stage.out()).map_or(0, |file| file.len());
+        lines_in(&stage.out()) == lines && stage.journal_length() == Some(length)
+    });
+    kill(process);
+    lines
 }
 
 fn run_id_of(line: &str) -> String {
@@ -34,7 +54,7 @@ fn run_id_of(line: &str) -> String {
 fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.5, 5000);
+    let published = kill_at_rest(&stage, &body, 0.5);
     let before = std::fs::read_to_string(stage.out()).unwrap();
     let run_id = run_id_of(before.lines().next().unwrap());
 
@@ -43,9 +63,8 @@ fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
     assert_eq!(stage.ids(), ids, "each chat, once, in order");
     assert_eq!(label["run_id"], run_id);
     assert_eq!(ended.report["run_id"], run_id);
-    let resumed = label["resumed"].as_u64().unwrap();
-    assert!(resumed >= 5000, "{label}");
-    assert_eq!(label["published"], 20_000 - resumed);
+    assert_eq!(label["resumed"], published);
+    assert_eq!(label["published"], 20_000 - published);
     assert_eq!(label["read"], 20_000);
 
     let again = stage.run().end().expect(0);
@@ -84,9 +103,8 @@ fn a_half_written_last_line_is_cut_off() {
 fn a_half_written_line_is_cut_off_for_a_new_run_too() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.9, 1000);
+    let before = kill_at_rest(&stage, &body, 0.9);
     let mut text = std::fs::read_to_string(stage.out()).unwrap();
-    let before = text.lines().count();
     text.push_str("{\"chat_id\":\"y\",\"la");
     std::fs::write(stage.out(), text).unwrap();
     let ended = stage.run().args(["--no-resume"]).end().expect(0);
@@ -98,9 +116,8 @@ fn a_half_written_line_is_cut_off_for_a_new_run_too() {
 fn what_somebody_else_wrote_is_left_alone() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.9, 1000);
+    let before = kill_at_rest(&stage, &body, 0.9);
     let mut text = std::fs::read_to_string(stage.out()).unwrap();
-    let before = text.lines().count();
     text.push_str("{\"chat_id\":\"theirs\"}\n{\"chat_id\":\"theirs too\"}");
     std::fs::write(stage.out(), text).unwrap();
     stage.run().end().expect(0);
@@ -115,8 +132,7 @@ fn the_resume_window_and_no_resume_begin_a_new_run() {
     let (ids, body) = small_list(3000);
     for arguments in [["--no-resume", "--retries=1"], ["--resume-window", "0s"]] {
         let stage = Stage::with_body(&body);
-        kill_after(&stage, &body, 0.5, 1000);
-        let before = stage.ids().len();
+        let before = kill_at_rest(&stage, &body, 0.5);
         let ended = stage.run().args(arguments).end().expect(0);
         assert_eq!(ended.label()["resumed"], 0);
         assert_eq!(ended.label()["published"], 3000);
@@ -128,8 +144,7 @@ fn the_resume_window_and_no_resume_begin_a_new_run() {
 fn a_run_older_than_the_window_is_not_gone_on_with() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.5, 1000);
-    let before = stage.ids().len();
+    let before = kill_at_rest(&stage, &body, 0.5);
     stage.age_journal();
     let ended = stage.run().end().expect(0);
     assert_eq!(ended.label()["resumed"], 0);
@@ -140,8 +155,7 @@ fn a_run_older_than_the_window_is_not_gone_on_with() {
 fn a_list_that_changed_in_the_published_part_is_published_again() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.8, 1000);
-    let before = stage.ids();
+    kill_at_rest(&stage, &body, 0.8);
     ids.swap(3, 4);
     let changed = Bytes::from(map_of(&ids));
     stage.mock.set_chats("1", &Chats::Body(changed));
@@ -152,7 +166,6 @@ fn a_list_that_changed_in_the_published_part_is_published_again() {
     assert_eq!(label["published"], 3000);
     assert_eq!(label["resumed"], 0);
     let found = stage.ids();
-    assert!(before.len() >= 1000);
     assert_eq!(found[found.len() - 3000..], ids);
     let runs: std::collections::BTreeSet<String> = stage
         .messages()
@@ -180,8 +193,7 @@ fn a_list_that_changed_only_behind_the_published_part_is_simply_gone_on_with() {
 fn a_list_that_became_shorter_than_the_published_part_is_published_again() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.9, 1000);
-    let before = stage.ids().len();
+    let before = kill_at_rest(&stage, &body, 0.9);
     let few = &ids[..10];
     stage
         .mock
