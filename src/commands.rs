@@ -32,8 +32,11 @@ pub fn main(invocation: Invocation) -> ExitCode {
         Action::Man => return man().into(),
         _ => {}
     }
-    let env = |name: &str| std::env::var_os(name);
-    let layers = Layers::new(flags, env, config.as_deref());
+    let layers = match action {
+        // The demo's chats are nobody's: they go only where the command line itself sends them.
+        Action::Demo { .. } => Layers::new(flags, |_| None, config.as_deref()),
+        _ => Layers::new(flags, |name| std::env::var_os(name), config.as_deref()),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -72,7 +72,8 @@ async fn run_against(mock: &Mock, mut layers: Layers) -> Result<Exit, Error> {
     }
     let settings = settled(layers, |layers| Settings::read(layers, false))?;
     let exit = run_with(&settings).await;
-    if let Some(path) = file {
+    // A run that failed need not have come as far as the file.
+    if let Some(path) = file.filter(|path| path.exists()) {
         show(&path)?;
     }
     Ok(exit)

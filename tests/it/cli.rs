@@ -41,6 +41,32 @@ fn the_demo_takes_the_settings_of_a_run() {
 }
 
 #[test]
+fn the_demo_goes_nowhere_but_where_its_own_flags_send_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("labelcast.toml");
+    std::fs::write(&config, "[sink]\nqueue = \"q\"\n[run]\nmin_chats = 100\n").unwrap();
+    let metrics = folder.path().join("real.prom");
+    let demo = |arguments: &[&str]| {
+        Running::new("demo")
+            .args(["--chats", "5"])
+            .args(arguments)
+            .env("TMPDIR", folder.path().to_str().unwrap())
+            .env("LABELCAST_SINK", "redis://127.0.0.1:1")
+            .env("LABELCAST_LABELS", "4")
+            .env("LABELCAST_METRICS_FILE", metrics.to_str().unwrap())
+            .env("LABELCAST_CONFIG", config.to_str().unwrap())
+            .end()
+    };
+    let ended = demo(&[]).expect(0);
+    assert!(ended.stderr.contains("5 chats published"), "{ended:?}");
+    assert!(!metrics.exists());
+    // One that fails says so, and does not look for a file that it did not write.
+    let ended = demo(&["--config", config.to_str().unwrap()]).expect(80);
+    assert!(ended.stderr.contains("exit code 80"), "{ended:?}");
+    assert!(!ended.stderr.contains("could not read"), "{ended:?}");
+}
+
+#[test]
 fn the_served_stand_in_can_be_asked_by_others() {
     let mut demo = Running::new("demo")
         .args(["--serve", "--chats", "2"])
