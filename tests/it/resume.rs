@@ -1,5 +1,7 @@
 //! A run that was cut short goes on where it stopped.
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use serde_json::Value;
@@ -39,7 +41,8 @@ fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
     let lines = part.matches("\"}").count();
     wait_until("all of it is written", || {
         let length = std::fs::metadata(stage.out()).map_or(0, |file| file.len());
-        lines_in(&stage.out()) == lines && stage.journal_length() == Some(length)
+        lines_in(&stage.out()) == lines
+            && stage.journal().is_some_and(|last| last["length"] == length)
     });
     kill(process);
     lines
@@ -341,7 +344,7 @@ fn a_file_by_another_name_has_the_same_journal() {
 fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    kill_after(&stage, &body, 0.8, 1000);
+    kill_at_rest(&stage, &body, 0.8);
     ids.swap(3, 4);
     let changed = Chats::Body(Bytes::from(map_of(&ids)));
     stage.mock.set_chats("1", &changed);
@@ -371,17 +374,18 @@ fn the_resume_window_counts_from_when_a_run_was_stopped() {
     let (reply, _gate) = gated(&body);
     stage.mock.script("1", reply);
     let process = stage.run().spawn();
-    wait_until("it is in the midst of it", || lines_in(&stage.out()) > 1000);
+    let half = body[..body.len() / 2].matches("\"}").count();
+    wait_until("the first half is published", || {
+        let last = stage.journal();
+        last.is_some_and(|last| last["position"] == half)
+    });
+    let batch = stage.journal().unwrap();
+    // Times in the journal are in milliseconds.
+    let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    wait_until("the time is another", || batch["at"] != now());
     process.signal("TERM");
     process.end().expect(75);
-    let journal = std::fs::read_to_string(stage.path("out.jsonl.labelcast")).unwrap();
-    let records: Vec<serde_json::Value> = journal
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let [.., batch, stop] = &records[..] else {
-        panic!("{journal}");
-    };
+    let stop = stage.journal().unwrap();
     assert_eq!(batch["position"], stop["position"]);
-    assert!(batch["at"].as_str() < stop["at"].as_str(), "{journal}");
+    assert!(batch["at"].as_str() < stop["at"].as_str(), "{batch} {stop}");
 }

@@ -11,8 +11,8 @@ use super::super::{Checkpoint, Outcome, Past, SinkError, Target, Unfinished};
 use super::journal::{self, Journal, OwnEnd, Record};
 use crate::sink::record::State;
 
-/// The most that one killed write can have left behind. Messages of 10,000 ids of 512 bytes each
-/// come to half of it.
+/// The most that one killed write can have left behind: some times the largest batch, which is one
+/// message of 10,000 ids of 512 bytes each.
 const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
 /// As many bytes before a run's own end prove that its lines are still there.
 const PROOF_BYTES: usize = 4096;
@@ -112,15 +112,21 @@ impl LineFile {
         self.note(from, State::Running)
     }
 
-    /// Appends lines, and notes how far they reach. A failed write leaves nothing behind.
+    /// Appends lines, and notes how far they reach. A failed write leaves nothing behind, and no more
+    /// does one that could not be noted.
     pub(super) fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
+        let before = (self.length, self.own_end, self.has_lines);
         self.append(lines)?;
         if !lines.is_empty() {
             let last = &lines[lines.len().saturating_sub(PROOF_BYTES)..];
             self.own_end = OwnEnd::new(self.length, last);
             self.has_lines = true;
         }
-        self.note(reached, State::Running)
+        self.note(reached, State::Running).inspect_err(|_| {
+            (self.length, self.own_end, self.has_lines) = before;
+            // Where even this fails, the next run finds lines that its journal does not know.
+            let _ = self.file.set_len(self.length);
+        })
     }
 
     pub(super) fn sync(&mut self) -> Result<(), SinkError> {
@@ -306,4 +312,46 @@ pub fn uses(sink: &Path, other: &Path) -> bool {
     };
     let (sink, other) = (whole(sink), whole(other));
     other == sink || other == journal::path_beside(&sink)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::batch::Digest;
+
+    #[test]
+    fn lines_that_cannot_be_noted_are_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.jsonl");
+        let target = Target {
+            queue: "q".to_owned(),
+            label_id: "1".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        let open = || LineFile::open(path.clone(), target.clone(), None).unwrap();
+        let start = Checkpoint::start_of(uuid::Uuid::now_v7());
+        let after_one = Checkpoint {
+            position: 1,
+            chats: 1,
+            ..start
+        };
+        let after_two = Checkpoint {
+            position: 2,
+            chats: 2,
+            digest: Digest::of_nothing(),
+            ..start
+        };
+        let (mut file, _) = open();
+        file.start(start, true).unwrap();
+        file.write(b"one\n", after_one).unwrap();
+        file.journal.fill_disk();
+        assert!(file.write(b"two\n", after_two).is_err());
+        file.finish(Outcome::Unfinished).unwrap();
+        drop(file);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
+        let (_, past) = open();
+        assert_eq!(past.unfinished.unwrap().from, after_one);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
+    }
 }

@@ -170,9 +170,12 @@ impl Journal {
         }
         self.line.clear();
         push_line(&mut self.line, record);
-        if let Some(file) = &mut self.file {
-            file.write_all(&self.line)
-                .map_err(|error| failed("could not append to", &self.path, error))?;
+        if let Some(file) = &mut self.file
+            && let Err(error) = file.write_all(&self.line)
+        {
+            // The next line must not become a part of what was written of this one.
+            self.file = None;
+            return Err(failed("could not append to", &self.path, error));
         }
         self.remember(record.clone());
         Ok(())
@@ -220,6 +223,14 @@ impl Journal {
                 .map_err(|error| failed("could not flush", &self.path, error)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    /// From here on the disk is full.
+    pub(super) fn fill_disk(&mut self) {
+        self.file = OpenOptions::new().append(true).open("/dev/full").ok();
     }
 }
 

@@ -107,12 +107,11 @@ impl Stage {
         std::fs::write(&journal, aged.collect::<String>()).unwrap();
     }
 
-    /// How long the file is by the newest whole record of the journal.
-    pub(crate) fn journal_length(&self) -> Option<u64> {
+    /// The newest whole record of the journal.
+    pub(crate) fn journal(&self) -> Option<Value> {
         let journal = std::fs::read_to_string(self.path("out.jsonl.labelcast")).ok()?;
         let (whole, _) = journal.rsplit_once('\n')?;
-        let record: Value = serde_json::from_str(whole.lines().last()?).unwrap();
-        record["length"].as_u64()
+        Some(serde_json::from_str(whole.lines().last()?).unwrap())
     }
 
     /// The ids that are in the file, in its order.
