@@ -274,12 +274,22 @@ impl Report {
 
 /// Writes a file: whole or not at all, where it can be replaced.
 pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    // A mount, a link, a device, or a file in a directory that is read-only, such as
+    // /dev/termination-log in a pod, can be written to, but not replaced. After any other failure,
+    // such as of the disk, the old file is better than half of a new one.
+    let may_be_written = |error: &std::io::Error| {
+        matches!(
+            error.kind(),
+            ErrorKind::AlreadyExists
+                | ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::ResourceBusy
+                | ErrorKind::CrossesDevices
+                | ErrorKind::InvalidFilename
+        )
+    };
     match replace(path, bytes) {
-        // A mount, a link, a device, or a file in a directory that is read-only, such as
-        // /dev/termination-log in a pod, can be written to, but not replaced.
-        Err(error) if path.exists() && error.kind() != ErrorKind::StorageFull => {
-            std::fs::write(path, bytes)
-        }
+        Err(error) if path.exists() && may_be_written(&error) => std::fs::write(path, bytes),
         replaced => replaced,
     }
 }

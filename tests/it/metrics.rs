@@ -250,3 +250,16 @@ fn no_series_has_a_label_that_changes_with_each_run() {
     };
     assert_eq!(keys(), keys());
 }
+
+#[test]
+fn metrics_that_do_not_fit_leave_those_before_as_they_were() {
+    let stage = Stage::with_chats(3);
+    let path = stage.path("labelcast.prom");
+    let arguments = ["--sink", "-", "--metrics-file", path.to_str().unwrap()];
+    stage.run().args(arguments).end().expect(0);
+    let before = std::fs::read_to_string(&path).unwrap();
+    assert!(before.len() > 1024, "more than there will be room for");
+    let full = stage.run().args(arguments).with_disk_of(2).end().expect(0);
+    assert!(full.stderr.contains("metrics could not be written"));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+}
