@@ -24,17 +24,22 @@ pub(super) async fn check(layers: Layers) -> Exit {
         let good = |()| format!("{} can be written", path.display());
         findings.add("report", could_give(&settings.report).map(good));
     }
-    match labels::ask(&settings.api, &shutdown).await {
-        Err(error) => findings.fail("API", &error),
+    let known = match labels::ask(&settings.api, &shutdown).await {
+        Err(error) => {
+            findings.fail("API", &error);
+            Vec::new()
+        }
         Ok(known) => {
             findings.add("API", Ok(format!("{} labels", known.len())));
             check_labels(&settings.run.labels, &known, &mut findings);
+            known
         }
-    }
+    };
+    let labels = labels_to_publish(&settings, known);
     tokio::select! {
         biased;
         cause = shutdown.stopped() => findings.fail("sink", &Error::Interrupted(cause)),
-        () = check_sink(&settings, &mut findings) => {}
+        () = check_sink(&settings, &labels, &mut findings) => {}
     }
     match print(&findings.text) {
         Ok(()) => findings.exit,
@@ -95,8 +100,22 @@ fn check_labels(wanted: &Labels, known: &[Label], findings: &mut Findings) {
     }
 }
 
-async fn check_sink(settings: &Settings, findings: &mut Findings) {
+/// The labels that a run would publish. None, where all are wanted and the API does not tell which.
+fn labels_to_publish(settings: &Settings, known: Vec<Label>) -> Vec<String> {
+    let mut labels = match &settings.run.labels {
+        Labels::These(labels) => labels.clone(),
+        Labels::All => known.into_iter().map(|label| label.id).collect(),
+    };
+    let is_ours = |id: &String| settings.run.shard.is_none_or(|shard| shard.has(id));
+    labels.retain(is_ours);
+    labels
+}
+
+async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findings) {
     match &settings.sink.destination {
+        Destination::RabbitMq(_) | Destination::Redis(_) if labels.is_empty() => {
+            findings.doubt("sink", "not looked at, as there is no label to publish");
+        }
         Destination::Lines(lines::Destination::Stdout) => {
             findings.add("sink", Ok("stdout".to_owned()));
         }
@@ -106,15 +125,15 @@ async fn check_sink(settings: &Settings, findings: &mut Findings) {
             findings.add("sink", checked.map(good));
         }
         Destination::RabbitMq(rabbitmq) => {
-            for label_id in checked_labels(settings) {
-                let target = target(settings, &label_id);
+            for label_id in labels {
+                let target = target(settings, label_id);
                 let found = rabbitmq::check::check(rabbitmq, &target).await;
                 findings.add("sink", found.map_err(Error::from));
             }
         }
         Destination::Redis(redis) => {
-            for label_id in checked_labels(settings) {
-                let target = target(settings, &label_id);
+            for label_id in labels {
+                let target = target(settings, label_id);
                 match redis::check::check(redis, &target).await {
                     Ok(finding) => {
                         findings.add("sink", Ok(finding.good));
@@ -126,13 +145,5 @@ async fn check_sink(settings: &Settings, findings: &mut Findings) {
                 }
             }
         }
-    }
-}
-
-/// The labels whose queues are looked at. With all labels, any may stand for the others.
-fn checked_labels(settings: &Settings) -> Vec<String> {
-    match &settings.run.labels {
-        Labels::These(labels) => labels.clone(),
-        Labels::All => vec!["1".to_owned()],
     }
 }

@@ -73,7 +73,10 @@ async fn read_redis(
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
     let follow = tail.follow;
-    let mut reader = redis::tail::Reader::open(tail).await?;
+    let mut reader = tokio::select! {
+        _ = shutdown.stopped() => return Ok(()),
+        reader = redis::tail::Reader::open(tail) => reader?,
+    };
     while left > 0 {
         let messages = tokio::select! {
             _ = shutdown.stopped() => return Ok(()),
@@ -99,7 +102,10 @@ async fn read_rabbitmq(
     follow: bool,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let mut reader = rabbitmq::tail::Reader::open(tail).await?;
+    let mut reader = tokio::select! {
+        _ = shutdown.stopped() => return Ok(()),
+        reader = rabbitmq::tail::Reader::open(tail) => reader?,
+    };
     while left > 0 {
         let next = tokio::select! {
             _ = shutdown.stopped() => return Ok(()),

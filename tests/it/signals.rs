@@ -2,7 +2,7 @@
 
 use labelcast::mock::{Piece, Reply};
 
-use crate::support::{Ended, Process, Stage, lines_in, part_of, small_list, wait_until};
+use crate::support::{Ended, Process, Running, Stage, lines_in, part_of, small_list, wait_until};
 
 /// Signals are two only if the first was seen: so they are repeated until they have their effect.
 fn signal_until_it_ends(process: Process) -> Ended {
@@ -113,6 +113,21 @@ fn a_signal_ends_a_check_that_waits_for_a_broker() {
             ended.code,
             Some(if api == stage.mock.url() { 75 } else { 69 })
         );
+    }
+}
+
+#[test]
+fn a_tail_that_waits_for_a_broker_ends_at_a_signal() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = mute.local_addr().unwrap();
+    for scheme in ["redis", "amqp"] {
+        let sink = format!("{scheme}://{address}");
+        let process = Running::new("tail")
+            .args(["--queue", "q", "--sink", &sink])
+            .spawn();
+        let _connection = mute.accept().unwrap();
+        process.signal("TERM");
+        process.end().expect(0);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use labelcast::mock::Chats;
+use labelcast::shard::Shard;
 use serde_json::json;
 
 use super::{QUEUE, run};
@@ -193,4 +195,31 @@ fn a_name_that_sounds_like_a_failure() {
     let arguments = ["--queue", "downstream"];
     run(&stage, &vhost.url()).args(arguments).end().expect(0);
     assert_eq!(vhost.client().depth("downstream"), Some(3));
+}
+
+#[test]
+fn a_check_of_all_labels_looks_at_their_queues_and_at_no_others() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let ids = ["4", "7", "9"];
+    let stage = Stage::with_labels(ids.map(|id| (id, Chats::Generated(1))).to_vec());
+    let url = vhost.url();
+    let check = |shard: &str| {
+        let arguments = ["--all-labels", "--no-declare", "--queue", "pre:{label_id}"];
+        let check = stage.program("check").args(["--sink", &url]);
+        check.args(arguments).args(["--shard", shard]).end()
+    };
+    let missing = check("0/1").expect(78);
+    assert!(missing.stdout.contains("no queue 'pre:4'"), "{missing:?}");
+    for id in ids {
+        client.declare(&format!("pre:{id}"), &[]);
+    }
+    for shard in ["0/1", "0/2", "1/2"] {
+        let ended = check(shard).expect(0);
+        let shard: Shard = shard.parse().unwrap();
+        for id in ids {
+            let looks = ended.stdout.contains(&format!("pre:{id}"));
+            assert_eq!(looks, shard.has(id), "{id} {ended:?}");
+        }
+    }
 }
