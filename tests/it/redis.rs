@@ -1,14 +1,19 @@
 //! Redis Streams: each chat of a run exactly once, whatever fails in between.
 
+mod changed;
 mod cluster;
 mod consumers;
 mod faults;
+mod locks;
 mod losses;
 mod messages;
 mod refusals;
 
-use crate::support::redis::{Server, chat_ids};
-use crate::support::{Process, Running, Stage};
+use redis::Commands;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::redis::{Server, chat_ids, length};
+use crate::support::{Process, Running, Stage, gated, wait_until};
 
 /// The stream of the tests.
 const STREAM: &str = "labelcast:1";
@@ -35,4 +40,24 @@ fn holds(server: &Server, ids: &[String]) {
 fn kill(process: Process) {
     process.signal("KILL");
     assert_eq!(process.end().code, None);
+}
+
+/// A run that has put all of the first half on the stream, and waits for the second.
+fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, CancellationToken) {
+    let (reply, gate) = gated(body);
+    stage.mock.script("1", reply);
+    let process = run(stage, &server.url()).spawn();
+    let half = body[..body.len() / 2].matches('}').count();
+    wait_until("the first half is there", || {
+        length(&mut server.connection(), STREAM) == half
+    });
+    (process, gate)
+}
+
+/// Deletes what is beside the stream and has such a name.
+fn delete(server: &Server, pattern: &str) {
+    let mut connection = server.connection();
+    let keys: Vec<String> = connection.keys(pattern).unwrap();
+    assert!(!keys.is_empty(), "{pattern}");
+    let _: () = connection.del(keys).unwrap();
 }

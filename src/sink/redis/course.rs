@@ -133,7 +133,7 @@ impl Redis {
 
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
         for stream in &mut self.streams {
-            stream.read_back(self.layout.ids_per_message).await?;
+            stream.read_back().await?;
         }
         Ok(())
     }

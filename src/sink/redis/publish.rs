@@ -55,7 +55,7 @@ impl Redis {
             }
             // What is in flight may not be on the stream yet, and has to be in the set.
             stream.confirm_all().await?;
-            stream.read_back(self.layout.ids_per_message).await?;
+            stream.read_back().await?;
         }
     }
 

@@ -4,7 +4,7 @@
 //! worker's memory stays as it is. A batch is compared with the set before it is appended.
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Value};
+use redis::{RedisError, Script, Value};
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -12,8 +12,8 @@ use super::link::{Link, word};
 use crate::batch::Chat;
 use crate::sink::patience::Failure;
 
-/// Chats that are read back at once, whatever the entries hold.
-const PAGE_CHATS: u32 = 1000;
+/// Entries that are read back at once, and the bytes after which no further one is.
+const PAGE: [usize; 2] = [1000, 64 * 1024];
 /// Members that are added at once.
 const ADDED_AT_ONCE: usize = 1000;
 /// A member that stands for all: no chat id is as short.
@@ -27,9 +27,8 @@ pub(super) async fn read_back(
     keys: &Keys,
     run_id: Uuid,
     first_id: Option<&str>,
-    ids_per_message: u32,
 ) -> Result<(), Failure> {
-    let page_entries = usize::try_from((PAGE_CHATS / ids_per_message).max(1)).unwrap_or(1);
+    let script = Script::new(include_str!("page.lua"));
     let connection = link.connection().await?;
     redis::cmd("DEL")
         .arg(&keys.seen)
@@ -38,13 +37,11 @@ pub(super) async fn read_back(
     let run_id = run_id.to_string();
     let mut from = first_id.unwrap_or("-").to_owned();
     loop {
-        let page: Value = redis::cmd("XRANGE")
-            .arg(&keys.stream)
+        let mut page = script.key(&keys.stream);
+        let page: Value = page
             .arg(&from)
-            .arg("+")
-            .arg("COUNT")
-            .arg(page_entries)
-            .query_async(&mut *connection)
+            .arg(&PAGE)
+            .invoke_async(&mut *connection)
             .await?;
         let entries = match page {
             Value::Array(entries) => entries,

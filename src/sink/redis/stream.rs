@@ -319,11 +319,11 @@ impl Stream {
     }
 
     /// Fills the set of seen chats with what the run has on the stream.
-    pub(super) async fn read_back(&mut self, ids_per_message: u32) -> Result<(), SinkError> {
+    pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
         let run_id = self.run_id;
         self.insist(async |link, keys, _| {
             let first = load(link, keys).await?.first_id;
-            seen::read_back(link, keys, run_id, first.as_deref(), ids_per_message).await
+            seen::read_back(link, keys, run_id, first.as_deref()).await
         })
         .await
     }

@@ -10,10 +10,7 @@ use crate::support::{Stage, small_list, wait_until};
 /// Three masters that share the slots.
 fn cluster() -> Vec<Server> {
     let nodes: Vec<Server> = (0..3)
-        .map(|_| {
-            let bus = free_port().to_string();
-            Server::start(&["--cluster-enabled", "yes", "--cluster-port", &bus])
-        })
+        .map(|_| Server::start(&["--cluster-enabled", "yes", "--cluster-port", "{port}"]))
         .collect();
     for (index, node) in nodes.iter().enumerate() {
         let mut connection = node.connection();

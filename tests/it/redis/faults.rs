@@ -1,14 +1,12 @@
 //! Whatever fails in between: none missing, none twice, and in the list's order.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
-use labelcast::mock::{Chats, Piece, Reply};
+use labelcast::mock::{Piece, Reply};
 
 use super::{STREAM, holds, kill, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::{Server, chat_ids, length, run_out};
-use crate::support::{Numbers, Stage, map_of, part_of, small_list, wait_until};
+use crate::support::{Numbers, Stage, part_of, small_list, wait_until};
 
 #[test]
 fn killed_at_fifty_moments_and_run_again() {
@@ -129,128 +127,6 @@ fn a_server_that_is_started_again_empty() {
     assert_eq!(label["published"], 20_000);
     assert_eq!(label["messages"], 20_000);
     assert!(label["went_back"].as_u64().unwrap() >= 1, "{label}");
-}
-
-#[test]
-fn a_worker_that_was_away_cannot_write_any_more() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(20_000);
-    let stage = Stage::with_body(&body);
-    let process = run(&stage, &server.url()).spawn();
-    wait_until("it is at it", || {
-        length(&mut server.connection(), STREAM) > 1000
-    });
-    process.signal("STOP");
-    run_out(&mut server.connection());
-    run(&stage, &server.url()).end().expect(0);
-    holds(&server, &ids);
-    process.signal("CONT");
-    let ended = process.end();
-    assert_eq!(ended.code, Some(81), "{ended:#?}");
-    holds(&server, &ids);
-}
-
-/// Kills a run, gives it another list, and runs again: the chats of the new list, once each,
-/// beside those of the old that are gone.
-fn changed(new: impl Fn(Vec<String>) -> Vec<String>, arguments: &[&str]) {
-    let server = Server::start(&[]);
-    let mut connection = server.connection();
-    let (ids, body) = small_list(6000);
-    let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
-    let process = run(&stage, &server.url()).args(arguments).spawn();
-    wait_until("it is at it", || length(&mut connection, STREAM) > 0);
-    kill(process);
-    run_out(&mut connection);
-    let before = all_ids(&server);
-    let list = new(ids);
-    stage
-        .mock
-        .set_chats("1", &Chats::Body(Bytes::from(map_of(&list))));
-    let ended = run(&stage, &server.url()).args(arguments).end().expect(0);
-    let found = all_ids(&server);
-    let unique: BTreeSet<&String> = found.iter().collect();
-    assert_eq!(unique.len(), found.len(), "none twice");
-    assert!(list.iter().all(|id| unique.contains(id)), "none missing");
-    let extra = found.iter().filter(|id| !list.contains(id));
-    assert!(extra.into_iter().all(|id| before.contains(id)));
-    let label = ended.label();
-    let count = |key: &str| label[key].as_u64().unwrap();
-    if label["list_changed"] == true {
-        assert_eq!(count("published") + count("suppressed"), list.len() as u64);
-    }
-}
-
-fn all_ids(server: &Server) -> Vec<String> {
-    let entries = crate::support::redis::entries(&mut server.connection(), STREAM);
-    let field = |entry, name| crate::support::redis::field(entry, name);
-    entries
-        .iter()
-        .flat_map(|entry| match field(entry, "chat_id") {
-            Some(id) => vec![id],
-            None => serde_json::from_str(&field(entry, "chat_ids").unwrap()).unwrap(),
-        })
-        .collect()
-}
-
-#[test]
-fn a_list_that_changed_between_a_kill_and_the_next_run() {
-    changed(|ids| ids.into_iter().rev().collect(), &[]);
-    changed(
-        |mut ids| {
-            ids.insert(0, "new@c.us".to_owned());
-            ids
-        },
-        &[],
-    );
-    changed(|ids| ids.into_iter().skip(10).collect(), &[]);
-    changed(|ids| ids[..100].to_vec(), &[]);
-    changed(
-        |mut ids| {
-            ids.push("new@c.us".to_owned());
-            ids
-        },
-        &[],
-    );
-    let packed = ["--ids-per-message", "7"];
-    changed(|ids| ids.into_iter().rev().collect(), &packed);
-}
-
-#[test]
-fn a_changed_list_whose_run_is_killed_once_more() {
-    let server = Server::start(&[]);
-    let mut connection = server.connection();
-    let (ids, body) = small_list(6000);
-    let stage = Stage::with_body(&body);
-    let half = |text: &str| Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
-    let turned: Vec<String> = ids.iter().rev().cloned().collect();
-    let turned_body = map_of(&turned);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(half(&body)), Piece::Hold]));
-    let process = run(&stage, &server.url()).spawn();
-    wait_until("it is at it", || length(&mut connection, STREAM) > 2500);
-    kill(process);
-    run_out(&mut connection);
-    stage
-        .mock
-        .set_chats("1", &Chats::Body(Bytes::from(turned_body.clone())));
-    // The first fetch shows that the list has changed, and the second is held.
-    stage.mock.script("1", Reply::json(turned_body.clone()));
-    let most = Bytes::copy_from_slice(&turned_body.as_bytes()[..turned_body.len() * 3 / 10]);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(most), Piece::Hold]));
-    let process = run(&stage, &server.url()).spawn();
-    wait_until("it is at it again", || {
-        length(&mut connection, STREAM) > 4000
-    });
-    kill(process);
-    run_out(&mut connection);
-    run(&stage, &server.url()).end().expect(0);
-    let found = chat_ids(&mut connection, STREAM);
-    let unique: BTreeSet<&String> = found.iter().collect();
-    assert_eq!((found.len(), unique.len()), (6000, 6000));
 }
 
 #[test]

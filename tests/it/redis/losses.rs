@@ -3,19 +3,10 @@
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
-use tokio_util::sync::CancellationToken;
 
-use super::{STREAM, holds, run};
-use crate::support::redis::{Server, chat_ids, entries, field, length, run_out};
-use crate::support::{Process, Stage, gated, map_of, part_of, small_list, wait_until};
-
-/// Deletes what is beside the stream and has such a name.
-fn delete(server: &Server, pattern: &str) {
-    let mut connection = server.connection();
-    let keys: Vec<String> = connection.keys(pattern).unwrap();
-    assert!(!keys.is_empty(), "{pattern}");
-    let _: () = connection.del(keys).unwrap();
-}
+use super::{STREAM, delete, half_way, holds, run};
+use crate::support::redis::{Server, chat_ids, entries, field, length};
+use crate::support::{Stage, map_of, part_of, small_list, wait_until};
 
 /// The first half of a body, then a refusal that makes the run wait, then the whole body.
 fn interrupted(body: &str) -> Stage {
@@ -164,31 +155,6 @@ fn a_socket_of_the_file_system_is_a_server_too() {
 }
 
 #[test]
-fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(10_000);
-    let stage = Stage::with_body(&body);
-    let turned: Vec<String> = ids.iter().rev().cloned().collect();
-    let turned = map_of(&turned);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
-    stage.mock.script("1", Reply::json(turned.clone()));
-    stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", busy);
-    stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
-    let process = run(&stage, &server.url()).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 5);
-    delete(&server, "labelcast:seen:*");
-    let ended = process.end().expect(0);
-    assert_eq!(ended.label()["list_changed"], true);
-    let mut found = chat_ids(&mut server.connection(), STREAM);
-    let mut ids = ids;
-    found.sort();
-    ids.sort();
-    assert!(found == ids, "{} entries", found.len());
-}
-
-#[test]
 fn accounts_with_one_queue_have_checkpoints_of_their_own() {
     let server = Server::start(&[]);
     let (_, body) = small_list(2000);
@@ -331,84 +297,10 @@ fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
     assert_eq!(chats, 100);
 }
 
-/// How often a script has looked at how long a lock still holds: that of another process.
-fn looks_at_locks(connection: &mut redis::Connection) -> bool {
-    let info: String = redis::cmd("INFO")
-        .arg("commandstats")
-        .query(connection)
-        .unwrap();
-    info.contains("cmdstat_pttl")
-}
-
-#[test]
-fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(3000);
-    let stage = Stage::with_body(&body);
-    let (first, gate) = half_way(&stage, &server, &body);
-    let mut connection = server.connection();
-    let second = run(&stage, &server.url()).spawn();
-    wait_until("it has met the lock", || looks_at_locks(&mut connection));
-    gate.cancel();
-    first.end().expect(0);
-    let second = second.end().expect(81);
-    assert_eq!(second.label()["published"], 0);
-    holds(&server, &ids);
-}
-
-#[test]
-fn a_second_run_goes_on_where_the_first_stopped_while_it_waited() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(3000);
-    let stage = Stage::with_body(&body);
-    let (first, _gate) = half_way(&stage, &server, &body);
-    let mut connection = server.connection();
-    let second = run(&stage, &server.url()).spawn();
-    wait_until("it has met the lock", || looks_at_locks(&mut connection));
-    first.signal("TERM");
-    let first = first.end().expect(75);
-    let second = second.end();
-    // Where the first had time for another heartbeat, the second has seen that it lives.
-    assert!(matches!(second.code, Some(0 | 81)), "{second:?}");
-    if second.code == Some(81) {
-        run(&stage, &server.url()).end().expect(0);
-    } else {
-        assert_eq!(second.label()["run_id"], first.label()["run_id"]);
-    }
-    holds(&server, &ids);
-}
-
-#[test]
-fn a_lock_that_never_runs_out_is_another_s() {
-    let server = Server::start(&[]);
-    let (_, body) = small_list(10);
-    let stage = Stage::with_body(&body);
-    run(&stage, &server.url()).end().expect(0);
-    let mut connection = server.connection();
-    let checkpoint: Vec<String> = connection.keys("labelcast:checkpoint:*").unwrap();
-    let lock = checkpoint[0].replace(":checkpoint:", ":lock:");
-    let _: () = connection.set(&lock, "somebody").unwrap();
-    run(&stage, &server.url()).end().expect(81);
-    run_out(&mut connection);
-    run(&stage, &server.url()).end().expect(0);
-}
-
 /// A checkpoint's key.
 fn checkpoint(server: &Server) -> String {
     let keys: Vec<String> = server.connection().keys("labelcast:checkpoint:*").unwrap();
     keys.into_iter().next().unwrap()
-}
-
-/// A run that has put all of the first half on the stream, and waits for the second.
-fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, CancellationToken) {
-    let (reply, gate) = gated(body);
-    stage.mock.script("1", reply);
-    let process = run(stage, &server.url()).spawn();
-    let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
-        length(&mut server.connection(), STREAM) == half
-    });
-    (process, gate)
 }
 
 #[test]

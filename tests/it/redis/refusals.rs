@@ -85,10 +85,9 @@ fn a_certificate_of_nobody_known() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let tls = crate::support::redis::free_port();
     let server = Server::start(&[
         "--tls-port",
-        &tls.to_string(),
+        "{port}",
         "--tls-auth-clients",
         "no",
         "--tls-cert-file",
@@ -99,7 +98,7 @@ fn a_certificate_of_nobody_known() {
         &path("cert.pem"),
     ]);
     let stage = Stage::with_chats(10);
-    let url = format!("rediss://localhost:{tls}");
+    let url = format!("rediss://localhost:{}", server.other_port);
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
     assert!(error(&ended).contains("certificate"), "{}", error(&ended));
     let known = run(&stage, &url).env("SSL_CERT_FILE", &path("ca.pem"));

@@ -15,10 +15,10 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
 
-use super::redis::free_port;
+use super::redis::free_ports;
 use super::{make_certificate, wait_until};
 
-/// Virtual hosts of a broker: a test takes one for itself.
+/// Virtual hosts of the broker that tests share: each takes one for itself.
 const VHOSTS: usize = 90;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -37,15 +37,20 @@ pub(crate) struct Broker {
 impl Broker {
     /// One for this test alone.
     pub(crate) fn start() -> Self {
+        Self::with_vhosts(1)
+    }
+
+    fn with_vhosts(count: usize) -> Self {
+        let [port, tls_port, dist_port, epmd_port] = free_ports();
         let mut broker = Self {
             guard: None,
-            port: free_port(),
-            tls_port: free_port(),
-            dist_port: free_port(),
-            epmd_port: free_port(),
+            port,
+            tls_port,
+            dist_port,
+            epmd_port,
             folder: tempfile::tempdir().unwrap().keep(),
         };
-        broker.configure();
+        broker.configure(count);
         broker.up();
         broker
     }
@@ -53,15 +58,15 @@ impl Broker {
     /// One for all tests that only need a virtual host.
     fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
-        SHARED.get_or_init(Self::start)
+        SHARED.get_or_init(|| Self::with_vhosts(VHOSTS))
     }
 
-    fn configure(&self) {
-        let vhosts: Vec<Value> = (0..VHOSTS)
+    fn configure(&self, count: usize) {
+        let vhosts: Vec<Value> = (0..count)
             .map(|i| serde_json::json!({"name": format!("v{i}")}))
             .collect();
         let mut permissions = Vec::new();
-        for i in 0..VHOSTS {
+        for i in 0..count {
             let all = serde_json::json!({"user": "guest", "vhost": format!("v{i}"),
                 "configure": ".*", "write": ".*", "read": ".*"});
             let read = serde_json::json!({"user": "reader", "vhost": format!("v{i}"),

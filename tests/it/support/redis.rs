@@ -11,6 +11,8 @@ use super::wait_until;
 pub(crate) struct Server {
     child: Option<Child>,
     pub(crate) port: u16,
+    /// What stands for `{port}` in its arguments.
+    pub(crate) other_port: u16,
     folder: PathBuf,
     arguments: Vec<String>,
     password: Option<String>,
@@ -19,8 +21,14 @@ pub(crate) struct Server {
 
 /// A port that nothing listens on right now.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    let [port] = free_ports();
+    port
+}
+
+/// Different ports that nothing listens on right now.
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    let listeners = [(); COUNT].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
 impl Server {
@@ -29,16 +37,18 @@ impl Server {
         let mut server = Self {
             child: None,
             port: 0,
+            other_port: 0,
             folder: folder.path().to_owned(),
             arguments: arguments.iter().map(|&s| s.to_owned()).collect(),
             password: None,
             _guard: Some(folder),
         };
-        // Somebody else may take the port between looking for it and using it.
-        while server.child.is_none() {
-            server.port = free_port();
+        // Somebody else may take a port between looking for it and using it.
+        wait_until("the server is up", || {
+            [server.port, server.other_port] = free_ports();
             server.try_up();
-        }
+            server.child.is_some()
+        });
         server
     }
 
@@ -70,11 +80,16 @@ impl Server {
             command.stdout(Stdio::null()).stderr(Stdio::null());
             return command;
         }
+        let other_port = self.other_port.to_string();
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--dir", self.folder.to_str().unwrap(), "--save", ""])
             .args(["--logfile", "log", "--repl-diskless-sync-delay", "0"])
-            .args(&self.arguments)
+            .args(
+                self.arguments
+                    .iter()
+                    .map(|text| text.replace("{port}", &other_port)),
+            )
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
@@ -170,6 +185,13 @@ pub(crate) fn chat_ids(connection: &mut Connection, stream: &str) -> Vec<String>
 
 pub(crate) fn length(connection: &mut Connection, stream: &str) -> usize {
     connection.xlen_or_zero(stream)
+}
+
+/// Whether the server serves nobody else: it has read what others had sent, and seen that they are
+/// gone.
+pub(crate) fn is_alone(connection: &mut Connection) -> bool {
+    let clients: String = redis::cmd("CLIENT").arg("LIST").query(connection).unwrap();
+    clients.lines().count() == 1
 }
 
 trait XLen {

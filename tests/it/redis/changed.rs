@@ -1,0 +1,168 @@
+//! A list that changes while a run of it is under way: each chat of the new list is there, and none twice.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use labelcast::mock::{Chats, Piece, Reply};
+
+use super::{STREAM, delete, kill, run};
+use crate::support::redis::{Server, chat_ids, is_alone, length, run_out};
+use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+
+/// Kills a run, gives it another list, and runs again: the chats of the new list, once each,
+/// beside those of the old that are gone.
+fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) {
+    let arguments = ["--ids-per-message", &ids_per_message.to_string()];
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
+    let process = run(&stage, &server.url()).args(arguments).spawn();
+    wait_until("it is at it", || length(&mut connection, STREAM) > 0);
+    kill(process);
+    wait_until("what it had sent is there", || is_alone(&mut connection));
+    run_out(&mut connection);
+    let before = all_ids(&server);
+    let list = new(ids);
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(map_of(&list))));
+    let ended = run(&stage, &server.url()).args(arguments).end().expect(0);
+    let found = all_ids(&server);
+    let unique: BTreeSet<&String> = found.iter().collect();
+    assert_eq!(unique.len(), found.len(), "none twice");
+    assert!(list.iter().all(|id| unique.contains(id)), "none missing");
+    let extra = found.iter().filter(|id| !list.contains(id));
+    assert!(extra.into_iter().all(|id| before.contains(id)));
+    let label = ended.label();
+    let count = |key: &str| label[key].as_u64().unwrap();
+    if label["list_changed"] == true {
+        assert_eq!(count("published") + count("suppressed"), list.len() as u64);
+    }
+}
+
+fn all_ids(server: &Server) -> Vec<String> {
+    let entries = crate::support::redis::entries(&mut server.connection(), STREAM);
+    let field = |entry, name| crate::support::redis::field(entry, name);
+    entries
+        .iter()
+        .flat_map(|entry| match field(entry, "chat_id") {
+            Some(id) => vec![id],
+            None => serde_json::from_str(&field(entry, "chat_ids").unwrap()).unwrap(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_list_that_changed_between_a_kill_and_the_next_run() {
+    changed(|ids| ids.into_iter().rev().collect(), 1);
+    changed(
+        |mut ids| {
+            ids.insert(0, "new@c.us".to_owned());
+            ids
+        },
+        1,
+    );
+    changed(|ids| ids.into_iter().skip(10).collect(), 1);
+    changed(|ids| ids[..100].to_vec(), 1);
+    changed(
+        |mut ids| {
+            ids.push("new@c.us".to_owned());
+            ids
+        },
+        1,
+    );
+    changed(|ids| ids.into_iter().rev().collect(), 7);
+}
+
+#[test]
+fn a_changed_list_whose_run_is_killed_once_more() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    let half = |text: &str| Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+    let turned: Vec<String> = ids.iter().rev().cloned().collect();
+    let turned_body = map_of(&turned);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(half(&body)), Piece::Hold]));
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it is at it", || length(&mut connection, STREAM) > 2500);
+    kill(process);
+    run_out(&mut connection);
+    stage
+        .mock
+        .set_chats("1", &Chats::Body(Bytes::from(turned_body.clone())));
+    // The first fetch shows that the list has changed, and the second is held.
+    stage.mock.script("1", Reply::json(turned_body.clone()));
+    let most = Bytes::copy_from_slice(&turned_body.as_bytes()[..turned_body.len() * 3 / 10]);
+    stage
+        .mock
+        .script("1", Reply::pieces([Piece::Bytes(most), Piece::Hold]));
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it is at it again", || {
+        length(&mut connection, STREAM) > 4000
+    });
+    kill(process);
+    run_out(&mut connection);
+    run(&stage, &server.url()).end().expect(0);
+    let found = chat_ids(&mut connection, STREAM);
+    let unique: BTreeSet<&String> = found.iter().collect();
+    assert_eq!((found.len(), unique.len()), (6000, 6000));
+}
+
+#[test]
+fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(10_000);
+    let stage = Stage::with_body(&body);
+    let turned: Vec<String> = ids.iter().rev().cloned().collect();
+    let turned = map_of(&turned);
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    stage.mock.script("1", Reply::json(turned.clone()));
+    stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
+    let busy = Reply::json("busy").status(503).header("retry-after", "4");
+    stage.mock.script("1", busy);
+    stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it waits", || stage.mock.requests().len() >= 5);
+    delete(&server, "labelcast:seen:*");
+    let ended = process.end().expect(0);
+    assert_eq!(ended.label()["list_changed"], true);
+    let mut found = chat_ids(&mut server.connection(), STREAM);
+    let mut ids = ids;
+    found.sort();
+    ids.sort();
+    assert!(found == ids, "{} entries", found.len());
+}
+
+#[test]
+fn what_is_read_back_is_read_in_small_parts_however_it_was_packed() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let (mut ids, body) = small_list(300_000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", part_of(&body, 0.9, Piece::Hold));
+    let packed = ["--ids-per-message", "10000"];
+    let process = run(&stage, &server.url()).args(packed).spawn();
+    wait_until("most of it is there", || {
+        length(&mut connection, STREAM) >= 26
+    });
+    let before = process.peak_memory();
+    kill(process);
+    run_out(&mut connection);
+    ids.truncate(10);
+    ids.reverse();
+    let changed = map_of(&ids);
+    stage.mock.script("1", Reply::json(changed.clone()));
+    stage.mock.script("1", part_of(&changed, 0.9, Piece::Hold));
+    let process = run(&stage, &server.url()).spawn();
+    wait_until("it has read it back", || stage.mock.requests().len() >= 5);
+    let after = process.peak_memory();
+    process.signal("TERM");
+    let ended = process.end().expect(75);
+    assert_eq!(ended.label()["list_changed"], true);
+    assert!(after < before + 4096, "{after} KiB, {before} before");
+}
