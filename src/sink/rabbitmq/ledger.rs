@@ -33,6 +33,7 @@ enum Message {
 }
 
 /// A batch on its way.
+#[derive(Default)]
 struct InFlight {
     batch: Batch,
     messages: Vec<Message>,
@@ -70,8 +71,8 @@ pub(super) enum Oldest {
 #[derive(Default)]
 pub(super) struct Ledger {
     batches: VecDeque<InFlight>,
-    /// Batches whose memory is used again.
-    spare: Vec<Batch>,
+    /// What has left: its memory is used again.
+    spare: Vec<InFlight>,
     /// Whether the broker has taken a message since it last refused one.
     took_some: bool,
 }
@@ -88,14 +89,10 @@ impl Ledger {
     /// Takes a copy of a batch, of so many messages, to be sent.
     pub(super) fn push(&mut self, batch: &Batch, messages: usize) {
         let mut copy = self.spare.pop().unwrap_or_default();
-        copy.copy_from(batch);
-        let messages = std::iter::repeat_with(|| Message::Unsent)
-            .take(messages)
-            .collect();
-        self.batches.push_back(InFlight {
-            batch: copy,
-            messages,
-        });
+        copy.batch.copy_from(batch);
+        copy.messages.clear();
+        copy.messages.resize_with(messages, || Message::Unsent);
+        self.batches.push_back(copy);
     }
 
     /// So many of the oldest batches.
@@ -108,7 +105,7 @@ impl Ledger {
         let mut messages = 0;
         for oldest in self.batches.drain(..count) {
             messages += oldest.messages.len() as u64;
-            self.spare.push(oldest.batch);
+            self.spare.push(oldest);
         }
         messages
     }

@@ -206,11 +206,14 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
 fn a_queue_that_is_deleted_in_the_middle() {
     let vhost = vhost();
     let client = vhost.client();
-    let (_, body) = small_list(20_000);
+    let (_, body) = small_list(4000);
     let stage = Stage::with_body(&body);
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
     wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 1000);
     client.delete(QUEUE);
+    gate.cancel();
     let ended = process.end().expect(78);
     let error = ended.label()["error"].as_str().unwrap();
     // Whether a message comes back, or the channel breaks, is the broker's choice.
@@ -232,11 +235,15 @@ fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     ids.rotate_left(1);
-    let (changed, gate) = gated(&map_of(&ids));
-    stage.mock.script("1", changed);
+    let changed = map_of(&ids);
+    let (again, gate) = gated(&changed);
+    // The first fetch shows that the list has changed, and the second publishes it again.
+    stage.mock.script("1", Reply::json(changed.clone()));
+    stage.mock.script("1", again);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
-    wait_until("it is at the changed list", || {
-        client.depth(QUEUE).unwrap_or(0) > 2000
+    let halves = [&body, &changed].map(|body| body[..body.len() / 2].matches('}').count());
+    wait_until("it waits within the changed list", || {
+        client.depth(QUEUE) == Some(halves.iter().sum())
     });
     client.delete(QUEUE);
     proxy.cut_connections();
