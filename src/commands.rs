@@ -191,6 +191,8 @@ fn man() -> Exit {
                 .into_iter()
                 .filter(|command| command.get_name() != "help")
                 .try_for_each(|command| {
+                    // So that it is seen whose the section is that follows.
+                    writeln!(page, ".SH LABELCAST {}", command.get_name().to_uppercase())?;
                     clap_mangen::Man::new(command).render_options_section(&mut page)
                 })
         });

@@ -318,7 +318,7 @@ impl Layers {
         if read.is_set("sink.partitions") {
             read.fault(
                 "sink.partitions",
-                "tail reads one stream: name it with --queue, as in 'labelcast:4:{0}'",
+                "tail reads one stream: name it with --queue, as in 'labelcast:4:{0}', and give --partitions '' where the file has some",
             );
             return None;
         }

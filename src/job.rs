@@ -131,15 +131,15 @@ fn log(label_id: &str, target: &Target, tally: &Tally, status: Status, error: Op
     let Counts {
         read, published, ..
     } = counts;
-    let queue = &target.queue;
+    let (queue, status) = (&target.queue, status.name());
     match error {
         None => {
-            info!(label_id, queue, %run_id, ?status, read, published, "the label's run has ended");
+            info!(label_id, queue, %run_id, status, read, published, "the label's run has ended");
         }
         Some(error) => {
             let exit_code = error.exit().code();
             let hint = error.hint().unwrap_or_default();
-            error!(label_id, queue, %run_id, ?status, exit_code, hint, "{error}");
+            error!(label_id, queue, %run_id, status, exit_code, hint, "{error}");
         }
     }
 }

@@ -22,8 +22,7 @@ use crate::shard::Shard;
 const SCHEMA: &str = "labelcast.report/1";
 
 /// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// All is on the queue.
     Complete,
@@ -35,6 +34,34 @@ pub enum Status {
     Guarded,
     /// Another run holds the queue and label.
     Locked,
+}
+
+impl Status {
+    /// All that there are.
+    pub const ALL: [Self; 5] = [
+        Self::Complete,
+        Self::Partial,
+        Self::Failed,
+        Self::Guarded,
+        Self::Locked,
+    ];
+
+    /// As reports, metrics and the log have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Failed => "failed",
+            Self::Guarded => "guarded",
+            Self::Locked => "locked",
+        }
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// What happened to one label.
@@ -201,13 +228,12 @@ impl Report {
                 invalid,
                 ..
             } = label.counts;
-            let name = printable(label.label_name.as_deref().unwrap_or_default());
-            let _ = write!(
-                text,
-                "label {} “{name}”: {:?}: {published} chats published",
-                printable(&label.label_id),
-                label.status
-            );
+            let _ = write!(text, "label {}", printable(&label.label_id));
+            if let Some(name) = &label.label_name {
+                let _ = write!(text, " “{}”", printable(name));
+            }
+            let status = label.status.name();
+            let _ = write!(text, ": {status}: {published} chats published");
             for (count, what) in [
                 (resumed, "published before"),
                 (suppressed, "already there"),
@@ -226,8 +252,8 @@ impl Report {
         let elapsed = Duration::from_millis(self.elapsed_ms);
         let _ = writeln!(
             text,
-            "{:?} in {}, exit code {}",
-            self.status,
+            "{} in {}, exit code {}",
+            self.status.name(),
             humantime::format_duration(elapsed),
             self.exit_code
         );

@@ -69,14 +69,6 @@ const FAMILIES: [(&str, &str); 12] = [
     ),
 ];
 
-const STATUSES: [(Status, &str); 5] = [
-    (Status::Complete, "complete"),
-    (Status::Partial, "partial"),
-    (Status::Failed, "failed"),
-    (Status::Guarded, "guarded"),
-    (Status::Locked, "locked"),
-];
-
 /// A value, with its labels.
 #[derive(Debug)]
 pub(super) struct Sample {
@@ -148,9 +140,10 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
         group.add(LAST_SUCCESS, ended);
     }
     group.add("labelcast_last_end_timestamp_seconds", ended);
-    for (status, name) in STATUSES {
+    for status in Status::ALL {
         let is_it = u8::from(status == label.status);
-        group.add_with("labelcast_last_run_status", Some(("status", name)), is_it);
+        let named = Some(("status", status.name()));
+        group.add_with("labelcast_last_run_status", named, is_it);
     }
     group.add("labelcast_last_run_exit_code", label.exit.code());
     if label.status == Status::Locked {

@@ -117,7 +117,7 @@ fn stdout_carries_lines_and_nothing_else() {
     let run_id = &ended.label()["run_id"];
     let first = json!({"chat_id": "4900000000000@lid", "label_id": "1", "run_id": run_id});
     assert_eq!(messages[0], first);
-    assert!(ended.stderr.contains("Complete"), "the report");
+    assert!(ended.stderr.contains("complete in"), "the report");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_list_that_is_none() {
     stage.program("labels").end().expect(65);
 }
 
-fn three_labels() -> Stage {
+fn six_labels() -> Stage {
     Stage::with_labels(vec![
         ("1", Chats::Generated(4000)),
         ("22", Chats::Generated(0)),
@@ -62,7 +62,7 @@ fn three_labels() -> Stage {
 
 #[test]
 fn counts_as_a_chart() {
-    let ended = three_labels()
+    let ended = six_labels()
         .program("labels")
         .args(["--counts"])
         .end()
@@ -84,7 +84,7 @@ fn counts_as_a_chart() {
 #[test]
 fn counts_as_json() {
     let arguments = ["--counts", "--json"];
-    let ended = three_labels()
+    let ended = six_labels()
         .program("labels")
         .args(arguments)
         .end()
@@ -108,7 +108,7 @@ fn counts_as_json() {
 
 #[test]
 fn a_label_that_cannot_be_counted_is_shown_as_such() {
-    let stage = three_labels();
+    let stage = six_labels();
     stage.mock.script("3", Reply::json("{\"success\":false}"));
     let ended = stage
         .program("labels")
@@ -161,7 +161,7 @@ fn counts_as_a_picture() {
 
 #[test]
 fn counting_is_cut_short_by_a_signal() {
-    let stage = three_labels();
+    let stage = six_labels();
     stage
         .mock
         .script("1", Reply::pieces([labelcast::mock::Piece::Hold]));
