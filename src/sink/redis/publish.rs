@@ -2,8 +2,8 @@
 
 use redis::Cmd;
 
+use super::Redis;
 use super::stream::Append;
-use super::{Redis, seen};
 use crate::batch::{Batch, Chat};
 use crate::message::Format;
 use crate::sink::SinkError;
@@ -32,31 +32,11 @@ impl Redis {
             return Ok(());
         }
         if self.suppress {
-            chats = self.unseen(index, &chats).await?;
+            chats = self.streams[index].unseen(&chats).await?;
         }
         let count = chats.len() as u64;
         self.append(index, batch, chats.into_iter(), count, all - count)
             .await
-    }
-
-    /// Which of these chats are not on the stream.
-    async fn unseen<'b>(
-        &mut self,
-        index: usize,
-        chats: &[Chat<'b>],
-    ) -> Result<Vec<Chat<'b>>, SinkError> {
-        let stream = &mut self.streams[index];
-        loop {
-            let unseen = stream
-                .insist(async |link, keys, _| seen::unseen(link, keys, chats).await)
-                .await?;
-            if let Some(unseen) = unseen {
-                return Ok(unseen);
-            }
-            // What is in flight may not be on the stream yet, and has to be in the set.
-            stream.confirm_all().await?;
-            stream.read_back().await?;
-        }
     }
 
     fn is_whole(&self, index: usize, batch: &Batch) -> bool {

@@ -1,10 +1,11 @@
 //! When a list has changed: which of its chats are on the stream already.
 //!
 //! What the run has put there is read back, page by page, into a set beside the stream; so the
-//! worker's memory stays as it is. A batch is compared with the set before it is appended.
+//! worker's memory stays as it is. A batch is compared with the set before it is appended. The set has
+//! no fence: it says itself which reading filled it, and another's is as good as none.
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Script, Value};
+use redis::{Script, Value};
 use uuid::Uuid;
 
 use super::keys::Keys;
@@ -16,10 +17,23 @@ use crate::sink::patience::Failure;
 const PAGE: [usize; 2] = [1000, 64 * 1024];
 /// Members that are added at once.
 const ADDED_AT_ONCE: usize = 1000;
-/// A member that stands for all: no chat id is as short.
-const COMPLETE: &str = "";
 /// How long the set lasts after it was last used, in seconds.
 pub(super) const SET_LASTS: u64 = 3600;
+
+/// What a reading of the stream is known by. It is a member of the set that the reading fills, and another
+/// is added once all is there; so whoever looks sees whether the set is whole, and its own. No chat id
+/// looks like these.
+pub(super) struct Token(String);
+
+impl Token {
+    fn new() -> Self {
+        Self(format!(":{}", Uuid::now_v7()))
+    }
+
+    fn of_whole(&self) -> String {
+        format!("{}:whole", self.0)
+    }
+}
 
 /// Fills the set with what the run has on the stream.
 pub(super) async fn read_back(
@@ -27,11 +41,16 @@ pub(super) async fn read_back(
     keys: &Keys,
     run_id: Uuid,
     first_id: Option<&str>,
-) -> Result<(), Failure> {
-    let script = Script::new(include_str!("page.lua"));
+) -> Result<Token, Failure> {
+    let (token, script) = (Token::new(), Script::new(include_str!("page.lua")));
     let connection = link.connection().await?;
-    redis::cmd("DEL")
+    redis::pipe()
+        .atomic()
+        .cmd("DEL")
         .arg(&keys.seen)
+        .cmd("SADD")
+        .arg(&keys.seen)
+        .arg(&token.0)
         .exec_async(&mut *connection)
         .await?;
     let run_id = run_id.to_string();
@@ -48,16 +67,15 @@ pub(super) async fn read_back(
             _ => Vec::new(),
         };
         let Some(last) = entries.last().and_then(entry_id) else {
-            // Tells a set that is complete from one that has run out meanwhile.
-            add(connection, keys, &[COMPLETE.to_owned()]).await?;
-            return Ok(());
+            add(connection, keys, &token, &[token.of_whole()]).await?;
+            return Ok(token);
         };
         let mut ids = Vec::new();
         for entry in &entries {
             chat_ids(entry, &run_id, &mut ids);
         }
         for ids in ids.chunks(ADDED_AT_ONCE) {
-            add(&mut *connection, keys, ids).await?;
+            add(&mut *connection, keys, &token, ids).await?;
         }
         from = format!("({last}");
     }
@@ -66,29 +84,32 @@ pub(super) async fn read_back(
 async fn add(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
+    token: &Token,
     members: &[String],
-) -> Result<(), RedisError> {
-    redis::pipe()
-        .cmd("SADD")
-        .arg(&keys.seen)
-        .arg(members)
-        .cmd("EXPIRE")
-        .arg(&keys.seen)
-        .arg(SET_LASTS)
-        .exec_async(connection)
-        .await
+) -> Result<(), Failure> {
+    let script = Script::new(include_str!("see.lua"));
+    let mut script = script.key(&keys.seen);
+    script.arg(&token.0).arg(SET_LASTS).arg(members);
+    let is_ours: bool = script.invoke_async(connection).await?;
+    if is_ours {
+        return Ok(());
+    }
+    let text = format!("{}: it was removed while it was filled", keys.seen);
+    Err(Failure::Passing(text))
 }
 
-/// Which of these chats are not on the stream; `None` where the set is not there any more, and has
-/// to be filled again.
+/// Which of these chats are not on the stream; `None` where the set is not there any more, or is
+/// another's, and has to be filled again.
 pub(super) async fn unseen<'a>(
     link: &mut Link,
     keys: &Keys,
+    token: &Token,
     chats: &[Chat<'a>],
 ) -> Result<Option<Vec<Chat<'a>>>, Failure> {
     let connection = link.connection().await?;
+    let whole = token.of_whole();
     let mut members: Vec<&[u8]> = chats.iter().map(|chat| chat.id).collect();
-    members.push(COMPLETE.as_bytes());
+    members.push(whole.as_bytes());
     let (mut seen,): (Vec<bool>,) = redis::pipe()
         .cmd("SMISMEMBER")
         .arg(&keys.seen)

@@ -20,8 +20,8 @@ use super::connect::Endpoint;
 use super::course::now;
 use super::keys::Keys;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
-use super::seen;
-use crate::batch::{Digest, Position};
+use super::seen::{self, Token};
+use crate::batch::{Chat, Digest, Position};
 use crate::retry::Retries;
 use crate::sink::patience::{Failure, Patience};
 use crate::sink::{Delivered, SinkError, Unfinished};
@@ -72,6 +72,8 @@ pub(super) struct Stream {
     pub(super) claim: Claim,
     run_id: Uuid,
     append: Script,
+    /// The reading that filled the set of seen chats, where there is one.
+    seen: Option<Token>,
     ledger: VecDeque<InFlight>,
     /// After the last batch that was sent.
     pub(super) next: Position,
@@ -102,6 +104,7 @@ impl Stream {
             },
             run_id: Uuid::nil(),
             append: Script::new(include_str!("append.lua")),
+            seen: None,
             ledger: VecDeque::new(),
             next: 0,
             delivered: Delivered::default(),
@@ -318,14 +321,38 @@ impl Stream {
         }
     }
 
+    /// Which of these chats the run does not have on the stream.
+    pub(super) async fn unseen<'b>(
+        &mut self,
+        chats: &[Chat<'b>],
+    ) -> Result<Vec<Chat<'b>>, SinkError> {
+        loop {
+            if let Some(token) = self.seen.take() {
+                let unseen = self
+                    .insist(async |link, keys, _| seen::unseen(link, keys, &token, chats).await)
+                    .await?;
+                if let Some(unseen) = unseen {
+                    self.seen = Some(token);
+                    return Ok(unseen);
+                }
+            }
+            // What is in flight may not be on the stream yet, and has to be in the set.
+            self.confirm_all().await?;
+            self.read_back().await?;
+        }
+    }
+
     /// Fills the set of seen chats with what the run has on the stream.
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
         let run_id = self.run_id;
-        self.insist(async |link, keys, _| {
-            let first = load(link, keys).await?.first_id;
-            seen::read_back(link, keys, run_id, first.as_deref()).await
-        })
-        .await
+        let token = self
+            .insist(async |link, keys, _| {
+                let first = load(link, keys).await?.first_id;
+                seen::read_back(link, keys, run_id, first.as_deref()).await
+            })
+            .await?;
+        self.seen = Some(token);
+        Ok(())
     }
 
     /// Looks what is there, and sees to it that the stream is still ours.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
+use redis::Commands;
 
 use super::{STREAM, delete, kill, run};
 use crate::support::redis::{Server, chat_ids, is_alone, length, run_out};
@@ -115,6 +116,25 @@ fn a_changed_list_whose_run_is_killed_once_more() {
 
 #[test]
 fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
+    with_a_set_that_is_lost(|server, _| delete(server, "labelcast:seen:*"));
+}
+
+#[test]
+fn a_set_that_another_reading_has_filled_is_as_good_as_gone() {
+    with_a_set_that_is_lost(|server, ids| {
+        // Of all chats: they would all be passed over.
+        let mut connection = server.connection();
+        let key: Vec<String> = connection.keys("labelcast:seen:*").unwrap();
+        let token = format!(":{}", uuid::Uuid::now_v7());
+        let _: () = connection.del(&key).unwrap();
+        let _: () = connection.sadd(&key[0], ids).unwrap();
+        let whole = [token.clone(), format!("{token}:whole"), String::new()];
+        let _: () = connection.sadd(&key[0], &whole).unwrap();
+    });
+}
+
+/// Publishes a list that has changed, and lets something happen to the set of seen chats meanwhile.
+fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     let server = Server::start(&[]);
     let (ids, body) = small_list(10_000);
     let stage = Stage::with_body(&body);
@@ -128,7 +148,7 @@ fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
     stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
     let process = run(&stage, &server.url()).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 5);
-    delete(&server, "labelcast:seen:*");
+    lose(&server, &ids);
     let ended = process.end().expect(0);
     assert_eq!(ended.label()["list_changed"], true);
     let mut found = chat_ids(&mut server.connection(), STREAM);
