@@ -27,7 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::tls;
 
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.
-const MAX_LABELS_BYTES: usize = 1024 * 1024;
+const MAX_LABELS_BYTES: usize = 256 * 1024;
 /// The codings that [`Body`] undoes.
 const CODINGS: &str = "gzip, br, zstd";
 /// As many redirects in a row as are followed, on one host.

@@ -114,18 +114,17 @@ fn of_json(value: &Value) -> Answer {
             .or_else(|| scalar(inner.get("message")?))
             .or_else(more)
     };
-    let mut answer = Answer {
-        success: None,
-        code: text("code"),
-        status: text("status").or_else(|| text("statusCode")),
-        message: text("message"),
-        error: ["error", "errors", "exception"]
-            .into_iter()
-            .find_map(nested)
-            .filter(|text| text != "false"),
-    };
+    let mut answer = Answer::default();
+    answer.add_code(text("code"));
+    answer.add_message(text("message"));
+    for key in ["status", "statusCode"] {
+        answer.add_status(text(key));
+    }
+    for key in ["error", "errors", "exception"] {
+        answer.add_error(nested(key));
+    }
     for key in ["success", "result", "ok"] {
-        answer.add_success(text(key).as_deref());
+        answer.add_success(nested(key));
     }
     answer
 }

@@ -9,7 +9,8 @@ use std::fmt;
 /// What an API says of itself beside, or in place of, a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// `success`, `result` or `ok`; false stays false, whatever comes after it.
+    /// `success`, `result` or `ok`; false stays false, whatever comes after it. Of the others what sounds
+    /// worst is kept.
     pub success: Option<bool>,
     /// `code`.
     pub code: Option<String>,
@@ -40,45 +41,105 @@ const BAD_WORDS: [&str; 12] = [
 const GOOD_STATUS: [&str; 5] = ["ok", "success", "succeeded", "true", "working"];
 
 impl Answer {
-    /// Takes down `success`, as text; `None` for null, which is no success.
-    pub(crate) fn add_success(&mut self, text: Option<&str>) {
-        let is_false =
-            |text: &str| ["false", "0", "", "no"].contains(&text.to_lowercase().as_str());
-        if let Some(text) = text {
-            self.success = Some(self.success != Some(false) && !is_false(text));
+    /// Takes down `success` or its like, as text; `None` for null, which is no success. What is neither
+    /// yes nor no is looked at as a status, as in `"result": "error"`.
+    pub(crate) fn add_success(&mut self, text: Option<String>) {
+        let Some(text) = text else { return };
+        match text.to_lowercase().as_str() {
+            "false" | "0" | "" | "no" => self.success = Some(false),
+            lower
+                if is_good(lower)
+                    || lower == "yes"
+                    || lower.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                self.success.get_or_insert(true);
+            }
+            _ => self.add_status(Some(text)),
         }
+    }
+
+    /// Takes down a `code`.
+    pub(crate) fn add_code(&mut self, text: Option<String>) {
+        keep_worst(&mut self.code, text, of_code);
+    }
+
+    /// Takes down a `status` or `statusCode`.
+    pub(crate) fn add_status(&mut self, text: Option<String>) {
+        keep_worst(&mut self.status, text, of_code);
+    }
+
+    /// Takes down a `message`.
+    pub(crate) fn add_message(&mut self, text: Option<String>) {
+        keep_worst(&mut self.message, text, of_message);
+    }
+
+    /// Takes down an `error` or its like, unless it says that there is none.
+    pub(crate) fn add_error(&mut self, text: Option<String>) {
+        let is_one = |text: &String| !["false", "0", ""].contains(&text.as_str());
+        self.error = self.error.take().or(text.filter(is_one));
     }
 
     /// Whether this says that something went wrong, whatever list may stand beside it.
     pub fn is_error(&self) -> bool {
-        let bad_code = |code: &String| match leading_number(code) {
-            Some(number) => number >= 400,
-            None => has_bad_word(code) || (self.success != Some(true) && !is_good(code)),
-        };
-        let bad_status = |status: &String| match leading_number(status) {
-            Some(number) => number >= 400,
-            None => has_bad_word(status),
-        };
+        let code = self.code.as_deref().map_or(Sound::Good, of_code);
+        let status = self.status.as_deref().map_or(Sound::Good, of_code);
         self.success == Some(false)
             || self.error.is_some()
-            || self.code.as_ref().is_some_and(bad_code)
-            || self.status.as_ref().is_some_and(bad_status)
+            || code == Sound::Bad
+            || (code == Sound::Unknown && self.success != Some(true))
+            || status == Sound::Bad
     }
 
     /// Whether this makes an empty list beside it a doubtful one. A false alarm here costs a look at
     /// the message; a false zero would cost all the chats.
     pub fn casts_doubt(&self) -> bool {
-        let message = self.message.as_deref().unwrap_or_default();
-        let unknown_status = |status: &String| leading_number(status).is_none() && !is_good(status);
+        let message = self.message.as_deref().map_or(Sound::Good, of_message);
+        let status = self.status.as_deref().map_or(Sound::Good, of_code);
         self.is_error()
-            || has_bad_word(message)
-            || (!message.is_empty() && self.success != Some(true))
-            || self.status.as_ref().is_some_and(unknown_status)
+            || message == Sound::Bad
+            || (message == Sound::Unknown && self.success != Some(true))
+            || status != Sound::Good
     }
 
     /// Whether it says anything at all.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// How a word of the API sounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sound {
+    Good,
+    Unknown,
+    Bad,
+}
+
+/// A member may come again, under another name or within `data`: what was bad stays so.
+fn keep_worst(slot: &mut Option<String>, new: Option<String>, sound: fn(&str) -> Sound) {
+    let Some(new) = new else { return };
+    if slot.as_ref().is_none_or(|old| sound(&new) > sound(old)) {
+        *slot = Some(new);
+    }
+}
+
+fn of_code(text: &str) -> Sound {
+    match leading_number(text) {
+        Some(400..) => Sound::Bad,
+        Some(_) => Sound::Good,
+        None if has_bad_word(text) => Sound::Bad,
+        None if is_good(text) => Sound::Good,
+        None => Sound::Unknown,
+    }
+}
+
+fn of_message(text: &str) -> Sound {
+    if has_bad_word(text) {
+        Sound::Bad
+    } else if text.is_empty() {
+        Sound::Good
+    } else {
+        Sound::Unknown
     }
 }
 
@@ -138,7 +199,7 @@ mod tests {
     fn false_stays_false() {
         let mut answer = Answer::default();
         for text in ["False", "true"] {
-            answer.add_success(Some(text));
+            answer.add_success(Some(text.to_owned()));
         }
         assert_eq!(answer.success, Some(false));
         let mut answer = Answer::default();

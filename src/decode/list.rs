@@ -17,6 +17,8 @@ use super::{DecodeError, MAX_NESTING, Output, Source};
 /// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
 /// were taken out of it: half a token is a secret too.
 const MAX_MESSAGE_BYTES: usize = 4096;
+/// What is kept of an array or an object.
+const MORE: &str = "(more than a text)";
 
 pub(super) type Parser<'i, 's> = JsonStreamReader<&'i mut Input<'s>>;
 
@@ -154,20 +156,11 @@ impl Body<'_, '_, '_, '_> {
                 self.entries.read(&mut self.parser, self.out)
             }
             Member::Data if level == Level::Body => self.data(),
-            Member::Success => {
-                let text = self.scalar()?;
-                self.answer.add_success(text.as_deref());
-                Ok(())
-            }
-            Member::Code => self.scalar().map(|text| self.answer.code = text),
-            Member::Status => self.scalar().map(|text| self.answer.status = text),
-            Member::Message => self.scalar().map(|text| self.answer.message = text),
-            Member::Error => {
-                let text = self.scalar()?;
-                let text = text.filter(|text| !["false", ""].contains(&text.as_str()));
-                self.answer.error = self.answer.error.take().or(text);
-                Ok(())
-            }
+            Member::Success => self.scalar().map(|text| self.answer.add_success(text)),
+            Member::Code => self.scalar().map(|text| self.answer.add_code(text)),
+            Member::Status => self.scalar().map(|text| self.answer.add_status(text)),
+            Member::Message => self.scalar().map(|text| self.answer.add_message(text)),
+            Member::Error => self.scalar().map(|text| self.answer.add_error(text)),
             Member::Data | Member::Other => wrap(&mut self.parser, |p| p.skip_value()),
         }
     }
@@ -180,7 +173,8 @@ impl Body<'_, '_, '_, '_> {
         }
     }
 
-    /// A scalar as text, cut to [`MAX_MESSAGE_BYTES`]; `None` for null.
+    /// A scalar as text, cut to [`MAX_MESSAGE_BYTES`]; `None` for null, and for `[]` and `{}`, which say
+    /// nothing.
     fn scalar(&mut self) -> Result<Option<String>, DecodeError> {
         let parser = &mut self.parser;
         match wrap(parser, |p| p.peek())? {
@@ -196,12 +190,24 @@ impl Body<'_, '_, '_, '_> {
             }
             ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
             ValueType::Null => wrap(parser, |p| p.skip_value()).map(|()| None),
-            ValueType::Array | ValueType::Object => {
-                let start = position(parser);
-                wrap(parser, |p| p.skip_value())?;
-                // `[]` and `{}`, which say nothing.
-                let is_empty = position(parser) - start <= 2;
-                Ok((!is_empty).then(|| "(more than a text)".to_owned()))
+            ValueType::Array => {
+                wrap(parser, |p| p.begin_array())?;
+                let is_empty = !wrap(parser, |p| p.has_next())?;
+                while wrap(parser, |p| p.has_next())? {
+                    wrap(parser, |p| p.skip_value())?;
+                }
+                wrap(parser, |p| p.end_array())?;
+                Ok((!is_empty).then(|| MORE.to_owned()))
+            }
+            ValueType::Object => {
+                wrap(parser, |p| p.begin_object())?;
+                let is_empty = !wrap(parser, |p| p.has_next())?;
+                while wrap(parser, |p| p.has_next())? {
+                    wrap(parser, |p| p.skip_name())?;
+                    wrap(parser, |p| p.skip_value())?;
+                }
+                wrap(parser, |p| p.end_object())?;
+                Ok((!is_empty).then(|| MORE.to_owned()))
             }
         }
     }

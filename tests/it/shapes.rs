@@ -169,6 +169,33 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"data":[],"success":false,"success":true}"#,
             "success false",
         ),
+        // What was bad stays so, whatever comes after it, or beside it under another name.
+        (r#"{"status":"error","statusCode":200,"data":[]}"#, "error"),
+        (r#"{"statusCode":500,"status":"ok","data":[]}"#, "500"),
+        (r#"{"data":[],"statusCode":500,"status":null}"#, "500"),
+        (r#"{"status":500,"status":200,"data":[]}"#, "500"),
+        (
+            r#"{"code":"invalid_session","code":"ok","data":[]}"#,
+            "invalid_session",
+        ),
+        (
+            r#"{"message":"session not found","message":"","data":[]}"#,
+            "session not found",
+        ),
+        (
+            r#"{"status":"error","data":{"status":200,"0":{"id":"1@c.us"}}}"#,
+            "error",
+        ),
+        (
+            r#"{"code":"rest_error","data":{"code":"","0":{"id":"1@c.us"}}}"#,
+            "rest_error",
+        ),
+        // What is neither yes nor no.
+        (r#"{"result":"error","data":[]}"#, "error"),
+        (r#"{"success":"failed","data":[]}"#, "failed"),
+        (r#"{"ok":"404 Not Found","data":[]}"#, "404"),
+        (r#"{"result":{"error":"x"},"data":[]}"#, "more than a text"),
+        (r#"{"success":-1,"data":{}}"#, "-1"),
     ] {
         assert!(refused(body, 76, says).is_empty(), "{body}");
     }
@@ -191,6 +218,8 @@ fn an_empty_list_with_kind_words_beside_it_is_one() {
         r#"{"status":"success","data":[],"errors":[],"error":null}"#,
         r#"{"code":200,"status":"OK","data":{}}"#,
         r#"{"success":true,"code":"labels_found","data":[]}"#,
+        r#"{"result":0.5,"ok":"yes","success":1,"data":[]}"#,
+        r#"{"error":0,"errors":[ ],"exception":{ },"data":[]}"#,
     ] {
         assert!(published(body).is_empty(), "{body}");
     }
