@@ -76,6 +76,30 @@ fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
 }
 
 #[test]
+fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+    for (body, code) in [
+        (small_list(3000).1, 0),
+        ("[{},{\"id\":\"1@c.us\"}]".to_owned(), 65),
+    ] {
+        let stage = Stage::with_body(&body);
+        let first = stage.run().end().expect(code);
+        let ids = stage.ids();
+        // As where it is killed while the end is flushed to the disk: its last line is not there yet.
+        let path = stage.path("out.jsonl.labelcast");
+        let journal = std::fs::read_to_string(&path).unwrap();
+        let (before, _) = journal.trim_end().rsplit_once('\n').unwrap();
+        std::fs::write(&path, format!("{before}\n")).unwrap();
+        let second = stage.run().end().expect(code);
+        assert_eq!(second.label()["run_id"], first.label()["run_id"]);
+        assert_eq!(second.label()["published"], 0);
+        assert_eq!(second.label()["resumed"], ids.len());
+        assert_eq!(stage.ids(), ids);
+        let third = stage.run().end().expect(code);
+        assert_ne!(third.label()["run_id"], first.label()["run_id"]);
+    }
+}
+
+#[test]
 fn killed_again_and_again_it_comes_to_its_end() {
     let (ids, body) = small_list(30_000);
     let stage = Stage::with_body(&body);

@@ -109,7 +109,7 @@ impl LineFile {
             self.own_end = OwnEnd::default();
         }
         self.journal.compact()?;
-        self.note(from, State::Running)
+        self.note(from)
     }
 
     /// Appends lines, and notes how far they reach. A failed write leaves nothing behind, and no more
@@ -122,7 +122,7 @@ impl LineFile {
             self.own_end = OwnEnd::new(self.length, last);
             self.has_lines = true;
         }
-        self.note(reached, State::Running).inspect_err(|_| {
+        self.note(reached).inspect_err(|_| {
             (self.length, self.own_end, self.has_lines) = before;
             // Where even this fails, the next run finds lines that its journal does not know.
             let _ = self.file.set_len(self.length);
@@ -143,7 +143,7 @@ impl LineFile {
         let (state, chats) = match outcome {
             // The resume window counts from here.
             Outcome::Unfinished if self.has_lines => {
-                self.note(record.checkpoint, State::Running)?;
+                self.note(record.checkpoint)?;
                 return self.journal.sync();
             }
             Outcome::Unfinished => return self.journal.sync(),
@@ -154,9 +154,13 @@ impl LineFile {
             chats,
             ..record.checkpoint
         };
-        self.note(end, state)?;
+        self.note_end(end, state, true)?;
         self.journal.compact()?;
-        self.journal.sync()
+        self.journal.sync()?;
+        // That the run has ended is known here too; where this cannot be said, the next one finds out that
+        // nothing is left to publish.
+        let _ = self.note_end(end, state, false);
+        Ok(())
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
@@ -168,10 +172,20 @@ impl LineFile {
         Ok(())
     }
 
-    fn note(&mut self, checkpoint: Checkpoint, state: State) -> Result<(), SinkError> {
+    fn note(&mut self, checkpoint: Checkpoint) -> Result<(), SinkError> {
+        self.note_end(checkpoint, State::Running, false)
+    }
+
+    fn note_end(
+        &mut self,
+        checkpoint: Checkpoint,
+        state: State,
+        unsettled: bool,
+    ) -> Result<(), SinkError> {
         let record = Record {
             own_end: self.own_end,
             had_lines: self.has_lines,
+            unsettled,
             ..Record::new(&self.target, checkpoint, self.length, state)
         };
         self.journal.append(&record)?;

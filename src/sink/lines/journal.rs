@@ -39,6 +39,10 @@ pub(super) struct Record {
     /// Whether the run had put lines there before its list changed.
     #[serde(default)]
     pub(super) had_lines: bool,
+    /// Whether the run has ended, and its process may not have come to know it. It is run again then, and
+    /// has nothing more to publish.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unsettled: bool,
     #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
 }
@@ -79,6 +83,7 @@ impl Record {
             length,
             own_end: OwnEnd::default(),
             had_lines: false,
+            unsettled: false,
             at: SystemTime::now(),
         }
     }
@@ -142,13 +147,10 @@ impl Journal {
     fn remember(&mut self, record: Record) {
         let key = [&record.instance_id, &record.queue, &record.label_id].map(String::clone);
         let history = self.histories.entry(key).or_default();
-        match record.state {
-            State::Running => history.unfinished = Some(record.clone()),
-            State::Rejected => history.unfinished = None,
-            State::Complete => {
-                history.unfinished = None;
-                history.complete = Some(record.clone());
-            }
+        let is_over = record.state != State::Running && !record.unsettled;
+        history.unfinished = (!is_over).then(|| record.clone());
+        if record.state == State::Complete {
+            history.complete = Some(record.clone());
         }
         self.last = Some(record);
     }
