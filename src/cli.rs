@@ -5,6 +5,7 @@
 //! here.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::config::table::{Group, Setting};
 use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
+use crate::sink::redis::tail::TAIL_GROUP;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -175,7 +177,7 @@ fn tail() -> Command {
         Command::new("tail").about("Read what is on the queue, as a consumer would"),
         TAIL,
     )
-    .arg(text("group", "labelcast-tail", "The consumer group"))
+    .arg(text("group", TAIL_GROUP, "The consumer group"))
     .arg(text(
         "consumer",
         "labelcast",
@@ -323,6 +325,19 @@ pub fn parse(
         config: matches.get_one("config").cloned(),
         action,
     })
+}
+
+/// What a command line that is wrong says of a setting all the same, by `--NAME VALUE` or `--NAME=VALUE`.
+pub(crate) fn salvage(arguments: &[OsString], flag: &str) -> Option<String> {
+    let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
+    let rest = arguments.find_map(|argument| {
+        let rest = argument.strip_prefix(flag)?;
+        (rest.is_empty() || rest.starts_with('=')).then_some(rest)
+    })?;
+    match rest.strip_prefix('=') {
+        Some(value) => Some(value.to_owned()),
+        None => arguments.next().map(str::to_owned),
+    }
 }
 
 fn one(matches: &ArgMatches, id: &str) -> u64 {

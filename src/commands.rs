@@ -6,8 +6,9 @@ mod labels;
 mod run;
 mod tail;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +65,24 @@ pub fn main(invocation: Invocation) -> ExitCode {
     // A thread may still be stuck in a write to a pipe that nobody reads.
     runtime.shutdown_background();
     exit.into()
+}
+
+/// The report of a run whose command line is wrong, where a report file is named all the same.
+pub fn report_usage(arguments: &[OsString]) -> Exit {
+    let is_run = arguments.get(1).is_some_and(|command| command == "run");
+    let flag = |name: &str| cli::salvage(arguments, name);
+    let flags = flag("--report-file").map(|path| ("report.file", path));
+    let config = flag("--config").map(PathBuf::from);
+    let env = |name: &str| std::env::var_os(name);
+    let mut layers = Layers::new(flags.into_iter().collect(), env, config.as_deref());
+    let file = layers.report().unwrap_or_else(|report| *report).file;
+    if let Some(path) = file.filter(|_| is_run) {
+        let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(&Error::Usage));
+        if let Err(error) = report.write(&path) {
+            fail(&unwritten(&path, error));
+        }
+    }
+    Exit::Usage
 }
 
 /// Says what went wrong where there is no log yet.

@@ -85,6 +85,9 @@ impl From<Exit> for std::process::ExitCode {
 /// Whatever ends a run other than success.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The command line is wrong, which was said in full.
+    #[error("the command line is wrong")]
+    Usage,
     /// Settings are wrong; every fault is listed.
     #[error(transparent)]
     Settings(#[from] Faults),
@@ -193,6 +196,7 @@ impl Error {
     /// The exit code that this ends with.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Usage => Exit::Usage,
             Self::Settings(_) => Exit::Settings,
             Self::Api(error) => error.exit(),
             Self::Decode(error) => match error {

@@ -12,12 +12,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors, and go to stdout; a reader that has gone is fine.
             let _ = error.print();
-            let exit = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Complete
-            };
-            return exit.into();
+            if error.use_stderr() {
+                let arguments: Vec<_> = std::env::args_os().collect();
+                return commands::report_usage(&arguments).into();
+            }
+            return Exit::Complete.into();
         }
     };
     std::panic::catch_unwind(|| commands::main(invocation)).unwrap_or(Exit::Bug.into())

@@ -21,7 +21,7 @@ pub mod tail;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::connect::Endpoint;
@@ -210,7 +210,11 @@ impl Sink for Redis {
             .first()
             .is_some_and(|s| s.partitions == Some(self.streams.len()));
         let unfinished = match run {
-            Some(run) if !is_over && same_streams => {
+            Some(run) if !is_over && !same_streams => {
+                warn!(run_id = %run.run_id, "the unfinished run has another number of --partitions: beginning anew");
+                None
+            }
+            Some(run) if !is_over => {
                 let found: Vec<Checkpoint> = stored
                     .iter()
                     .map(|stored| {

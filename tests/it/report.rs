@@ -180,3 +180,25 @@ fn faults_are_reported_where_a_report_was_asked_for() {
     assert_eq!(report["exit_code"], 78);
     assert_eq!(report["labels"], serde_json::json!([]));
 }
+
+#[test]
+fn a_wrong_command_line_is_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let path = path.to_str().unwrap();
+    let joined = format!("--report-file={path}");
+    let by_env = || Running::new("run").args(["--bogus"]);
+    for run in [
+        by_env().env("LABELCAST_REPORT_FILE", path),
+        Running::new("run").args(["--bogus", "--report-file", path]),
+        Running::new("run").args(["--label", "1", &joined, "stray"]),
+    ] {
+        let _ = std::fs::remove_file(path);
+        let ended = run.end().expect(64);
+        assert!(ended.stderr.contains("Usage:"), "{ended:?}");
+        let report: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        assert_eq!(report["exit_code"], 64);
+        assert_eq!(report["status"], "failed");
+    }
+}

@@ -1,8 +1,13 @@
 //! Back-pressure by what a stream holds, or by how far its consumer groups are behind.
 
+use std::collections::HashMap;
+
+use redis::Value;
+
 use super::Redis;
 use super::keys::Keys;
-use super::link::Link;
+use super::link::{Link, word};
+use super::tail::TAIL_GROUP;
 use crate::sink::patience::Failure;
 use crate::sink::{SinkError, room};
 
@@ -26,7 +31,8 @@ impl Redis {
 }
 
 /// How many entries wait for consumers: the largest lag of a group, where there are groups and the
-/// server knows their lags (Redis 7), else all that are in the stream.
+/// server knows their lags (Redis 7), else all that are in the stream. Beside other groups, that of
+/// `labelcast tail` does not count: it stays after somebody had a look.
 async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
     let connection = link.connection().await?;
     let length: u64 = redis::cmd("XLEN")
@@ -36,15 +42,20 @@ async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
     if length == 0 {
         return Ok(0);
     }
-    let groups: Vec<std::collections::HashMap<String, redis::Value>> = redis::cmd("XINFO")
+    let mut groups: Vec<HashMap<String, Value>> = redis::cmd("XINFO")
         .arg("GROUPS")
         .arg(&keys.stream)
         .query_async(connection)
         .await?;
+    let is_look =
+        |group: &HashMap<_, _>| group.get("name").map(word).as_deref() == Some(TAIL_GROUP);
+    if !groups.iter().all(is_look) {
+        groups.retain(|group| !is_look(group));
+    }
     let lags: Option<Vec<u64>> = groups
         .iter()
         .map(|group| match group.get("lag") {
-            Some(redis::Value::Int(lag)) => u64::try_from(*lag).ok(),
+            Some(Value::Int(lag)) => u64::try_from(*lag).ok(),
             _ => None,
         })
         .collect();

@@ -12,6 +12,9 @@ const PAGE: u64 = 100;
 /// How long a read waits for new entries, in milliseconds: well below a reply's time-out.
 const BLOCK_MS: u64 = 1000;
 
+/// The group that is read through unless another is asked for.
+pub(crate) const TAIL_GROUP: &str = "labelcast-tail";
+
 /// How to read.
 #[derive(Clone, Debug)]
 pub struct Tail {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{STREAM, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
-use crate::support::{Stage, small_list, wait_until};
+use crate::support::{Running, Stage, small_list, wait_until};
 
 fn data(server: &Server) -> Vec<Value> {
     let entries = entries(&mut server.connection(), STREAM);
@@ -302,6 +302,17 @@ fn the_lag_of_groups_counts_where_there_are_groups() {
     let arguments = ["--max-pending", "300"];
     run(&stage, &server.url()).args(arguments).end().expect(0);
     assert_eq!(chat_ids(&mut connection, STREAM).len(), 400);
+    // Somebody has a look: of what that group leaves nobody takes the rest.
+    let look = ["--queue", STREAM, "--sink", &server.url(), "--count", "1"];
+    Running::new("tail").args(look).end().expect(0);
+    let _: redis::Value = redis::cmd("XREADGROUP")
+        .arg(&[
+            "GROUP", "workers", "one", "COUNT", "1000", "STREAMS", STREAM, ">",
+        ])
+        .query(&mut connection)
+        .unwrap();
+    let arguments = ["--max-pending", "300", "--deadline", "20s"];
+    run(&stage, &server.url()).args(arguments).end().expect(0);
 }
 
 #[test]
