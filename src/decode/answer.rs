@@ -23,7 +23,7 @@ pub struct Answer {
 }
 
 /// Words that mean a failure wherever they stand in a code, or in the message beside an empty list.
-const BAD_WORDS: [&str; 12] = [
+const BAD_WORDS: [&str; 18] = [
     "denied",
     "disconnect",
     "error",
@@ -31,14 +31,20 @@ const BAD_WORDS: [&str; 12] = [
     "expired",
     "fail",
     "forbidden",
+    "gone",
     "invalid",
     "not connected",
     "not_found",
+    "quota",
     "session",
+    "stopped",
+    "timed out",
+    "timeout",
     "unauthor",
+    "unavailable",
 ];
 /// Words that a status may be beside an empty list; numbers are looked at as such.
-const GOOD_STATUS: [&str; 5] = ["ok", "success", "succeeded", "true", "working"];
+const GOOD_STATUS: [&str; 6] = ["no_error", "ok", "success", "succeeded", "true", "working"];
 
 impl Answer {
     /// Takes down `success` or its like, as text; `None` for null, which is no success. What is neither
@@ -127,8 +133,8 @@ fn of_code(text: &str) -> Sound {
     match leading_number(text) {
         Some(400..) => Sound::Bad,
         Some(_) => Sound::Good,
-        None if has_bad_word(text) => Sound::Bad,
         None if is_good(text) => Sound::Good,
+        None if has_bad_word(text) => Sound::Bad,
         None => Sound::Unknown,
     }
 }

@@ -190,6 +190,11 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"code":"rest_error","data":{"code":"","0":{"id":"1@c.us"}}}"#,
             "rest_error",
         ),
+        (r#"{"success":true,"code":"LABEL_GONE","data":[]}"#, "GONE"),
+        (
+            r#"{"success":true,"message":"Instance is stopped","data":[]}"#,
+            "stopped",
+        ),
         // What is neither yes nor no.
         (r#"{"result":"error","data":[]}"#, "error"),
         (r#"{"success":"failed","data":[]}"#, "failed"),
