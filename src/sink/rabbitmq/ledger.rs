@@ -15,10 +15,11 @@ use lapin::{Confirmation, PublisherConfirm};
 use crate::batch::Batch;
 use crate::sink::patience::Failure;
 
-/// Messages in a batch, at the most.
-pub(crate) const BATCH_MESSAGES: u32 = 64;
+/// Messages in a batch, at the most. A checkpoint follows each, and all confirms are looked at then: with
+/// fewer in a batch, both take more of the time (benches/SIZES.md).
+pub(crate) const BATCH_MESSAGES: u32 = 256;
 /// Batches on their way: 512 messages. Twice as many were not faster, and took more memory.
-pub(super) const WINDOW: usize = 8;
+pub(super) const WINDOW: usize = 2;
 
 /// A message that is handed to the connection; gives its confirm, which is yet to come.
 pub(super) type Sending =

@@ -202,7 +202,7 @@ fn a_list_that_changed_is_published_again_under_the_same_run_id() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
         let process = run(&stage, &vhost.url()).args(&arguments).spawn();
-        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 300);
+        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 200);
         process.signal("TERM");
         process.end().expect(75);
         let turned: Vec<String> = ids.iter().rev().cloned().collect();
