@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 use tracing::error;
 
 use crate::cli::{self, Action, Invocation};
-use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings};
+use crate::config::table::Group;
+use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings, settings_of};
 use crate::error::{Error, Exit};
 use crate::report::{self, Progress, Report};
 use crate::shutdown::{Listener, Shutdown};
@@ -35,7 +36,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
     }
     let layers = match action {
         // The demo's chats are nobody's: they go only where the command line itself sends them.
-        Action::Demo { .. } => Layers::new(flags, |_| None, config.as_deref()),
+        Action::Demo { .. } => Layers::new(flags, of_the_log, config.as_deref()),
         _ => Layers::new(flags, |name| std::env::var_os(name), config.as_deref()),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread()
@@ -65,6 +66,14 @@ pub fn main(invocation: Invocation) -> ExitCode {
     // A thread may still be stuck in a write to a pipe that nobody reads.
     runtime.shutdown_background();
     exit.into()
+}
+
+/// A variable of the environment, if it is about the log.
+fn of_the_log(name: &str) -> Option<OsString> {
+    let mut variables = settings_of(&[Group::Log]).map(|setting| setting.env);
+    variables
+        .any(|variable| variable == name)
+        .then(|| std::env::var_os(name))?
 }
 
 /// The report of a run whose command line is wrong, where a report file is named all the same.
