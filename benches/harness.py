@@ -137,11 +137,19 @@ class RabbitMq:
         (folder / "plugins").write_text("[].\n")
         log = open(folder / "said", "wb")
         options = {"env": self.environment, "cwd": folder, "stdout": log, "stderr": log}
+        # Afterwards, in this order: the broker, and then the port mapper that it has started.
+        stack.callback(self.stop_port_mapper)
         stack.enter_context(running([RABBITMQ / "rabbitmq-server"], **options))
-        stack.callback(subprocess.run, ["epmd", "-kill"], env=os.environ | {"ERL_EPMD_PORT": epmd}, stdout=subprocess.DEVNULL)
         while b"completed with" not in (folder / "said").read_bytes():
             time.sleep(0.2)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
+
+    def stop_port_mapper(self):
+        """It refuses as long as it has not seen that the broker is gone."""
+        for _ in range(50):
+            if "Killed" in subprocess.run(["epmd", "-kill"], env=self.environment, capture_output=True, text=True).stdout:
+                return
+            time.sleep(0.1)
 
     def control(self, *words):
         command = [RABBITMQ / "rabbitmqctl", "--silent", *words]
