@@ -227,10 +227,11 @@ class Api:
         """Fetches the list some times, and does nothing with it."""
         measure(["curl", "-s", *[self.list, "-o", "/dev/null"] * 8], meanwhile=meanwhile)
 
-    def parse(self):
+    def parse(self, enough=1_000_000):
         """CPU seconds that the parser alone takes for the list, in memory."""
-        # The kernel counts in ticks of some milliseconds: short lists are gone through again and again.
-        times = -(-1_000_000 // self.chats)
+        # The kernel counts in ticks of some milliseconds: short lists are gone through again and again, until
+        # these are enough chats.
+        times = -(-enough // self.chats)
         _chats, nanos = subprocess.check_output([BARE, self.saved, str(times)]).split()
         return int(nanos) / times / 1e9
 
