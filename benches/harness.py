@@ -119,13 +119,12 @@ class Redis:
 class RabbitMq:
     def __init__(self, stack, folder):
         self.port = free_port()
-        epmd = str(free_port())
         self.environment = os.environ | {
             "HOME": str(folder),
             "RABBITMQ_NODENAME": f"bench{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(free_port()),
-            "ERL_EPMD_PORT": epmd,
+            "ERL_EPMD_PORT": str(free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": str(folder / "data"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),

@@ -85,6 +85,13 @@ pub struct RunSettings {
     pub dry_run: bool,
 }
 
+impl RunSettings {
+    /// Whether a label is in the part of them that the run is for.
+    pub fn is_for(&self, label_id: &str) -> bool {
+        self.shard.is_none_or(|shard| shard.has(label_id))
+    }
+}
+
 /// Where chats go, and how.
 #[derive(Clone, Debug)]
 pub struct SinkSettings {

@@ -106,8 +106,8 @@ fn of_json(value: &Value) -> Answer {
     let nested = |key: &str| {
         let inner = value.get(key)?;
         let more = || match inner {
-            Value::Array(all) if !all.is_empty() => Some("(more than a text)".to_owned()),
-            Value::Object(all) if !all.is_empty() => Some("(more than a text)".to_owned()),
+            Value::Array(all) if !all.is_empty() => Some(Answer::NESTED.to_owned()),
+            Value::Object(all) if !all.is_empty() => Some(Answer::NESTED.to_owned()),
             _ => None,
         };
         scalar(inner)

@@ -106,8 +106,7 @@ fn labels_to_publish(settings: &Settings, known: Vec<Label>) -> Vec<String> {
         Labels::These(labels) => labels.clone(),
         Labels::All => known.into_iter().map(|label| label.id).collect(),
     };
-    let is_ours = |id: &String| settings.run.shard.is_none_or(|shard| shard.has(id));
-    labels.retain(is_ours);
+    labels.retain(|id| settings.run.is_for(id));
     labels
 }
 

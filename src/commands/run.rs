@@ -142,8 +142,8 @@ async fn publish(
         (Err(error), Labels::All) => return Err(error),
         (Err(error), Labels::These(ids)) => {
             let told = |id: &String| job::not_tried(bare(id), &target(settings, id), &error);
-            let is_ours = |id: &&String| settings.run.shard.is_none_or(|shard| shard.has(id));
-            return Ok(ids.iter().filter(is_ours).map(told).collect());
+            let ours = ids.iter().filter(|id| settings.run.is_for(id));
+            return Ok(ours.map(told).collect());
         }
     };
     for (label, found) in labels {
@@ -230,7 +230,6 @@ fn bare(id: &str) -> Label {
 
 /// The labels to publish, each with what speaks against it.
 async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
-    let is_ours = |id: &str| context.run.shard.is_none_or(|shard| shard.has(id));
     let wanted = match &context.run.labels {
         Labels::All => {
             let known = known_labels(context).await?;
@@ -238,14 +237,20 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
                 return Err(Guard::NoLabels.into());
             }
             let mut labels: Vec<(Label, Result<(), Error>)> = Vec::new();
-            for label in known.into_iter().filter(|label| is_ours(&label.id)) {
+            for label in known
+                .into_iter()
+                .filter(|label| context.run.is_for(&label.id))
+            {
                 if !labels.iter().any(|(before, _)| before.id == label.id) {
                     labels.push((label, Ok(())));
                 }
             }
             return Ok(labels);
         }
-        Labels::These(wanted) => wanted.iter().filter(|id| is_ours(id)).collect::<Vec<_>>(),
+        Labels::These(wanted) => {
+            let ours = wanted.iter().filter(|id| context.run.is_for(id));
+            ours.collect::<Vec<_>>()
+        }
     };
     if !context.run.check_label {
         return Ok(wanted.into_iter().map(|id| (bare(id), Ok(()))).collect());

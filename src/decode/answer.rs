@@ -47,6 +47,9 @@ const BAD_WORDS: [&str; 18] = [
 const GOOD_STATUS: [&str; 6] = ["no_error", "ok", "success", "succeeded", "true", "working"];
 
 impl Answer {
+    /// What is kept of an array or an object that is not empty.
+    pub(crate) const NESTED: &'static str = "(more than a text)";
+
     /// Takes down `success` or its like, as text; `None` for null, which is no success. What is neither
     /// yes nor no is looked at as a status, as in `"result": "error"`.
     pub(crate) fn add_success(&mut self, text: Option<String>) {

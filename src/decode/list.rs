@@ -17,8 +17,6 @@ use super::{DecodeError, MAX_NESTING, Output, Source};
 /// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
 /// were taken out of it: half a token is a secret too.
 const MAX_MESSAGE_BYTES: usize = 4096;
-/// What is kept of an array or an object.
-const MORE: &str = "(more than a text)";
 
 pub(super) type Parser<'i, 's> = JsonStreamReader<&'i mut Input<'s>>;
 
@@ -190,26 +188,33 @@ impl Body<'_, '_, '_, '_> {
             }
             ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
             ValueType::Null => wrap(parser, |p| p.skip_value()).map(|()| None),
-            ValueType::Array => {
-                wrap(parser, |p| p.begin_array())?;
-                let is_empty = !wrap(parser, |p| p.has_next())?;
-                while wrap(parser, |p| p.has_next())? {
-                    wrap(parser, |p| p.skip_value())?;
-                }
-                wrap(parser, |p| p.end_array())?;
-                Ok((!is_empty).then(|| MORE.to_owned()))
-            }
-            ValueType::Object => {
-                wrap(parser, |p| p.begin_object())?;
-                let is_empty = !wrap(parser, |p| p.has_next())?;
-                while wrap(parser, |p| p.has_next())? {
-                    wrap(parser, |p| p.skip_name())?;
-                    wrap(parser, |p| p.skip_value())?;
-                }
-                wrap(parser, |p| p.end_object())?;
-                Ok((!is_empty).then(|| MORE.to_owned()))
+            kind @ (ValueType::Array | ValueType::Object) => {
+                let is_empty = self.pass_over(kind == ValueType::Object)?;
+                Ok((!is_empty).then(|| Answer::NESTED.to_owned()))
             }
         }
+    }
+
+    /// Passes over an object or an array, and tells whether it was empty.
+    fn pass_over(&mut self, is_object: bool) -> Result<bool, DecodeError> {
+        let parser = &mut self.parser;
+        wrap(parser, |p| match is_object {
+            true => p.begin_object(),
+            false => p.begin_array(),
+        })?;
+        let mut is_empty = true;
+        while wrap(parser, |p| p.has_next())? {
+            is_empty = false;
+            if is_object {
+                wrap(parser, |p| p.skip_name())?;
+            }
+            wrap(parser, |p| p.skip_value())?;
+        }
+        wrap(parser, |p| match is_object {
+            true => p.end_object(),
+            false => p.end_array(),
+        })?;
+        Ok(is_empty)
     }
 }
 

@@ -6,7 +6,7 @@ mod refusals;
 mod repeats;
 
 use crate::support::rabbitmq::{Client, once};
-use crate::support::{Process, Running, Stage};
+use crate::support::{Running, Stage};
 
 /// The queue of the tests.
 const QUEUE: &str = "labelcast:1";
@@ -34,9 +34,4 @@ fn holds(client: &Client, ids: &[String]) -> usize {
         );
     }
     repeats
-}
-
-fn kill(process: Process) {
-    process.signal("KILL");
-    assert_eq!(process.end().code, None);
 }

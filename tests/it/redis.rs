@@ -37,11 +37,6 @@ fn holds(server: &Server, ids: &[String]) {
     }
 }
 
-fn kill(process: Process) {
-    process.signal("KILL");
-    assert_eq!(process.end().code, None);
-}
-
 /// A run that has put all of the first half on the stream, and waits for the second.
 fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, CancellationToken) {
     let (reply, gate) = gated(body);

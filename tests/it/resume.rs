@@ -21,16 +21,11 @@ fn held(stage: &Stage, body: &str, part: f64) -> Process {
     process
 }
 
-fn kill(process: Process) {
-    process.signal("KILL");
-    assert_eq!(process.end().code, None);
-}
-
 /// Runs until at least `lines` are in the file, and kills: in the midst of a batch, it may be.
 fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
     let process = held(stage, body, part);
     wait_until("lines are written", || lines_in(&stage.out()) >= lines);
-    kill(process);
+    process.kill();
 }
 
 /// Runs until all of a part of the body is in the file, and the journal says so, and kills. Returns
@@ -44,7 +39,7 @@ fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
         lines_in(&stage.out()) == lines
             && stage.journal().is_some_and(|last| last["length"] == length)
     });
-    kill(process);
+    process.kill();
     lines
 }
 
@@ -379,8 +374,7 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
     let before = stage.mock.requests().len();
     let process = stage.run().spawn();
     wait_until("it waits", || stage.mock.requests().len() >= before + 3);
-    process.signal("KILL");
-    assert_eq!(process.end().code, None);
+    process.kill();
     stage.run().end().expect(0);
     assert_eq!(stage.ids()[stage.ids().len() - 3000..], ids);
     let runs: std::collections::BTreeSet<String> = stage

@@ -332,7 +332,6 @@ pub fn uses(sink: &Path, other: &Path) -> bool {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::batch::Digest;
 
     #[test]
     fn lines_that_cannot_be_noted_are_taken_back() {
@@ -353,7 +352,6 @@ mod tests {
         let after_two = Checkpoint {
             position: 2,
             chats: 2,
-            digest: Digest::of_nothing(),
             ..start
         };
         let (mut file, _) = open();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
 use tokio_util::sync::CancellationToken;
 
-use super::{CHECKPOINT, QUEUE, WINDOW, holds, kill, run};
+use super::{CHECKPOINT, QUEUE, WINDOW, holds, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Broker, once, vhost};
 use crate::support::{Numbers, Stage, gated, map_of, part_of, small_list, wait_until};
@@ -60,7 +60,7 @@ fn killed_several_times_in_one_run() {
             let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
             is_served && client.depth(QUEUE).unwrap_or(0) >= part as usize * 3000 - 2000
         });
-        kill(process);
+        process.kill();
     }
     let ended = run(&stage, &vhost.url()).end().expect(0);
     // What is in the queue may hold the repeats of two kills, and what is not covered yet.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
 
-use super::{CHECKPOINT, QUEUE, kill, run};
+use super::{CHECKPOINT, QUEUE, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, once, vhost};
 use crate::support::{Stage, map_of, part_of, small_list, wait_until};
@@ -34,7 +34,7 @@ fn packed_messages_behind_the_checkpoint_when_the_list_has_changed_there() {
         wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 50);
         // From here on nothing is heard of confirms, and the checkpoint stays behind.
         proxy.hold_connections();
-        kill(process);
+        process.kill();
         let sent = client.depth(QUEUE).unwrap() * 50;
         ids.insert(sent - before_end, "new@c.us".to_owned());
         let list = Chats::Body(Bytes::from(map_of(&ids)));
@@ -58,7 +58,7 @@ fn other_numbers_of_chats_in_a_message() {
             .spawn();
         wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 200);
         proxy.hold_connections();
-        kill(process);
+        process.kill();
         run(&stage, &vhost.url())
             .args(["--ids-per-message", second])
             .end()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
 
-use super::{STREAM, delete, kill, run};
+use super::{STREAM, delete, run};
 use crate::support::redis::{Server, chat_ids, is_alone, length, run_out};
 use crate::support::{Stage, map_of, part_of, small_list, wait_until};
 
@@ -21,7 +21,7 @@ fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let process = run(&stage, &server.url()).args(arguments).spawn();
     wait_until("it is at it", || length(&mut connection, STREAM) > 0);
-    kill(process);
+    process.kill();
     wait_until("what it had sent is there", || is_alone(&mut connection));
     run_out(&mut connection);
     let before = all_ids(&server);
@@ -83,30 +83,26 @@ fn a_changed_list_whose_run_is_killed_once_more() {
     let mut connection = server.connection();
     let (ids, body) = small_list(6000);
     let stage = Stage::with_body(&body);
-    let half = |text: &str| Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
     let turned: Vec<String> = ids.iter().rev().cloned().collect();
     let turned_body = map_of(&turned);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(half(&body)), Piece::Hold]));
+    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let process = run(&stage, &server.url()).spawn();
     wait_until("it is at it", || length(&mut connection, STREAM) > 2500);
-    kill(process);
+    process.kill();
     run_out(&mut connection);
     stage
         .mock
         .set_chats("1", &Chats::Body(Bytes::from(turned_body.clone())));
     // The first fetch shows that the list has changed, and the second is held.
     stage.mock.script("1", Reply::json(turned_body.clone()));
-    let most = Bytes::copy_from_slice(&turned_body.as_bytes()[..turned_body.len() * 3 / 10]);
     stage
         .mock
-        .script("1", Reply::pieces([Piece::Bytes(most), Piece::Hold]));
+        .script("1", part_of(&turned_body, 0.3, Piece::Hold));
     let process = run(&stage, &server.url()).spawn();
     wait_until("it is at it again", || {
         length(&mut connection, STREAM) > 4000
     });
-    kill(process);
+    process.kill();
     run_out(&mut connection);
     run(&stage, &server.url()).end().expect(0);
     let found = chat_ids(&mut connection, STREAM);
@@ -171,7 +167,7 @@ fn what_is_read_back_is_read_in_small_parts_however_it_was_packed() {
         length(&mut connection, STREAM) >= 26
     });
     let before = process.peak_memory();
-    kill(process);
+    process.kill();
     run_out(&mut connection);
     ids.truncate(10);
     ids.reverse();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
 
-use super::{STREAM, holds, kill, run};
+use super::{STREAM, holds, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::{Server, chat_ids, length, run_out};
 use crate::support::{Numbers, Stage, part_of, small_list, wait_until};
@@ -59,7 +59,7 @@ fn killed_several_times_in_one_run() {
         wait_until("it has come further", || {
             length(&mut connection, STREAM) > (part - 1) * 5000 + 1000
         });
-        kill(process);
+        process.kill();
         run_out(&mut connection);
     }
     run(&stage, &server.url()).end().expect(0);

@@ -4,7 +4,7 @@ use redis::Commands;
 
 use super::{half_way, holds, run};
 use crate::support::redis::{Server, run_out};
-use crate::support::{Stage, small_list, wait_until};
+use crate::support::{Process, Stage, small_list, wait_until};
 
 #[test]
 fn a_worker_that_was_away_cannot_write_any_more() {
@@ -22,7 +22,15 @@ fn a_worker_that_was_away_cannot_write_any_more() {
     holds(&server, &ids);
 }
 
-/// How often a script has looked at how long a lock still holds: that of another process.
+/// A second run, which has met the lock of the first.
+fn behind(stage: &Stage, server: &Server) -> Process {
+    let mut connection = server.connection();
+    let second = run(stage, &server.url()).spawn();
+    wait_until("it has met the lock", || looks_at_locks(&mut connection));
+    second
+}
+
+/// Whether a script has looked at how long a lock still holds: that of another process.
 fn looks_at_locks(connection: &mut redis::Connection) -> bool {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
@@ -37,9 +45,7 @@ fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, gate) = half_way(&stage, &server, &body);
-    let mut connection = server.connection();
-    let second = run(&stage, &server.url()).spawn();
-    wait_until("it has met the lock", || looks_at_locks(&mut connection));
+    let second = behind(&stage, &server);
     gate.cancel();
     first.end().expect(0);
     let second = second.end().expect(81);
@@ -53,9 +59,7 @@ fn a_second_run_goes_on_where_the_first_stopped_while_it_waited() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, _gate) = half_way(&stage, &server, &body);
-    let mut connection = server.connection();
-    let second = run(&stage, &server.url()).spawn();
-    wait_until("it has met the lock", || looks_at_locks(&mut connection));
+    let second = behind(&stage, &server);
     first.signal("TERM");
     let first = first.end().expect(75);
     let second = second.end();

@@ -119,6 +119,12 @@ impl Process {
         assert!(status.success(), "{line}");
     }
 
+    /// Ends it at once, by a signal that it does not see.
+    pub(crate) fn kill(self) {
+        self.signal("KILL");
+        assert_eq!(self.end().code, None);
+    }
+
     /// The most memory it has had so far, in KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
