@@ -3,31 +3,36 @@
 //! A request is one try; trying again is up to the caller, by [`crate::retry`]. The chat list comes as a
 //! [`Body`], a stream of uncompressed bytes.
 
-mod answer;
 mod body;
+mod headers;
 mod redact;
+mod redirect;
 
 use std::time::Duration;
 
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
-use reqwest::redirect::{Attempt, Policy};
+use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use tracing::warn;
 
 pub use self::body::Body;
 use self::redact::Redact;
+use self::redirect::Redirect;
 use crate::config::ApiSettings;
-use crate::decode::Answer;
+use crate::decode::{self, Answer, DecodeError, Doubt, Trust};
+pub use crate::decode::{Label, LabelList};
 use crate::error::{Error, Exit};
+use crate::http;
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
-use crate::tls;
 
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.
-const MAX_LABELS_BYTES: usize = 256 * 1024;
+const MAX_LABELS_BYTES: usize = 1024 * 1024;
+/// As much of a refusal's body as is looked at, in bytes.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// The codings that [`Body`] undoes.
 const CODINGS: &str = "gzip, br, zstd";
 /// As many redirects in a row as are followed, on one host.
@@ -51,17 +56,6 @@ pub enum Auth {
     Query,
     /// `Authorization: Bearer` and `X-Instance-ID`, as the Python SDK has it.
     Bearer,
-}
-
-/// A label of the account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// What `--label` takes.
-    pub id: String,
-    /// What the account's owner called it.
-    pub name: Option<String>,
-    /// Its colour, as `#rrggbb`.
-    pub color: Option<String>,
 }
 
 /// Why a request failed. No variant holds a URL: the token may stand in it.
@@ -92,24 +86,26 @@ pub enum ApiError {
     /// A coding that was not asked for.
     #[error("the body has the content coding “{0}”, which was not asked for")]
     Coding(String),
-    /// Status 200, and nothing else.
-    #[error("the answer is empty")]
-    Empty,
-    /// Labels that are not even JSON: a web page, as a gateway sends one.
-    #[error("the answer is no list of labels, and no JSON: it begins with “{}”", .0.escape_ascii())]
-    NotJson(u8),
+    /// A header that names a coding which the body does not have.
+    #[error("the body is not {0}, although its Content-Encoding header says so")]
+    NotCoded(&'static str),
     /// A list of labels that is none.
-    #[error("the list of labels is not what the API should send: {0}")]
-    Labels(String),
-    /// A list of labels that says error.
-    #[error("the API answered with an error under status 200: {0}")]
-    Answered(Box<Answer>),
+    #[error("cannot use the list of labels: {0}")]
+    Labels(Box<DecodeError>),
+    /// A list of labels without end.
+    #[error("the list of labels is over {0} bytes long")]
+    LabelsTooLong(usize),
     /// The HTTP client could not be set up.
     #[error("the HTTP client could not be set up: {0}")]
     Setup(String),
 }
 
 impl ApiError {
+    /// A list of labels that cannot be used.
+    pub(crate) fn labels(error: DecodeError) -> Self {
+        Self::Labels(Box::new(error))
+    }
+
     /// The exit code, when trying again has not helped.
     pub fn exit(&self) -> Exit {
         match self {
@@ -119,13 +115,9 @@ impl ApiError {
                 _ if self.is_transient() => Exit::Unavailable,
                 _ => Exit::Api,
             },
-            Self::Redirect(_)
-            | Self::RedirectLoop
-            | Self::Coding(_)
-            | Self::Empty
-            | Self::NotJson(_)
-            | Self::Answered(_) => Exit::Api,
-            Self::Labels(_) => Exit::Data,
+            Self::Redirect(_) | Self::RedirectLoop | Self::Coding(_) => Exit::Api,
+            Self::Labels(error) => error.exit(),
+            Self::NotCoded(_) | Self::LabelsTooLong(_) => Exit::Data,
             Self::Setup(_) => Exit::Settings,
         }
     }
@@ -135,13 +127,12 @@ impl ApiError {
         match self {
             Self::Connection(_) | Self::Cut(_) => true,
             Self::Status { status, answer, .. } => match status.as_u16() {
-                408 | 425 | 429 | 500 | 502 | 503 | 504 => true,
-                422 => {
-                    let status = answer.status.as_deref();
-                    status.is_some_and(|status| status.eq_ignore_ascii_case("STARTING"))
-                }
+                501 | 505 => false,
+                408 | 425 | 429 | 500..=599 => true,
+                422 => answer.is_starting,
                 _ => false,
             },
+            Self::Labels(error) => error.is_transient(),
             _ => false,
         }
     }
@@ -158,17 +149,26 @@ impl ApiError {
             Self::Connection(_) => {
                 Some("check --api-url, the network, and --connect-timeout and --read-timeout")
             }
-            Self::Status { status, .. } => match status.as_u16() {
+            Self::Status { status, answer, .. } => match status.as_u16() {
                 401 => Some("check WAWP_ACCESS_TOKEN, --instance-id and --auth"),
-                403 => Some("the token is known, but may not do this: check quota and plan"),
+                403 if **answer == Answer::default() => Some(
+                    "this is not the API's own answer: check --api-url, and whether a firewall refuses this address",
+                ),
+                403 => Some("access was denied: check the plan, its quota and the token's rights"),
                 404 => Some("check --api-url, --dialect and --instance-id"),
                 422 => Some("the session is not working: look at it in the dashboard"),
                 _ => None,
             },
             Self::Redirect(_) => Some("if that host is right, set it with --api-url"),
-            Self::NotJson(_) => {
-                Some("check --api-url and --dialect: this does not look like the API")
-            }
+            Self::Labels(error) => match &**error {
+                DecodeError::NotAList(_) | DecodeError::Empty => {
+                    Some("check --api-url and --dialect: this does not look like the API")
+                }
+                DecodeError::UntrustedEmpty(_) => {
+                    Some("the session may not be working: look at it in the dashboard")
+                }
+                error => error.hint(),
+            },
             Self::Setup(_) => Some("are the system's CA certificates installed?"),
             _ => None,
         }
@@ -184,6 +184,7 @@ pub struct Client {
     instance_id: String,
     redact: Redact,
     token: SecretString,
+    trust: Trust,
 }
 
 impl Client {
@@ -193,13 +194,13 @@ impl Client {
     ///
     /// When the system's certificates cannot be read, or the token cannot stand in a header.
     pub fn new(settings: &ApiSettings) -> Result<Self, ApiError> {
-        tls::provide();
-        let http = reqwest::Client::builder()
+        let http = http::client(&settings.proxies)
+            .map_err(|error| ApiError::Setup(causes(&error)))?
             .connect_timeout(settings.connect_timeout)
             .read_timeout(settings.read_timeout)
             .referer(false)
-            .redirect(Policy::custom(same_host_only))
-            .default_headers(headers(settings)?)
+            .redirect(Policy::none())
+            .default_headers(default_headers(settings)?)
             .build()
             .map_err(|error| ApiError::Setup(causes(&error)))?;
         Ok(Self {
@@ -210,7 +211,13 @@ impl Client {
             instance_id: settings.instance_id.clone(),
             redact: Redact::new(settings.token.expose_secret()),
             token: settings.token.clone(),
+            trust: settings.trust,
         })
+    }
+
+    /// What is trusted although the API casts doubt on it.
+    pub fn trust(&self) -> Trust {
+        self.trust
     }
 
     /// The account's labels.
@@ -218,10 +225,21 @@ impl Client {
     /// # Errors
     ///
     /// When the request fails, or the answer is not a list of labels.
-    pub async fn labels(&self) -> Result<Vec<Label>, ApiError> {
+    pub async fn labels(&self) -> Result<LabelList, ApiError> {
         let response = self.get(&["labels"], false).await?;
-        let body = self.body(response)?.bounded(MAX_LABELS_BYTES).await?;
-        answer::labels(&body).map_err(|error| self.without_secrets(error))
+        let body = self.body(response)?;
+        let paging = body.paging().clone();
+        let body = body.bounded(MAX_LABELS_BYTES).await?;
+        let mut list = decode::labels(&body, paging)
+            .map_err(|error| ApiError::labels(self.without_secrets(error)))?;
+        list.page = list
+            .page
+            .filter(|_| !self.trust.ignore_paging)
+            .map(|why| self.redact.text(&why));
+        if list.unusable > 0 {
+            warn!(labels = list.unusable, "labels without an id skipped");
+        }
+        Ok(list)
     }
 
     /// The account's labels, asked for until they come.
@@ -233,7 +251,7 @@ impl Client {
         &self,
         retries: &mut Retries,
         shutdown: &Shutdown,
-    ) -> Result<Vec<Label>, Error> {
+    ) -> Result<LabelList, Error> {
         loop {
             let labels = tokio::select! {
                 biased;
@@ -258,32 +276,61 @@ impl Client {
     }
 
     fn body(&self, response: Response) -> Result<Body, ApiError> {
-        Body::new(response).map_err(|error| self.without_secrets(error))
+        Body::new(response).map_err(|error| match error {
+            ApiError::Coding(coding) => ApiError::Coding(self.redact.text(&coding)),
+            other => other,
+        })
     }
 
-    fn without_secrets(&self, error: ApiError) -> ApiError {
+    /// An error without what it quotes of secrets and ids.
+    pub(crate) fn without_secrets(&self, error: DecodeError) -> DecodeError {
         match error {
-            ApiError::Answered(answer) => ApiError::Answered(self.redact(*answer)),
-            ApiError::Coding(coding) => ApiError::Coding(self.redact.text(&coding)),
+            DecodeError::Answered(answer) => DecodeError::Answered(self.redact(*answer)),
+            DecodeError::UntrustedEmpty(answer) => {
+                DecodeError::UntrustedEmpty(self.redact(*answer))
+            }
+            DecodeError::Page(why) => DecodeError::Page(self.redact.text(&why)),
             other => other,
         }
     }
 
-    /// What the API says of itself, without secrets and ids.
-    pub(crate) fn redact(&self, answer: Answer) -> Box<Answer> {
-        Box::new(self.redact.answer(answer))
+    fn redact(&self, answer: Answer) -> Box<Answer> {
+        let text = |text: Option<String>| text.map(|text| self.redact.text(&text));
+        Box::new(Answer {
+            success: answer.success,
+            code: text(answer.code),
+            status: text(answer.status),
+            message: text(answer.message),
+            error: text(answer.error),
+            doubt: answer.doubt.map(|doubt| Doubt {
+                path: self.redact.text(&doubt.path),
+                value: self.redact.text(&doubt.value),
+                ..doubt
+            }),
+            is_starting: answer.is_starting,
+        })
     }
 
     async fn get(&self, path: &[&str], compressed: bool) -> Result<Response, ApiError> {
-        let mut request = self.http.get(self.url(path));
-        if compressed {
-            request = request.header(ACCEPT_ENCODING, CODINGS);
+        let mut url = self.url(path);
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.http.get(url);
+            if compressed {
+                request = request.header(ACCEPT_ENCODING, CODINGS);
+            }
+            let response = request.send().await.map_err(connection)?;
+            if response.status() == StatusCode::OK {
+                return Ok(response);
+            }
+            match Redirect::of(&response) {
+                Redirect::Follow(to) => url = *to,
+                Redirect::Elsewhere(host) => {
+                    return Err(ApiError::Redirect(self.redact.text(&host)));
+                }
+                Redirect::None => return Err(self.refusal(response).await),
+            }
         }
-        let response = request.send().await.map_err(connection)?;
-        if response.status() == StatusCode::OK {
-            return Ok(response);
-        }
-        Err(self.refusal(response).await)
+        Err(ApiError::RedirectLoop)
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -307,42 +354,20 @@ impl Client {
 
     async fn refusal(&self, response: Response) -> ApiError {
         let status = response.status();
-        if status.is_redirection() {
-            return match answer::location(&response) {
-                Some(host) if host == answer::origin(response.url()) => ApiError::RedirectLoop,
-                Some(host) => ApiError::Redirect(self.redact.text(&host)),
-                None => ApiError::Redirect("which it does not name".to_owned()),
-            };
-        }
-        let retry_after = answer::retry_after(response.headers());
-        let answer = self.redact(answer::of(response).await);
+        let retry_after = headers::retry_after(response.headers());
+        let start = match Body::new(response) {
+            Ok(body) => body.start(MAX_REFUSAL_BYTES).await,
+            Err(_) => Vec::new(),
+        };
         ApiError::Status {
             status,
-            answer,
+            answer: self.redact(decode::refusal(&start)),
             retry_after,
         }
     }
 }
 
-/// Another host, another port, or the same host without TLS is not who was asked: the token in
-/// the query, or in a header of our own, would go along.
-fn same_host_only(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let next = attempt.url();
-    let stays = attempt.previous().last().is_some_and(|before| {
-        let same_port = before.port_or_known_default() == next.port_or_known_default();
-        let upgraded = (before.scheme(), next.scheme()) == ("http", "https")
-            && (before.port(), next.port()) == (None, None);
-        before.host_str() == next.host_str()
-            && (upgraded || (same_port && before.scheme() == next.scheme()))
-    });
-    if stays && attempt.previous().len() <= MAX_REDIRECTS {
-        attempt.follow()
-    } else {
-        attempt.stop()
-    }
-}
-
-fn headers(settings: &ApiSettings) -> Result<HeaderMap, ApiError> {
+fn default_headers(settings: &ApiSettings) -> Result<HeaderMap, ApiError> {
     const INSTANCE: HeaderName = HeaderName::from_static("x-instance-id");
     const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
     let value = |what: &str, text: &str| {
@@ -396,13 +421,4 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A label as the API sends it; ids are strings, but have been seen as numbers.
-#[derive(Deserialize)]
-struct RawLabel {
-    id: serde_json::Value,
-    name: Option<serde_json::Value>,
-    #[serde(rename = "colorHex")]
-    color_hex: Option<serde_json::Value>,
 }

@@ -23,6 +23,8 @@ pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{Auth, Dialect};
+use crate::decode::Trust;
+use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
 use crate::message::Layout;
 use crate::shard::Shard;
 use crate::sink::Destination;
@@ -51,6 +53,10 @@ pub struct ApiSettings {
     pub read_timeout: Duration,
     /// How often to try again.
     pub retries: usize,
+    /// What is trusted although the API casts doubt on it.
+    pub trust: Trust,
+    /// The proxies that the environment names.
+    pub proxies: Proxies,
 }
 
 /// Which labels a run is for.
@@ -182,6 +188,9 @@ impl Layers {
     ) -> Self {
         let mut faults = Vec::new();
         let others = [TOKEN_VARIABLE, CONFIG_VARIABLE];
+        let others = others
+            .into_iter()
+            .chain(PROXY_VARIABLES.into_iter().flatten());
         for name in SETTINGS.iter().map(|setting| setting.env).chain(others) {
             if env(name).is_some_and(|text| text.to_str().is_none()) {
                 faults.push(Fault {
@@ -270,6 +279,9 @@ impl Layers {
         let connect_timeout = read.timeout("api.connect_timeout");
         let read_timeout = read.timeout("api.read_timeout");
         let retries = read.number("api.retries", 0..=1000);
+        let accept_empty = read.switch("run.accept_empty");
+        let ignore_paging = read.switch("run.ignore_paging");
+        let proxies = self.proxies();
         Some(ApiSettings {
             url: url?,
             dialect: dialect?,
@@ -279,7 +291,27 @@ impl Layers {
             connect_timeout: connect_timeout?,
             read_timeout: read_timeout?,
             retries: usize::try_from(retries?).ok()?,
+            trust: Trust {
+                accept_empty: accept_empty?,
+                ignore_paging: ignore_paging?,
+            },
+            proxies: proxies?,
         })
+    }
+
+    fn proxies(&mut self) -> Option<Proxies> {
+        let env = |name: &str| (self.env)(name).map(OsString::from);
+        let problems = match Proxies::from_env(env) {
+            Ok(proxies) => return Some(proxies),
+            Err(problems) => problems,
+        };
+        for NotAProxy { variable, problem } in problems {
+            self.faults.push(Fault {
+                what: format!("{variable} {problem}"),
+                mend: format!("{variable}: correct it, or remove it to connect directly"),
+            });
+        }
+        None
     }
 
     /// The settings of a run.

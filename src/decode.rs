@@ -1,30 +1,50 @@
 //! The decoder: the bytes of a body in, batches of chat ids out, at constant memory.
 //!
 //! It runs on a thread of its own, since struson reads from a blocking [`Read`]. `input` stands
-//! between the two: it knows whether bytes have run out, failed, or were simply wrong. What
-//! shapes a body may have is in `list`, one entry's in `entry`, and what an error looks like under
-//! status 200 in `answer`.
+//! between the two: it knows whether bytes have run out, failed, or were simply wrong. The shapes
+//! of a body are in `list`, those of an entry in `chat` and `label`. What stands beside a list is
+//! judged in `envelope`: is it an error (`answer`), is the list one page of several (`paging`), and
+//! can an empty list be trusted?
 
 mod answer;
+mod chat;
 mod chunks;
-mod entry;
+mod envelope;
 mod input;
+mod label;
 mod list;
+mod members;
+mod paging;
+mod parse;
+mod refusal;
 mod surrogates;
+mod words;
 
 use std::cell::RefCell;
 use std::io::Read;
 
-pub use self::answer::Answer;
+pub use self::answer::{Answer, Doubt};
+use self::chat::ChatEntries;
 pub use self::chunks::{ChunkReader, ChunkSender, chunks};
+use self::input::Input;
+pub use self::label::{Label, LabelList, labels};
+pub use self::paging::Paging;
+pub(crate) use self::paging::{PagingMember, Scalar, is_next};
+pub use self::refusal::refusal;
 use crate::batch::{Batch, Digest, DigestState, Position};
 
-/// The longest list entry that is accepted, in bytes of JSON.
-pub const MAX_ENTRY_BYTES: u64 = 64 * 1024;
-
-/// How deep arrays and objects may be nested. An entry of [`MAX_ENTRY_BYTES`] cannot nest deeper;
-/// what does is refused, since the parser needs a byte of memory for each level.
+/// How deep arrays and objects may be nested. Deeper nesting is refused, since the parser needs a
+/// byte of memory for each level.
 pub const MAX_NESTING: u32 = 64 * 1024;
+
+/// What is trusted although the API casts doubt on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// An empty list counts as empty, whatever stands beside it.
+    pub accept_empty: bool,
+    /// A list that says that it is one page of several counts as whole.
+    pub ignore_paging: bool,
+}
 
 /// What the decoder is asked for.
 #[derive(Clone, Debug)]
@@ -43,6 +63,10 @@ pub struct Plan {
     pub batch_bytes: usize,
     /// How many chats go into a message. Batches end where messages do, or where a proof stands.
     pub ids_per_message: u32,
+    /// What is trusted although the API casts doubt on it.
+    pub trust: Trust,
+    /// What the headers of the body say of pages.
+    pub paging: Paging,
 }
 
 impl Plan {
@@ -56,6 +80,8 @@ impl Plan {
             batch_entries: 512,
             batch_bytes: 64 * 1024,
             ids_per_message: 1,
+            trust: Trust::default(),
+            paging: Paging::default(),
         }
     }
 }
@@ -92,6 +118,12 @@ pub enum DecodeError {
     /// An error in JSON, under status 200.
     #[error("the API answered with an error under status 200: {0}")]
     Answered(Box<Answer>),
+    /// An empty list, with something beside it that is not known to be harmless.
+    #[error("the list is empty, but the API also says: {0}")]
+    UntrustedEmpty(Box<Answer>),
+    /// A list that says itself that it is not whole.
+    #[error("the list is one page of several: {0}")]
+    Page(String),
     /// JSON that is none of the known shapes.
     #[error("the body has an unknown shape at byte {at}: {what}")]
     Shape {
@@ -161,7 +193,7 @@ pub fn decode(
     // Behind pointers, so that there is one copy of the parser's code: the optimiser treats copies
     // for different sources very differently, and some were slower by 40 %.
     let out = RefCell::new(Output::new(plan, &mut emit));
-    let end = list::read_body(&mut source, plan.include_names, &out);
+    let end = read_chats(&mut source, plan, &out);
     let mut out = out.into_inner();
     let end = match end {
         Ok(()) => out.end_of_list(),
@@ -175,6 +207,16 @@ pub fn decode(
     };
     (out.seen(), end)
 }
+
+fn read_chats(source: &mut dyn Source, plan: &Plan, out: &Out<'_>) -> Result<(), DecodeError> {
+    let when_dry = || out.borrow_mut().when_dry();
+    let mut input = Input::new(source, &when_dry);
+    let mut chats = ChatEntries::new(plan.include_names, out);
+    list::read_body(&mut input, &mut chats, plan.trust, plan.paging.clone()).map(drop)
+}
+
+/// What chats are put into.
+type Out<'p> = RefCell<Output<'p>>;
 
 /// Where entries go: into a batch, and from there to `emit`.
 struct Output<'a> {

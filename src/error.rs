@@ -113,6 +113,20 @@ pub enum Error {
     /// A guard stopped the run.
     #[error(transparent)]
     Guarded(#[from] Guard),
+    /// The API asks to be left alone for longer than a run waits.
+    #[error(
+        "{error}; it asks to wait {}, longer than the {} that a run waits",
+        humantime::format_duration(*asked),
+        humantime::format_duration(*longest)
+    )]
+    WaitTooLong {
+        /// What it answered.
+        error: Box<Error>,
+        /// How long it asks to wait, by `Retry-After`.
+        asked: Duration,
+        /// The longest that a run waits.
+        longest: Duration,
+    },
     /// A signal or the deadline.
     #[error("cut short by {0}")]
     Interrupted(Cause),
@@ -192,6 +206,44 @@ impl From<SinkError> for Error {
     }
 }
 
+impl DecodeError {
+    /// The exit code that this ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Empty | Self::NotAList(_) | Self::Answered(_) | Self::UntrustedEmpty(_) => {
+                Exit::Api
+            }
+            Self::Shape { .. } | Self::Malformed { .. } | Self::Page(_) => Exit::Data,
+            Self::Truncated { .. } | Self::Input { .. } | Self::ListChanged(_) => Exit::Unavailable,
+            Self::Stopped => Exit::Bug,
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Truncated { .. } | Self::Input { .. })
+    }
+
+    /// What to do about it, where that is not plain from the message.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAList(_) | Self::Shape { .. } | Self::Empty => Some(
+                "check --api-url and --dialect: this does not look like the answer to a list of chats",
+            ),
+            Self::Truncated { .. } => {
+                Some("every try was cut; ask whoever runs the API or a proxy before it")
+            }
+            Self::UntrustedEmpty(_) => {
+                Some("if the label really has no chats, run again with --accept-empty")
+            }
+            Self::Page(_) => Some(
+                "the API should send the whole list; if this means something else there, use --ignore-paging",
+            ),
+            _ => None,
+        }
+    }
+}
+
 impl Error {
     /// The exit code that this ends with.
     pub fn exit(&self) -> Exit {
@@ -199,16 +251,8 @@ impl Error {
             Self::Usage => Exit::Usage,
             Self::Settings(_) => Exit::Settings,
             Self::Api(error) => error.exit(),
-            Self::Decode(error) => match error {
-                DecodeError::Empty | DecodeError::NotAList(_) | DecodeError::Answered(_) => {
-                    Exit::Api
-                }
-                DecodeError::Shape { .. } | DecodeError::Malformed { .. } => Exit::Data,
-                DecodeError::Truncated { .. }
-                | DecodeError::Input { .. }
-                | DecodeError::ListChanged(_) => Exit::Unavailable,
-                DecodeError::Stopped => Exit::Bug,
-            },
+            Self::Decode(error) => error.exit(),
+            Self::WaitTooLong { error, .. } => error.exit(),
             Self::Sink(error) => error.exit(),
             Self::TooManyInvalid { .. } => Exit::Data,
             Self::Guarded(_) => Exit::Guarded,
@@ -222,10 +266,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Api(error) => error.is_transient(),
-            Self::Decode(error) => matches!(
-                error,
-                DecodeError::Truncated { .. } | DecodeError::Input { .. }
-            ),
+            Self::Decode(error) => error.is_transient(),
             Self::Sink(error) => matches!(error, SinkError::Unavailable(_)),
             _ => false,
         }
@@ -244,15 +285,8 @@ impl Error {
         match self {
             Self::Api(error) => error.hint(),
             Self::Sink(error) => error.hint(),
-            Self::Decode(error) => match error {
-                DecodeError::NotAList(_) | DecodeError::Shape { .. } | DecodeError::Empty => Some(
-                    "check --api-url and --dialect: this does not look like the answer to a list of chats",
-                ),
-                DecodeError::Truncated { .. } => {
-                    Some("every try was cut; ask whoever runs the API or a proxy before it")
-                }
-                _ => None,
-            },
+            Self::Decode(error) => error.hint(),
+            Self::WaitTooLong { .. } => Some("run again after that time"),
             Self::TooManyInvalid { .. } => {
                 Some("all other chats were published; --max-invalid says how many are acceptable")
             }

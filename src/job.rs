@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use self::attempt::Attempt;
 use self::gate::Gate;
-use crate::api::{Client, Label};
+use crate::api::{ApiError, Client, Label};
 use crate::batch::Digest;
 use crate::config::RunSettings;
 use crate::decode::DecodeError;
@@ -254,10 +254,10 @@ async fn attempts<S: Sink>(
 async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
     let mut retries = Retries::new(context.retries);
     let labels = context.client.labels_with(&mut retries, context.shutdown);
-    if labels.await?.iter().any(|label| label.id == label_id) {
-        return Ok(());
+    match labels.await?.find(label_id).map_err(ApiError::labels)? {
+        Some(_) => Ok(()),
+        None => Err(Guard::LabelWent(label_id.to_owned()).into()),
     }
-    Err(Guard::LabelWent(label_id.to_owned()).into())
 }
 
 /// Makes durable what was published, whatever happened, and writes down how it ended.

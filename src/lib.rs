@@ -13,7 +13,7 @@
 //! | room | what it is for |
 //! | --- | --- |
 //! | [`cli`], [`config`] | from flags, environment and file to settings, with all faults at once |
-//! | [`api`] | the client: dialects, login, errors, the list as a stream of bytes |
+//! | [`api`], [`http`] | the client: dialects, login, errors, proxies, the list as a stream of bytes |
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
 //! | [`message`], [`sink`] | what consumers see, and where it goes |
 //! | [`job`] | one label's run: attempts, resume, guards, an orderly end |
@@ -29,6 +29,7 @@ pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod error;
+pub mod http;
 pub mod job;
 pub mod message;
 pub mod mock;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub use self::progress::Progress;
 use crate::batch::Digest;
 use crate::error::{Error, Exit};
+use crate::http::Proxies;
 use crate::shard::Shard;
 
 /// The value of `schema`.
@@ -293,8 +294,9 @@ impl Report {
         gateway: &Url,
         instance_id: &str,
         shard: Option<Shard>,
+        proxies: &Proxies,
     ) -> Result<(), String> {
-        push::push(gateway, &metrics::groups(self, instance_id, shard)).await
+        push::push(gateway, &metrics::groups(self, instance_id, shard), proxies).await
     }
 }
 

@@ -49,7 +49,13 @@ impl Retries {
             return Err(error);
         };
         let pause = match error.retry_after() {
-            Some(asked) if asked > LONGEST_RETRY_AFTER => return Err(error),
+            Some(asked) if asked > LONGEST_RETRY_AFTER => {
+                return Err(Error::WaitTooLong {
+                    error: Box::new(error),
+                    asked,
+                    longest: LONGEST_RETRY_AFTER,
+                });
+            }
             Some(asked) => asked.max(SHORTEST),
             None => pause.min(LONGEST),
         };

@@ -1,7 +1,7 @@
 //! The body of an answer: a stream of bytes with its content coding undone.
 //!
-//! The codings are undone here and not in the HTTP client for the bounds' sake: zstd lets a
-//! sender ask for a window of 128 MiB, and RFC 9659 allows 8 for HTTP.
+//! The codings are undone here and not in the HTTP client, which sets no bounds: zstd lets a sender ask
+//! for a window of 128 MiB, and RFC 9659 allows 8 for HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use reqwest::Response;
 use reqwest::header::CONTENT_ENCODING;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
-use super::{ApiError, causes};
+use super::{ApiError, causes, headers};
+use crate::decode::Paging;
 
 /// The largest zstd window, as a power of two: 8 MiB, by RFC 9659.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -27,40 +28,58 @@ type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 /// A body that is still arriving.
 pub struct Body {
     stream: Chunks,
+    paging: Paging,
 }
 
 impl Body {
     pub(super) fn new(response: Response) -> Result<Self, ApiError> {
-        let coding = response
-            .headers()
-            .get(CONTENT_ENCODING)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).to_lowercase());
+        let coding = response.headers().get(CONTENT_ENCODING).map(|value| {
+            String::from_utf8_lossy(value.as_bytes())
+                .trim()
+                .to_lowercase()
+        });
+        let paging = headers::paging(response.headers());
         let raw = response
             .bytes_stream()
             .map_err(|error| io::Error::other(cut(error)));
         let stream: Chunks = match coding.as_deref() {
             None | Some("" | "identity") => Box::pin(raw),
             Some("gzip" | "x-gzip") => {
-                let mut decoder = GzipDecoder::new(StreamReader::new(raw));
-                decoder.multiple_members(true);
-                decoded(decoder, GzipDecoder::into_inner)
+                let reader: Reader = Box::pin(StreamReader::new(Box::pin(raw)));
+                decoded(
+                    "gzip",
+                    GzipDecoder::new(reader),
+                    GzipDecoder::into_inner,
+                    gzip_rest,
+                )
             }
             Some("br") => {
                 let raw = raw.scan(true, |is_first, chunk| {
                     std::future::ready(Some(small_window(is_first, chunk)))
                 });
-                let decoder = BrotliDecoder::new(StreamReader::new(Box::pin(raw)));
-                decoded(decoder, BrotliDecoder::into_inner)
+                let reader: Reader = Box::pin(StreamReader::new(Box::pin(raw)));
+                decoded(
+                    "br",
+                    BrotliDecoder::new(reader),
+                    BrotliDecoder::into_inner,
+                    no_rest,
+                )
             }
             Some("zstd") => {
                 let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
-                let mut decoder = ZstdDecoder::with_params(StreamReader::new(raw), &window);
+                let reader: Reader = Box::pin(StreamReader::new(Box::pin(raw)));
+                let mut decoder = ZstdDecoder::with_params(reader, &window);
                 decoder.multiple_members(true);
-                decoded(decoder, ZstdDecoder::into_inner)
+                decoded("zstd", decoder, ZstdDecoder::into_inner, no_rest)
             }
             Some(other) => return Err(ApiError::Coding(other.chars().take(40).collect())),
         };
-        Ok(Self { stream })
+        Ok(Self { stream, paging })
+    }
+
+    /// What the headers say of pages.
+    pub fn paging(&self) -> &Paging {
+        &self.paging
     }
 
     /// The next bytes, or `None` when the framing says that this was all.
@@ -83,35 +102,108 @@ impl Body {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > limit {
-                return Err(ApiError::Labels(format!("it is over {limit} bytes long")));
+                return Err(ApiError::LabelsTooLong(limit));
             }
             all.extend_from_slice(&bytes);
         }
         Ok(all)
     }
+
+    /// The first bytes of a body, as many as come without an error and are within the limit.
+    pub(super) async fn start(mut self, limit: usize) -> Vec<u8> {
+        let mut start = Vec::new();
+        while start.len() < limit
+            && let Ok(Some(bytes)) = self.next().await
+        {
+            let left = limit - start.len();
+            start.extend_from_slice(&bytes[..bytes.len().min(left)]);
+        }
+        start
+    }
 }
 
-/// What a decoder gives, until it and the body under it have both come to their end. A decoder
-/// knows its end by itself, and would leave the rest of the body, and how that ends, unread.
-fn decoded<D, R>(decoder: D, into_inner: fn(D) -> R) -> Chunks
+type Reader = Pin<Box<dyn AsyncBufRead + Send>>;
+
+/// What may follow the end of a coding.
+enum Rest<D> {
+    Nothing,
+    /// Another member of the same coding.
+    Member(D),
+}
+
+/// The uncompressed bytes, until both the decoder and the body under it have ended. A decoder finds its end by
+/// itself, and would leave the rest of the body, and how that ends, unread; `rest` reads it.
+fn decoded<D, R>(
+    coding: &'static str,
+    decoder: D,
+    into_inner: fn(D) -> Reader,
+    rest: fn(Reader) -> R,
+) -> Chunks
 where
     D: AsyncRead + Unpin + Send + 'static,
-    R: AsyncRead + Unpin + Send + 'static,
+    R: Future<Output = io::Result<Rest<D>>> + Send + 'static,
 {
-    Box::pin(stream::try_unfold(Some(decoder), move |state| async move {
-        let Some(mut decoder) = state else {
+    let state = Some((decoder, true));
+    Box::pin(stream::try_unfold(state, move |state| async move {
+        let Some((mut decoder, is_start)) = state else {
             return Ok(None);
         };
         let mut chunk = BytesMut::with_capacity(DECODED_CHUNK);
-        if decoder.read_buf(&mut chunk).await? > 0 {
-            return Ok(Some((chunk.freeze(), Some(decoder))));
+        let count = match decoder.read_buf(&mut chunk).await {
+            Ok(count) => count,
+            Err(error) if is_start => return Err(not_coded(coding, error)),
+            Err(error) => return Err(error),
+        };
+        if count > 0 {
+            return Ok(Some((chunk.freeze(), Some((decoder, false)))));
         }
-        if into_inner(decoder).read(&mut [0]).await? > 0 {
-            let error = ApiError::Cut("something follows the end of the content coding".to_owned());
-            return Err(io::Error::other(error));
-        }
-        Ok(Some((Bytes::new(), None)))
+        let next = match rest(into_inner(decoder)).await? {
+            Rest::Nothing => None,
+            Rest::Member(decoder) => Some((decoder, false)),
+        };
+        Ok(Some((Bytes::new(), next)))
     }))
+}
+
+/// A decoder that fails on the first bytes was given something else than its coding, unless these were cut off, or
+/// the body under it has failed.
+fn not_coded(coding: &'static str, error: io::Error) -> io::Error {
+    let is_below = error.get_ref().is_some_and(|inner| inner.is::<ApiError>());
+    if is_below || error.kind() == io::ErrorKind::UnexpectedEof {
+        return error;
+    }
+    io::Error::other(ApiError::NotCoded(coding))
+}
+
+/// Behind a gzip member another may follow, or zeros, with which some senders fill up their blocks.
+async fn gzip_rest(mut reader: Reader) -> io::Result<Rest<GzipDecoder<Reader>>> {
+    const MEMBER_BEGINS_WITH: u8 = 0x1f;
+    loop {
+        let bytes = reader.fill_buf().await?;
+        match bytes.iter().position(|byte| *byte != 0) {
+            _ if bytes.is_empty() => return Ok(Rest::Nothing),
+            Some(0) if bytes[0] == MEMBER_BEGINS_WITH => {
+                return Ok(Rest::Member(GzipDecoder::new(reader)));
+            }
+            Some(0) => return Err(something_follows()),
+            found => {
+                let zeros = found.unwrap_or(bytes.len());
+                reader.consume(zeros);
+            }
+        }
+    }
+}
+
+async fn no_rest<D>(mut reader: Reader) -> io::Result<Rest<D>> {
+    match reader.read(&mut [0]).await? {
+        0 => Ok(Rest::Nothing),
+        _ => Err(something_follows()),
+    }
+}
+
+fn something_follows() -> io::Error {
+    let text = "something follows the end of the content coding".to_owned();
+    io::Error::other(ApiError::Cut(text))
 }
 
 /// Refuses brotli's large windows, of up to 1 GiB, which are no part of the coding `br`: RFC 7932,

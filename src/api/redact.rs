@@ -2,13 +2,14 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::answer::MAX_KEPT;
-use crate::decode::Answer;
-
+/// As much of a text as is looked at, in characters. The rest may begin in the middle of a secret.
+const MAX_KEPT: usize = 4096;
 /// As much of a text as is shown, in characters.
 const MAX_SHOWN: usize = 300;
 /// A run of digits from this length on may be a phone number.
 const PHONE_DIGITS: usize = 7;
+/// What stands in place of what was taken out.
+const MASK: &str = "***";
 
 /// Takes out the token, and whatever looks like a chat id or phone number.
 pub(super) struct Redact {
@@ -31,17 +32,6 @@ impl Redact {
         }
         Self {
             tokens: tokens.into_iter().map(SecretString::from).collect(),
-        }
-    }
-
-    pub(super) fn answer(&self, answer: Answer) -> Answer {
-        let text = |text: Option<String>| text.map(|text| self.text(&text));
-        Answer {
-            success: answer.success,
-            code: text(answer.code),
-            status: text(answer.status),
-            message: text(answer.message),
-            error: text(answer.error),
         }
     }
 
@@ -74,29 +64,81 @@ fn without(text: &str, token: &str) -> String {
     let mut from = 0;
     while let Some(found) = lower[from..].find(&token) {
         out.push_str(&text[from..from + found]);
-        out.push_str("***");
+        out.push_str(MASK);
         from += found + token.len();
     }
     out.push_str(&text[from..]);
     out
 }
 
+/// Takes out what may be a chat id or a phone number: the word before an `@`, and words and numbers with so many
+/// digits, however they are grouped.
 fn without_ids(text: &str) -> String {
-    let is_word = |c: char| c.is_alphanumeric() || "._+-".contains(c);
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(length.max(if length == 0 { c.len_utf8() } else { 0 }));
-        let digits = word.chars().filter(char::is_ascii_digit).count();
-        if length > 0 && (after.starts_with('@') || digits >= PHONE_DIGITS) {
-            out.push_str("***");
-        } else {
-            out.push_str(word);
+        let length = [number(rest), word(rest)].into_iter().max().unwrap_or(0);
+        if length > 0 {
+            out.push_str(MASK);
         }
+        let (shown, after) = match length {
+            0 => rest.split_at(plain(rest).max(c.len_utf8())),
+            length => ("", &rest[length..]),
+        };
+        out.push_str(shown);
         rest = after;
     }
     out
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || "._+-".contains(c)
+}
+
+/// The length of what a text begins with and that is shown: a word, up to a number in it.
+fn plain(text: &str) -> usize {
+    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    match text[..end].find(char::is_numeric) {
+        Some(number @ 1..) => number,
+        _ => end,
+    }
+}
+
+/// The length of the word that a text begins with, if it is to be masked.
+fn word(text: &str) -> usize {
+    let length = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    let (word, after) = text.split_at(length);
+    let digits = word.chars().filter(|c| c.is_numeric()).count();
+    let is_masked = after.starts_with('@') || digits >= PHONE_DIGITS;
+    if is_masked { length } else { 0 }
+}
+
+/// The length of the number that a text begins with, if it is to be masked. Its digits may be grouped by up to
+/// three characters at a time, as in `+44 (0) 7911-123456`.
+fn number(text: &str) -> usize {
+    const MOST_BETWEEN: usize = 3;
+    if !text.starts_with(|c: char| c.is_numeric() || "+(".contains(c)) {
+        return 0;
+    }
+    let (mut end, mut digits, mut between) = (0, 0, 0);
+    for (at, c) in text.char_indices() {
+        if c.is_numeric() {
+            (end, between) = (at + c.len_utf8(), 0);
+            digits += 1;
+        } else if is_between_digits(c) && between < MOST_BETWEEN {
+            between += 1;
+        } else {
+            break;
+        }
+    }
+    if digits >= PHONE_DIGITS { end } else { 0 }
+}
+
+/// Whether a character may stand between the digits of one number: spaces, dashes and dots of all kinds.
+fn is_between_digits(c: char) -> bool {
+    c.is_whitespace()
+        || "+-.,()/_·*".contains(c)
+        || matches!(c, '\u{2010}'..='\u{2015}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -124,5 +166,45 @@ mod tests {
             redact.text("call +49 151 or 4915112345678: Session “x” not found, code 404"),
             "call +49 151 or ***: Session “x” not found, code 404"
         );
+    }
+
+    #[test]
+    fn numbers_are_masked_however_they_are_grouped() {
+        let redact = Redact::new("token");
+        for number in [
+            "4915112345678",
+            "+44 7911 123456",
+            "+44 (0) 7911-123456",
+            "(555) 123-4567",
+            "555.123.4567",
+            "07911/123456",
+            "+49 \u{2013} 151 \u{2013} 123 45",
+            "49\u{a0}151\u{a0}12345",
+            "1 2 3 4 5 6 7",
+            "1,234,567",
+            "٤٩١٥١١٢٣",
+            "15551234567-1400",
+            "12345678@c.us",
+            "john.doe@c.us",
+        ] {
+            let shown = redact.text(&format!("contact {number} is blocked"));
+            assert!(
+                !shown.contains(|c: char| c.is_numeric()),
+                "{number}: {shown}"
+            );
+            assert!(!shown.contains("doe"), "{shown}");
+            assert!(
+                shown.starts_with("contact ") && shown.ends_with(" is blocked"),
+                "{shown}"
+            );
+        }
+        for text in [
+            "404 Not Found",
+            "5 of 250 chats",
+            "code 422, try 3",
+            "v2.3.1",
+        ] {
+            assert_eq!(redact.text(text), text);
+        }
     }
 }

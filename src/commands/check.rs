@@ -2,7 +2,7 @@
 
 use super::run::{Settings, target};
 use super::{could_give, fail, labels, listen, print, set_up_log, settled};
-use crate::api::Label;
+use crate::api::{ApiError, Label, LabelList};
 use crate::config::{Labels, Layers, ProgressMode};
 use crate::error::{Error, Exit, Guard};
 use crate::report::{Progress, printable};
@@ -30,9 +30,9 @@ pub(super) async fn check(layers: Layers) -> Exit {
             Vec::new()
         }
         Ok(known) => {
-            findings.add("API", Ok(format!("{} labels", known.len())));
+            findings.add("API", Ok(format!("{} labels", known.labels.len())));
             check_labels(&settings.run.labels, &known, &mut findings);
-            known
+            known.labels
         }
     };
     let labels = labels_to_publish(&settings, known);
@@ -83,20 +83,28 @@ impl Findings {
     }
 }
 
-fn check_labels(wanted: &Labels, known: &[Label], findings: &mut Findings) {
-    match wanted {
-        Labels::All if known.is_empty() => findings.add("labels", Err(Guard::NoLabels.into())),
-        Labels::All => {}
-        Labels::These(ids) => {
-            for id in ids {
-                let found = known.iter().find(|label| label.id == *id);
-                let result = match found {
-                    Some(label) => Ok(printable(label.name.as_deref().unwrap_or("exists"))),
-                    None => Err(Guard::LabelGone(id.clone()).into()),
-                };
-                findings.add(&format!("label {id}"), result);
+fn check_labels(wanted: &Labels, known: &LabelList, findings: &mut Findings) {
+    let one_page = |error| Error::from(ApiError::labels(error));
+    let ids = match wanted {
+        Labels::All => {
+            match known.clone().whole() {
+                Err(error) => findings.fail("labels", &one_page(error)),
+                Ok(labels) if labels.is_empty() => {
+                    findings.fail("labels", &Guard::NoLabels.into());
+                }
+                Ok(_) => {}
             }
+            return;
         }
+        Labels::These(ids) => ids,
+    };
+    for id in ids {
+        let result = match known.find(id) {
+            Ok(Some(label)) => Ok(printable(label.name.as_deref().unwrap_or("exists"))),
+            Ok(None) => Err(Guard::LabelGone(id.clone()).into()),
+            Err(error) => Err(one_page(error)),
+        };
+        findings.add(&format!("label {id}"), result);
     }
 }
 

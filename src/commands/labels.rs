@@ -7,7 +7,7 @@ mod counts;
 use std::io::IsTerminal as _;
 
 use super::{fail, listen, logged, print, set_up_log, settled};
-use crate::api::{Client, Label};
+use crate::api::{ApiError, Client, Label, LabelList};
 use crate::cli::LabelsFlags;
 use crate::config::{ApiSettings, Layers, LogSettings, ProgressMode};
 use crate::error::{Error, Exit};
@@ -32,6 +32,7 @@ async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Resu
     set_up_log(log, &Progress::new(ProgressMode::Never, true));
     let (shutdown, _listener) = listen(None)?;
     let labels = ask(api, &shutdown).await?;
+    let labels = labels.whole().map_err(ApiError::labels)?;
     print(&if flags.json {
         lines(&labels)
     } else {
@@ -51,6 +52,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     set_up_log(&log, &progress);
     let (shutdown, _listener) = listen(None)?;
     let labels = ask(api, &shutdown).await?;
+    let labels = labels.whole().map_err(ApiError::labels)?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
     // The picture first: somebody may have closed stdout.
     if let Some(path) = &flags.svg {
@@ -73,7 +75,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
 }
 
 /// Asks for the labels until they come, or a signal does.
-pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<Vec<Label>, Error> {
+pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<LabelList, Error> {
     let client = Client::new(settings)?;
     let mut retries = Retries::new(settings.retries);
     client.labels_with(&mut retries, shutdown).await

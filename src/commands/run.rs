@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tracing::{info, warn};
 
 use super::{could_give, give, listen, logged, report_faults, set_up_log, settled};
-use crate::api::{Client, Label};
+use crate::api::{ApiError, Client, Label, LabelList};
 use crate::config::{
     ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
 };
@@ -115,7 +115,9 @@ async fn give_metrics(report: &Report, settings: &Settings) {
         warn!("the metrics could not be written to {path}: {error}");
     }
     if let Some(gateway) = &settings.report.metrics_push
-        && let Err(error) = report.push_metrics(gateway, instance_id, shard).await
+        && let Err(error) = report
+            .push_metrics(gateway, instance_id, shard, &settings.api.proxies)
+            .await
     {
         warn!("the metrics could not be pushed: {error}");
     }
@@ -233,6 +235,7 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
     let wanted = match &context.run.labels {
         Labels::All => {
             let known = known_labels(context).await?;
+            let known = known.whole().map_err(ApiError::labels)?;
             if known.is_empty() {
                 return Err(Guard::NoLabels.into());
             }
@@ -256,14 +259,15 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
         return Ok(wanted.into_iter().map(|id| (bare(id), Ok(()))).collect());
     }
     let known = known_labels(context).await?;
-    let find = |id: &String| match known.iter().find(|label| label.id == *id) {
-        Some(label) => (label.clone(), Ok(())),
-        None => (bare(id), Err(Guard::LabelGone(id.clone()).into())),
+    let find = |id: &String| match known.find(id).map_err(ApiError::labels) {
+        Ok(Some(label)) => (label.clone(), Ok(())),
+        Ok(None) => (bare(id), Err(Guard::LabelGone(id.clone()).into())),
+        Err(error) => (bare(id), Err(error.into())),
     };
     Ok(wanted.into_iter().map(find).collect())
 }
 
-async fn known_labels(context: &Context<'_>) -> Result<Vec<Label>, Error> {
+async fn known_labels(context: &Context<'_>) -> Result<LabelList, Error> {
     let mut retries = Retries::new(context.retries);
     context
         .client

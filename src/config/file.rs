@@ -127,7 +127,10 @@ pub fn example() -> String {
     .to_owned();
     for group in Group::ALL {
         text.push_str(&format!("\n[{}]\n", group.table()));
-        for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+        for setting in SETTINGS
+            .iter()
+            .filter(|setting| setting.table() == group.table())
+        {
             let key = setting.key.rsplit('.').next().unwrap_or(setting.key);
             text.push_str(&format!(
                 "# {}.\n# --{}, {}\n",

@@ -72,6 +72,11 @@ impl Setting {
         self.takes.is_empty()
     }
 
+    /// Its table in the file.
+    pub fn table(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(table, _)| table)
+    }
+
     /// The three ways to set it, for a message.
     pub fn ways(&self) -> String {
         let mut ways = format!("--{}", self.flag);
@@ -165,6 +170,10 @@ pub const SETTINGS: &[Setting] = &[
         "How many entries without a valid chat id are acceptable"),
     switch(Group::Run, "run.skip_label_check", "skip-label-check", "LABELCAST_SKIP_LABEL_CHECK",
         "Do not ask first whether the label exists"),
+    switch(Group::Api, "run.accept_empty", "accept-empty", "LABELCAST_ACCEPT_EMPTY",
+        "Trust an empty list, whatever the API says beside it"),
+    switch(Group::Api, "run.ignore_paging", "ignore-paging", "LABELCAST_IGNORE_PAGING",
+        "Take a list as whole although it says that it is one page of several"),
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
         "Where chats go: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, amqp:, amqps:") },

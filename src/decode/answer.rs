@@ -6,11 +6,15 @@
 
 use std::fmt;
 
+use super::members::Kind;
+use super::paging::Scalar;
+use super::words::{is_failure, is_success};
+
 /// What an API says of itself beside, or in place of, a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// `success`, `result` or `ok`; false stays false, whatever comes after it. Of the others what sounds
-    /// worst is kept.
+    /// `success`, `result` or `ok`; once false, it stays false. Of the members below the worst is kept, since
+    /// a member may come again, under another name or within `data`.
     pub success: Option<bool>,
     /// `code`.
     pub code: Option<String>,
@@ -20,145 +24,123 @@ pub struct Answer {
     pub message: Option<String>,
     /// `error`, `errors` or `exception`.
     pub error: Option<String>,
+    /// The first other member that is not known to be harmless.
+    pub doubt: Option<Doubt>,
+    /// Whether this is about a session that is starting.
+    pub is_starting: bool,
 }
 
-/// Words that mean a failure wherever they stand in a code, or in the message beside an empty list.
-const BAD_WORDS: [&str; 18] = [
-    "denied",
-    "disconnect",
-    "error",
-    "exceed",
-    "expired",
-    "fail",
-    "forbidden",
-    "gone",
-    "invalid",
-    "not connected",
-    "not_found",
-    "quota",
-    "session",
-    "stopped",
-    "timed out",
-    "timeout",
-    "unauthor",
-    "unavailable",
-];
-/// Words that a status may be beside an empty list; numbers are looked at as such.
-const GOOD_STATUS: [&str; 6] = ["no_error", "ok", "success", "succeeded", "true", "working"];
+/// A member that casts doubt on an empty list beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    /// The member's path, as in `meta.error`.
+    pub path: String,
+    /// Its value, as text.
+    pub value: String,
+    /// Whether it speaks to people or says yes or no, and so is an answer even where there is no list.
+    pub is_statement: bool,
+}
 
 impl Answer {
     /// What is kept of an array or an object that is not empty.
     pub(crate) const NESTED: &'static str = "(more than a text)";
 
-    /// Takes down `success` or its like, as text; `None` for null, which is no success. What is neither
-    /// yes nor no is looked at as a status, as in `"result": "error"`.
-    pub(crate) fn add_success(&mut self, text: Option<String>) {
-        let Some(text) = text else { return };
-        match text.to_lowercase().as_str() {
-            "false" | "0" | "" | "no" => self.success = Some(false),
-            lower
-                if is_good(lower)
-                    || lower == "yes"
-                    || lower.bytes().all(|byte| byte.is_ascii_digit()) =>
-            {
-                self.success.get_or_insert(true);
+    /// Takes down a member that stands right beside the list.
+    pub(super) fn note(&mut self, kind: Kind, value: Scalar<'_>) {
+        match kind {
+            Kind::Success => self.note_success(value),
+            Kind::Code => keep_worst(&mut self.code, value),
+            Kind::Status => keep_worst(&mut self.status, value),
+            Kind::Message => {
+                if let Some(text) = text_of(value)
+                    && self.message.as_deref().is_none_or(is_success)
+                {
+                    self.message = Some(text);
+                }
             }
-            _ => self.add_status(Some(text)),
+            Kind::Error => self.note_error(value),
+            _ => {}
         }
     }
 
-    /// Takes down a `code`.
-    pub(crate) fn add_code(&mut self, text: Option<String>) {
-        keep_worst(&mut self.code, text, of_code);
+    fn note_success(&mut self, value: Scalar<'_>) {
+        match value {
+            Scalar::Nothing => {}
+            Scalar::Bool(false) => self.success = Some(false),
+            Scalar::Number(_, 0.0) => self.success = Some(false),
+            Scalar::Bool(true) => drop(self.success.get_or_insert(true)),
+            Scalar::Number(..) | Scalar::Text(_) => keep_worst(&mut self.status, value),
+        }
     }
 
-    /// Takes down a `status` or `statusCode`.
-    pub(crate) fn add_status(&mut self, text: Option<String>) {
-        keep_worst(&mut self.status, text, of_code);
+    /// Takes down an error, unless it says that there is none.
+    fn note_error(&mut self, value: Scalar<'_>) {
+        let says_none = match value {
+            Scalar::Nothing | Scalar::Bool(false) => true,
+            Scalar::Number(_, number) => number == 0.0,
+            Scalar::Bool(true) => false,
+            Scalar::Text(text) => is_success(text),
+        };
+        if !says_none
+            && self
+                .error
+                .as_deref()
+                .is_none_or(|error| error == Self::NESTED)
+        {
+            self.error = text_of(value);
+        }
     }
 
-    /// Takes down a `message`.
-    pub(crate) fn add_message(&mut self, text: Option<String>) {
-        keep_worst(&mut self.message, text, of_message);
-    }
-
-    /// Takes down an `error` or its like, unless it says that there is none.
-    pub(crate) fn add_error(&mut self, text: Option<String>) {
-        let is_one = |text: &String| !["false", "0", ""].contains(&text.as_str());
-        self.error = self.error.take().or(text.filter(is_one));
+    /// Takes down an error that is an object or an array.
+    pub(super) fn note_nested_error(&mut self) {
+        self.error.get_or_insert_with(|| Self::NESTED.to_owned());
     }
 
     /// Whether this says that something went wrong, whatever list may stand beside it.
     pub fn is_error(&self) -> bool {
-        let code = self.code.as_deref().map_or(Sound::Good, of_code);
-        let status = self.status.as_deref().map_or(Sound::Good, of_code);
+        let code = self.code.as_deref().map_or(Meaning::Success, meaning);
+        let status = self.status.as_deref().map_or(Meaning::Success, meaning);
         self.success == Some(false)
             || self.error.is_some()
-            || code == Sound::Bad
-            || (code == Sound::Unknown && self.success != Some(true))
-            || status == Sound::Bad
+            || code == Meaning::Failure
+            || (code == Meaning::Unknown && self.success != Some(true))
+            || status == Meaning::Failure
     }
 
-    /// Whether this makes an empty list beside it a doubtful one. A false alarm here costs a look at
-    /// the message; a false zero would cost all the chats.
-    pub fn casts_doubt(&self) -> bool {
-        let message = self.message.as_deref().map_or(Sound::Good, of_message);
-        let status = self.status.as_deref().map_or(Sound::Good, of_code);
+    /// Whether this is an answer in place of a list: an error, or a text that is not plainly a success.
+    pub fn stands_for_itself(&self) -> bool {
         self.is_error()
-            || message == Sound::Bad
-            || (message == Sound::Unknown && self.success != Some(true))
-            || status != Sound::Good
-    }
-
-    /// Whether it says anything at all.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+            || self
+                .message
+                .as_deref()
+                .is_some_and(|text| !is_success(text))
+            || self.doubt.as_ref().is_some_and(|doubt| doubt.is_statement)
     }
 }
 
-/// How a word of the API sounds.
+/// What a code or a status means. In ascending order of how bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Sound {
-    Good,
+enum Meaning {
+    Success,
     Unknown,
-    Bad,
+    Failure,
 }
 
-/// A member may come again, under another name or within `data`: what was bad stays so.
-fn keep_worst(slot: &mut Option<String>, new: Option<String>, sound: fn(&str) -> Sound) {
-    let Some(new) = new else { return };
-    if slot.as_ref().is_none_or(|old| sound(&new) > sound(old)) {
+fn meaning(text: &str) -> Meaning {
+    match leading_number(text) {
+        Some(400..) => Meaning::Failure,
+        Some(_) => Meaning::Success,
+        None if text.is_empty() || is_success(text) => Meaning::Success,
+        None if is_failure(text) => Meaning::Failure,
+        None => Meaning::Unknown,
+    }
+}
+
+fn keep_worst(slot: &mut Option<String>, value: Scalar<'_>) {
+    let Some(new) = text_of(value) else { return };
+    if slot.as_ref().is_none_or(|old| meaning(&new) > meaning(old)) {
         *slot = Some(new);
     }
-}
-
-fn of_code(text: &str) -> Sound {
-    match leading_number(text) {
-        Some(400..) => Sound::Bad,
-        Some(_) => Sound::Good,
-        None if is_good(text) => Sound::Good,
-        None if has_bad_word(text) => Sound::Bad,
-        None => Sound::Unknown,
-    }
-}
-
-fn of_message(text: &str) -> Sound {
-    if has_bad_word(text) {
-        Sound::Bad
-    } else if text.is_empty() {
-        Sound::Good
-    } else {
-        Sound::Unknown
-    }
-}
-
-fn has_bad_word(text: &str) -> bool {
-    let text = text.to_lowercase();
-    BAD_WORDS.iter().any(|word| text.contains(word))
-}
-
-fn is_good(text: &str) -> bool {
-    text.is_empty() || GOOD_STATUS.contains(&text.to_lowercase().as_str())
 }
 
 /// The number that a text is, or begins with, as in `404 Not Found`.
@@ -169,14 +151,28 @@ fn leading_number(text: &str) -> Option<u32> {
     text[..end].parse().ok()
 }
 
+pub(super) fn text_of(value: Scalar<'_>) -> Option<String> {
+    match value {
+        Scalar::Nothing => None,
+        Scalar::Bool(flag) => Some(flag.to_string()),
+        Scalar::Number(text, _) | Scalar::Text(text) => Some(text.to_owned()),
+    }
+}
+
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doubt = self.doubt.as_ref();
+        let doubt = doubt.filter(|_| self.message.as_deref().is_none_or(is_success));
+        let doubt = doubt.filter(|_| self.error.is_none());
         let mut separator = "";
         for (name, value) in [
-            ("code", &self.code),
-            ("status", &self.status),
-            ("message", &self.message),
-            ("error", &self.error),
+            ("code", self.code.as_ref()),
+            ("status", self.status.as_ref()),
+            ("message", self.message.as_ref()),
+            ("error", self.error.as_ref()),
+            doubt.map_or(("", None), |doubt| {
+                (doubt.path.as_str(), Some(&doubt.value))
+            }),
         ] {
             if let Some(value) = value {
                 write!(f, "{separator}{name} “{value}”")?;
@@ -195,39 +191,50 @@ impl fmt::Display for Answer {
 mod tests {
     use super::*;
 
-    fn answer(success: Option<bool>, code: Option<&str>, status: Option<&str>) -> Answer {
-        Answer {
-            success,
-            code: code.map(str::to_owned),
-            status: status.map(str::to_owned),
-            ..Answer::default()
+    fn answer(members: &[(Kind, &str)]) -> Answer {
+        let mut answer = Answer::default();
+        for (kind, text) in members {
+            answer.note(*kind, Scalar::of_text(text));
         }
+        answer
     }
 
     #[test]
     fn false_stays_false() {
-        let mut answer = Answer::default();
-        for text in ["False", "true"] {
-            answer.add_success(Some(text.to_owned()));
-        }
-        assert_eq!(answer.success, Some(false));
-        let mut answer = Answer::default();
-        answer.add_success(None);
-        assert_eq!(answer.success, None);
+        let twice = [(Kind::Success, "False"), (Kind::Success, "true")];
+        assert_eq!(answer(&twice).success, Some(false));
+        assert_eq!(answer(&[(Kind::Success, "null")]).success, None);
     }
 
     #[test]
     fn what_is_an_error() {
-        assert!(answer(Some(false), None, None).is_error());
-        assert!(answer(None, Some("invalid_session"), None).is_error());
-        assert!(answer(None, Some("404"), None).is_error());
-        assert!(answer(None, None, Some("401")).is_error());
-        assert!(!answer(Some(true), Some("labels_found"), None).is_error());
-        assert!(!answer(None, Some("200"), Some("200")).is_error());
-        assert!(!answer(None, Some("OK"), Some("success")).is_error());
-        assert!(answer(None, None, Some("401 Unauthorized")).is_error());
-        assert!(answer(Some(true), Some("invalid_session"), None).is_error());
-        assert!(answer(Some(true), None, Some("500")).is_error());
-        assert!(!answer(None, None, None).is_error());
+        for members in [
+            &[(Kind::Success, "false")][..],
+            &[(Kind::Success, "error")],
+            &[(Kind::Success, "404 Not Found")],
+            &[(Kind::Code, "invalid_session")],
+            &[(Kind::Code, "404")],
+            &[(Kind::Status, "401")],
+            &[(Kind::Status, "401 Unauthorized")],
+            &[(Kind::Success, "true"), (Kind::Code, "invalid_session")],
+            &[(Kind::Success, "true"), (Kind::Status, "500")],
+            &[(Kind::Status, "error"), (Kind::Status, "200")],
+            &[(Kind::Error, "dropped")],
+        ] {
+            assert!(answer(members).is_error(), "{members:?}");
+        }
+        for members in [
+            &[][..],
+            &[(Kind::Success, "true"), (Kind::Code, "unheard_of")],
+            &[(Kind::Code, "200"), (Kind::Status, "200")],
+            &[(Kind::Code, "OK"), (Kind::Status, "success")],
+            &[
+                (Kind::Error, "false"),
+                (Kind::Error, "0"),
+                (Kind::Error, ""),
+            ],
+        ] {
+            assert!(!answer(members).is_error(), "{members:?}");
+        }
     }
 }

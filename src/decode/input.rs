@@ -60,21 +60,22 @@ impl<'s> Input<'s> {
         }
     }
 
-    /// Passes over a byte-order mark and white space, and looks at the first byte of the JSON.
+    /// Passes over white space and a byte-order mark, and looks at the first byte of the JSON.
     pub(super) fn open(&mut self) -> Result<u8, DecodeError> {
         const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-        let first = self.peek()?;
-        if first == BYTE_ORDER_MARK[0] {
-            for expected in BYTE_ORDER_MARK {
-                if self.peek()? != expected {
-                    return Err(DecodeError::NotAList(first));
-                }
-                self.pass_over();
-            }
-        }
+        let mut was_marked = false;
         loop {
             match self.peek()? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.pass_over(),
+                first if first == BYTE_ORDER_MARK[0] && !was_marked => {
+                    was_marked = true;
+                    for expected in BYTE_ORDER_MARK {
+                        if self.peek()? != expected {
+                            return Err(DecodeError::NotAList(first));
+                        }
+                        self.pass_over();
+                    }
+                }
                 other => return Ok(other),
             }
         }

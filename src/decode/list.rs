@@ -1,44 +1,67 @@
-//! The shapes of a body: a map keyed by index, an array, `{}`, `[]`, and either inside an
-//! envelope.
+//! The shapes of a body: a map of entries, an array, `{}`, `[]`, and either inside an envelope.
 //!
-//! Envelope members and index members are read by one loop, since some senders put
-//! `"success": true` right beside `"0": {…}`.
+//! Envelope members and entries are read by one loop, since some senders put `"success": true` right beside
+//! `"0": {…}`.
 
-use std::cell::RefCell;
-use std::io::Read as _;
+use struson::reader::{JsonReader, ValueType};
 
-use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings, ValueType};
+use super::envelope::Envelope;
+use super::input::Input;
+use super::members::Kind;
+use super::paging::Paging;
+use super::parse::{Parser, name, parser, position, wrap};
+use super::{DecodeError, Trust};
 
-use super::answer::Answer;
-use super::entry::EntryReader;
-use super::input::{Input, MAX_TOKEN_BYTES};
-use super::{DecodeError, MAX_NESTING, Output, Source};
+/// The entries of a list: chats or labels.
+pub(super) trait Entries {
+    /// An entry that was read, and is kept for later.
+    type Held;
 
-/// As much of an error's message as is kept, in bytes. It is cut to what is shown only after secrets
-/// were taken out of it: half a token is a secret too.
-const MAX_MESSAGE_BYTES: usize = 4096;
+    /// Reads a value that is an entry, or stands in the place of one, and takes it. Returns whether it was a
+    /// valid one.
+    fn read(&mut self, parser: &mut Parser<'_, '_>) -> Result<bool, DecodeError>;
 
-pub(super) type Parser<'i, 's> = JsonStreamReader<&'i mut Input<'s>>;
+    /// Reads an object that may be an entry, and keeps it if it is. Other members go to the envelope.
+    fn read_maybe(
+        &mut self,
+        parser: &mut Parser<'_, '_>,
+        envelope: &mut Envelope,
+    ) -> Result<Option<Self::Held>, DecodeError>;
 
-/// What entries are put into.
-pub(super) type Out<'p> = RefCell<Output<'p>>;
+    /// Takes an entry that was kept; `None` is one that is not valid.
+    fn take(&mut self, held: Option<Self::Held>) -> Result<(), DecodeError>;
 
-/// Reads a whole body, and proves that it is whole.
-pub(super) fn read_body(
-    source: &mut dyn Source,
-    include_names: bool,
-    out: &Out<'_>,
-) -> Result<(), DecodeError> {
-    let when_dry = || out.borrow_mut().when_dry();
-    let mut input = Input::new(source, &when_dry);
+    /// How many entries were taken, valid or not.
+    fn count(&self) -> u64;
+}
+
+/// As many objects under unknown names as are kept until it shows whether they are entries: more than stand
+/// beside a list.
+const MAX_HELD: usize = 16;
+
+/// Reads a whole body, and proves that it is whole. `paging` is what its headers say of pages.
+///
+/// Returns why the list is one page of several, where it is and [`Trust::ignore_paging`] allows that.
+pub(super) fn read_body<E: Entries>(
+    input: &mut Input<'_>,
+    entries: &mut E,
+    trust: Trust,
+    paging: Paging,
+) -> Result<Option<String>, DecodeError> {
     let first = input.open()?;
     let mut body = Body {
-        parser: JsonStreamReader::new_custom(&mut input, settings()),
-        entries: EntryReader::new(include_names),
-        answer: Answer::default(),
+        parser: parser(input),
+        entries,
+        envelope: Envelope::new(paging),
+        trust,
+        is_refused: false,
         is_list: false,
-        out,
+        is_map: false,
+        is_in_data: false,
+        passed_over: false,
+        held: Vec::new(),
     };
+    body.is_refused = body.rules_out_list();
     match first {
         b'[' => body.array()?,
         b'{' => body.object(Level::Body)?,
@@ -46,26 +69,21 @@ pub(super) fn read_body(
     }
     let Body {
         parser,
-        answer,
+        envelope,
         is_list,
+        passed_over,
         ..
     } = body;
     let at = position(&parser);
     let end = parser.consume_trailing_whitespace();
     end.map_err(|_| input.explain(at, || "something follows the end of the list".to_owned()))?;
-    let is_empty = out.borrow().batch.end() == 0;
-    verdict(answer, is_list, is_empty, input.position(at))
-}
-
-fn settings() -> ReaderSettings {
-    ReaderSettings {
-        // Costs a factor of two to four, and positions are in the errors all the same.
-        track_path: false,
-        max_nesting_depth: Some(MAX_NESTING),
-        // Numbers are never read as numbers, only passed over.
-        restrict_number_values: false,
-        ..ReaderSettings::default()
-    }
+    let found = Found {
+        is_list,
+        passed_over,
+        entries: entries.count(),
+        at: input.position(at),
+    };
+    verdict(envelope, &found, trust)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,58 +92,66 @@ enum Level {
     Data,
 }
 
+/// A member of an object that may be the list.
 enum Member {
-    Index,
+    /// By its key an entry: an index, or a chat id.
+    Entry,
     Data,
-    Success,
-    Code,
-    Status,
-    Message,
-    Error,
-    Other,
+    Other(Kind),
 }
 
 impl Member {
     #[inline]
     fn of(name: &str) -> Self {
-        if name.as_bytes().first().is_some_and(u8::is_ascii_digit)
-            && name.bytes().all(|b| b.is_ascii_digit())
+        let bytes = name.as_bytes();
+        if bytes.first().is_some_and(u8::is_ascii_digit)
+            && bytes.iter().all(|b| b.is_ascii_digit() || *b == b'-')
         {
-            return Self::Index;
+            return Self::Entry;
         }
         match name {
             "data" => Self::Data,
-            "success" | "result" | "ok" => Self::Success,
-            "code" => Self::Code,
-            "status" | "statusCode" => Self::Status,
-            "message" => Self::Message,
-            "error" | "errors" | "exception" => Self::Error,
-            _ => Self::Other,
+            name if name.contains('@') && !name.starts_with('@') => Self::Entry,
+            name => Self::Other(Kind::of(name)),
         }
     }
 }
 
-struct Body<'i, 's, 'o, 'p> {
+struct Body<'i, 's, 'e, E: Entries> {
     parser: Parser<'i, 's>,
-    entries: EntryReader,
-    answer: Answer,
-    /// Whether a list was seen, if only an empty one.
+    entries: &'e mut E,
+    envelope: Envelope,
+    trust: Trust,
+    /// Whether the list is not to be used, by what was found beside it so far.
+    is_refused: bool,
+    /// Whether a list was found, even if it is empty.
     is_list: bool,
-    out: &'o Out<'p>,
+    /// Whether the body itself is known to be the map of entries.
+    is_map: bool,
+    /// Whether the list is in `data`, so that what stands beside it is no entry.
+    is_in_data: bool,
+    /// Whether entries were passed over, since the list is not to be used.
+    passed_over: bool,
+    /// Objects under unknown names, while it is open whether they are entries.
+    held: Vec<Option<E::Held>>,
 }
 
-impl Body<'_, '_, '_, '_> {
+impl<E: Entries> Body<'_, '_, '_, E> {
+    fn rules_out_list(&self) -> bool {
+        let is_page = !self.trust.ignore_paging && self.envelope.paging.is_one_of_several();
+        is_page || self.envelope.answer.is_error()
+    }
+
     fn array(&mut self) -> Result<(), DecodeError> {
         self.is_list = true;
         wrap(&mut self.parser, |p| p.begin_array())?;
-        if self.answer.is_error() {
-            // What is beside an error is not a list to publish; its message may still come.
+        if self.is_refused {
             while wrap(&mut self.parser, |p| p.has_next())? {
-                wrap(&mut self.parser, |p| p.skip_value())?;
+                self.pass_over()?;
             }
         } else {
             while wrap(&mut self.parser, |p| p.has_next())? {
-                self.entries.read(&mut self.parser, self.out)?;
+                self.entries.read(&mut self.parser)?;
             }
         }
         wrap(&mut self.parser, |p| p.end_array())
@@ -136,192 +162,151 @@ impl Body<'_, '_, '_, '_> {
         let mut is_empty = true;
         while wrap(&mut self.parser, |p| p.has_next())? {
             is_empty = false;
-            let member = name(&mut self.parser, Member::of)?;
-            self.member(level, &member)?;
+            let envelope = &mut self.envelope;
+            let member = name(&mut self.parser, |name| {
+                let member = Member::of(name);
+                if let Member::Other(_) = member {
+                    envelope.enter(name);
+                }
+                member
+            })?;
+            match member {
+                Member::Entry => self.entry(level)?,
+                Member::Data if level == Level::Body => self.data()?,
+                Member::Data => self.envelope.read(&mut self.parser, Kind::Unknown)?,
+                Member::Other(kind) => self.other(level, kind)?,
+            }
+        }
+        if level == Level::Body {
+            self.end_of_body()?;
         }
         self.is_list |= is_empty;
         wrap(&mut self.parser, |p| p.end_object())
     }
 
     #[inline]
-    fn member(&mut self, level: Level, member: &Member) -> Result<(), DecodeError> {
-        match member {
-            Member::Index if !self.answer.is_empty() && self.answer.is_error() => {
-                wrap(&mut self.parser, |p| p.skip_value())
-            }
-            Member::Index => {
-                self.is_list = true;
-                self.entries.read(&mut self.parser, self.out)
-            }
-            Member::Data if level == Level::Body => self.data(),
-            Member::Success => self.scalar().map(|text| self.answer.add_success(text)),
-            Member::Code => self.scalar().map(|text| self.answer.add_code(text)),
-            Member::Status => self.scalar().map(|text| self.answer.add_status(text)),
-            Member::Message => self.scalar().map(|text| self.answer.add_message(text)),
-            Member::Error => self.scalar().map(|text| self.answer.add_error(text)),
-            Member::Data | Member::Other => wrap(&mut self.parser, |p| p.skip_value()),
+    fn entry(&mut self, level: Level) -> Result<(), DecodeError> {
+        self.is_list = true;
+        if self.is_refused {
+            return self.pass_over();
         }
+        if level == Level::Body && !self.is_map {
+            self.is_map = true;
+            self.take_held()?;
+        }
+        self.entries.read(&mut self.parser).map(drop)
+    }
+
+    fn pass_over(&mut self) -> Result<(), DecodeError> {
+        self.passed_over = true;
+        wrap(&mut self.parser, |p| p.skip_value())
     }
 
     fn data(&mut self) -> Result<(), DecodeError> {
-        match wrap(&mut self.parser, |p| p.peek())? {
+        let kind = wrap(&mut self.parser, |p| p.peek())?;
+        if !matches!(kind, ValueType::Array | ValueType::Object) {
+            return wrap(&mut self.parser, |p| p.skip_value());
+        }
+        self.is_in_data = true;
+        // What was kept stood beside the list, and not in it.
+        for held in std::mem::take(&mut self.held).into_iter().flatten() {
+            drop(held);
+            self.envelope.note_doubt("(an object with an id)");
+        }
+        match kind {
             ValueType::Array => self.array(),
-            ValueType::Object => self.object(Level::Data),
-            _ => wrap(&mut self.parser, |p| p.skip_value()),
+            _ => self.object(Level::Data),
         }
     }
 
-    /// A scalar as text, cut to [`MAX_MESSAGE_BYTES`]; `None` for null, and for `[]` and `{}`, which say
-    /// nothing.
-    fn scalar(&mut self) -> Result<Option<String>, DecodeError> {
-        let parser = &mut self.parser;
-        match wrap(parser, |p| p.peek())? {
-            ValueType::String => {
-                let mut text = vec![0; MAX_MESSAGE_BYTES];
-                let length = string(parser, &mut text)?.unwrap_or(MAX_MESSAGE_BYTES);
-                text.truncate(length);
-                Ok(Some(String::from_utf8_lossy(&text).into_owned()))
-            }
-            ValueType::Number => {
-                let text = token(parser, |p| p.next_number_as_string())?;
-                Ok(Some(text.chars().take(40).collect()))
-            }
-            ValueType::Boolean => Ok(Some(wrap(parser, |p| p.next_bool())?.to_string())),
-            ValueType::Null => wrap(parser, |p| p.skip_value()).map(|()| None),
-            kind @ (ValueType::Array | ValueType::Object) => {
-                let is_empty = self.pass_over(kind == ValueType::Object)?;
-                Ok((!is_empty).then(|| Answer::NESTED.to_owned()))
-            }
+    /// A member whose key does not tell that it is an entry.
+    fn other(&mut self, level: Level, kind: Kind) -> Result<(), DecodeError> {
+        let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
+        let is_in_list = level == Level::Data || self.is_map;
+        let may_be_entry = match level {
+            // Within the list an object with an id is an entry, also under a name like `me`.
+            Level::Data => matches!(kind, Kind::Unknown | Kind::Technical),
+            Level::Body => kind == Kind::Unknown && !self.is_in_data,
+        };
+        if !is_object || !may_be_entry || (self.is_refused && !is_in_list) {
+            self.envelope.read(&mut self.parser, kind)?;
+            self.is_refused = self.rules_out_list();
+            return Ok(());
         }
+        if self.is_refused {
+            return self.pass_over();
+        }
+        if self.is_map {
+            self.is_list |= self.entries.read(&mut self.parser)?;
+            return Ok(());
+        }
+        let found = self
+            .entries
+            .read_maybe(&mut self.parser, &mut self.envelope)?;
+        if level == Level::Body {
+            self.held.push(found);
+            if self.held.len() == MAX_HELD {
+                self.is_map = true;
+                self.take_held()?;
+            }
+        } else if found.is_some() || kind == Kind::Unknown {
+            self.is_list |= found.is_some();
+            self.entries.take(found)?;
+        }
+        Ok(())
     }
 
-    /// Passes over an object or an array, and tells whether it was empty.
-    fn pass_over(&mut self, is_object: bool) -> Result<bool, DecodeError> {
-        let parser = &mut self.parser;
-        wrap(parser, |p| match is_object {
-            true => p.begin_object(),
-            false => p.begin_array(),
-        })?;
-        let mut is_empty = true;
-        while wrap(parser, |p| p.has_next())? {
-            is_empty = false;
-            if is_object {
-                wrap(parser, |p| p.skip_name())?;
-            }
-            wrap(parser, |p| p.skip_value())?;
+    /// The body has ended: what was kept are its entries, unless there was a list apart from it.
+    fn end_of_body(&mut self) -> Result<(), DecodeError> {
+        if self.held.iter().any(Option::is_some) {
+            self.take_held()?;
         }
-        wrap(parser, |p| match is_object {
-            true => p.end_object(),
-            false => p.end_array(),
-        })?;
-        Ok(is_empty)
+        Ok(())
+    }
+
+    fn take_held(&mut self) -> Result<(), DecodeError> {
+        self.is_list |= self.held.iter().any(Option::is_some);
+        for held in std::mem::take(&mut self.held) {
+            self.entries.take(held)?;
+        }
+        Ok(())
     }
 }
 
-/// What stood beside the list may not be an error, and there has to be a list.
-fn verdict(answer: Answer, is_list: bool, is_empty: bool, at: u64) -> Result<(), DecodeError> {
-    let is_doubtful = is_empty && answer.casts_doubt();
-    if answer.is_error() || is_doubtful || (!is_list && answer.message.is_some()) {
-        return Err(DecodeError::Answered(Box::new(answer)));
-    }
-    if !is_list {
+/// What a body turned out to hold.
+struct Found {
+    is_list: bool,
+    passed_over: bool,
+    entries: u64,
+    /// Where it ends.
+    at: u64,
+}
+
+/// Whether the list can be used, by all that was found beside it.
+fn verdict(envelope: Envelope, found: &Found, trust: Trust) -> Result<Option<String>, DecodeError> {
+    let why_page = envelope.paging.why(found.entries);
+    let answer = envelope.into_answer();
+    if !found.is_list {
+        if answer.stands_for_itself() {
+            return Err(DecodeError::Answered(Box::new(answer)));
+        }
         return Err(DecodeError::Shape {
-            at,
-            what: "the object ends without a list of chats in it",
+            at: found.at,
+            what: "the object ends without a list in it",
         });
     }
-    Ok(())
-}
-
-/// Runs one step of the parser, and says what its failure really was.
-#[inline]
-pub(super) fn wrap<T>(
-    parser: &mut Parser<'_, '_>,
-    step: impl FnOnce(&mut Parser<'_, '_>) -> Result<T, ReaderError>,
-) -> Result<T, DecodeError> {
-    match step(parser) {
-        Ok(value) => Ok(value),
-        Err(error) => Err(explain(parser, &error)),
+    let is_empty = found.entries == 0 && !found.passed_over;
+    if answer.is_error() && !is_empty {
+        return Err(DecodeError::Answered(Box::new(answer)));
     }
-}
-
-#[cold]
-fn explain(parser: &mut Parser<'_, '_>, error: &ReaderError) -> DecodeError {
-    let at = position(parser);
-    parser.reader_mut().explain(at, || match error {
-        ReaderError::SyntaxError(error) => error.kind.to_string(),
-        ReaderError::MaxNestingDepthExceeded { .. } => {
-            format!("nested deeper than {MAX_NESTING} levels")
-        }
-        ReaderError::IoError { .. } => "invalid UTF-8".to_owned(),
-        // Its text names types and places, never values.
-        other => other.to_string(),
-    })
-}
-
-#[inline]
-pub(super) fn position(parser: &Parser<'_, '_>) -> u64 {
-    parser.current_position(false).data_pos.unwrap_or(0)
-}
-
-/// Reads one token, which the parser holds in memory, and which is bounded for that.
-#[inline]
-fn token<T>(
-    parser: &mut Parser<'_, '_>,
-    read: impl FnOnce(&mut Parser<'_, '_>) -> Result<T, ReaderError>,
-) -> Result<T, DecodeError> {
-    let start = position(parser);
-    parser.reader_mut().begin_token();
-    let found = read(parser);
-    let was_refused = parser.reader_mut().end_token();
-    match found {
-        Ok(found) if position(parser) - start <= MAX_TOKEN_BYTES => Ok(found),
-        Err(error) if !was_refused => Err(explain(parser, &error)),
-        _ => Err(DecodeError::Shape {
-            at: parser.reader_mut().position(start),
-            what: "a member name or a number is over 64 KiB long",
-        }),
+    if let Some(why) = &why_page
+        && !trust.ignore_paging
+    {
+        return Err(DecodeError::Page(why.clone()));
     }
-}
-
-/// Reads a member's name, which is held in memory only as long as `what` looks at it.
-#[inline]
-pub(super) fn name<T>(
-    parser: &mut Parser<'_, '_>,
-    what: impl FnOnce(&str) -> T,
-) -> Result<T, DecodeError> {
-    token(parser, |p| p.next_name().map(what))
-}
-
-/// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does
-/// not fit is read and dropped.
-#[inline]
-pub(super) fn string(
-    parser: &mut Parser<'_, '_>,
-    buf: &mut [u8],
-) -> Result<Option<usize>, DecodeError> {
-    read_string(parser, buf).map_err(|()| {
-        let at = position(parser);
-        let what = || "a string with an invalid escape, control character or UTF-8".to_owned();
-        parser.reader_mut().explain(at, what)
-    })
-}
-
-/// [`string`], with its error still to be explained.
-#[inline]
-fn read_string(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Option<usize>, ()> {
-    let mut text = parser.next_string_reader().map_err(drop)?;
-    let mut length = 0;
-    while length < buf.len() {
-        match text.read(&mut buf[length..]).map_err(drop)? {
-            0 => return Ok(Some(length)),
-            count => length += count,
-        }
+    let is_doubtful = answer.is_error() || answer.doubt.is_some();
+    if is_empty && is_doubtful && !trust.accept_empty {
+        return Err(DecodeError::UntrustedEmpty(Box::new(answer)));
     }
-    // Full: find out whether this was all.
-    let mut fits = true;
-    while text.read(&mut [0; 64]).map_err(drop)? > 0 {
-        fits = false;
-    }
-    Ok(fits.then_some(length))
+    Ok(why_page)
 }

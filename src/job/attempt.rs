@@ -14,7 +14,7 @@ use super::gate::{Gate, Passage};
 use super::{Context, Tally, within};
 use crate::api::Body;
 use crate::batch::Batch;
-use crate::decode::{ChunkSender, DecodeError, Plan, chunks, decode};
+use crate::decode::{ChunkSender, DecodeError, Paging, Plan, chunks, decode};
 use crate::error::Error;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Unfinished};
@@ -58,7 +58,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         };
         // Where a changed list begins anew, what is on the queue says nothing about its length.
         self.gate.begin(from.from.chats.min(from.from.position));
-        let plan = self.plan(from);
+        let plan = self.plan(from, body.paging().clone());
         let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);
         let (emptied, empty) = std::sync::mpsc::sync_channel(2 * BATCHES);
@@ -90,7 +90,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         self.accept(seen.chats(), seen.invalid, from).await
     }
 
-    fn plan(&self, from: &Unfinished) -> Plan {
+    fn plan(&self, from: &Unfinished, paging: Paging) -> Plan {
         let layout = self.context.layout;
         // A batch holds whole messages, as many as there is room for.
         let per_message = layout.ids_per_message;
@@ -103,6 +103,8 @@ impl<S: Sink> Attempt<'_, '_, S> {
             batch_entries: messages * per_message,
             batch_bytes: BATCH_BYTES.max(per_message as usize * 32),
             ids_per_message: per_message,
+            trust: self.context.client.trust(),
+            paging,
         }
     }
 
@@ -163,10 +165,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
             (DecodeError::Input { .. } | DecodeError::Stopped, Some(cause)) => {
                 Error::Interrupted(cause)
             }
-            (DecodeError::Answered(answer), _) => {
-                DecodeError::Answered(self.context.client.redact(*answer)).into()
-            }
-            (error, _) => error.into(),
+            (error, _) => self.context.client.without_secrets(error).into(),
         }
     }
 

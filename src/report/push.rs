@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
+use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Url};
 
 use super::metrics::{Group, text};
 use crate::api::causes;
-use crate::tls;
+use crate::http::{self, Proxies};
 
 /// How long all of it may take: a stop has to end within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -22,10 +22,10 @@ const WITHIN: Duration = Duration::from_secs(4);
 /// # Errors
 ///
 /// What kept one of them from being pushed; it holds no URL, in which a password may stand.
-pub(super) async fn push(gateway: &Url, groups: &[Group]) -> Result<(), String> {
-    tls::provide();
+pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> Result<(), String> {
     let pushing = async {
-        let client = Client::builder()
+        let client = http::client(proxies)
+            .map_err(why)?
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(why)?;

@@ -90,7 +90,7 @@ fn a_name_of_100_mib() {
     let name = piece(r#"{"id":"x@c.us","name":""#)
         .chain(repeated(of(b'n'), 100))
         .chain(piece(r#""}"#));
-    flat_over(name, 1);
+    flat_over(name, 0);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_million_unknown_members() {
     let entry = piece("{")
         .chain(repeated(members, 1000))
         .chain(piece(r#""id":"x@c.us"}"#));
-    flat_over(entry, 1);
+    flat_over(entry, 0);
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn white_space_of_100_mib() {
 fn a_number_of_100_mib() {
     let number = piece(r#"{"x":"#)
         .chain(repeated(of(b'7'), 100))
-        .chain(piece(r#","id":"x"}"#));
-    flat_over(number, 1);
+        .chain(piece(r#","id":"x@c.us"}"#));
+    flat_over(number, 0);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_gzip_bomb() {
     let reply = Reply::pieces(pieces).header("content-encoding", "gzip");
     stage.mock.script("1", reply);
     let process = stage.run().spawn();
-    wait_until("the bomb has gone off", || lines_in(&stage.out()) == 1);
+    wait_until("the bomb has gone off", || lines_in(&stage.out()) == 2);
     is_flat(&process);
 }
 

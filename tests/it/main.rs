@@ -11,6 +11,7 @@ mod chunks;
 mod cli;
 mod conformance;
 mod exits;
+mod field;
 mod file;
 mod guards;
 mod kubernetes;

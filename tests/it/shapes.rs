@@ -154,8 +154,8 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             "Session",
         ),
         (r#"{"errors":["x"],"data":[]}"#, "error"),
-        (r#"{"ok":false,"data":[]}"#, "success false"),
-        (r#"{"success":"False","data":[]}"#, "success false"),
+        (r#"{"ok":false,"data":[]}"#, "ok “false”"),
+        (r#"{"success":"False","data":[]}"#, "success “false”"),
         (
             r#"{"success":true,"data":[],"error":"session dead"}"#,
             "dead",
@@ -167,7 +167,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
         (r#"{"success":true,"statusCode":500,"data":[]}"#, "500"),
         (
             r#"{"data":[],"success":false,"success":true}"#,
-            "success false",
+            "success “false”",
         ),
         // What was bad stays so, whatever comes after it, or beside it under another name.
         (r#"{"status":"error","statusCode":200,"data":[]}"#, "error"),
@@ -199,7 +199,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
         (r#"{"result":"error","data":[]}"#, "error"),
         (r#"{"success":"failed","data":[]}"#, "failed"),
         (r#"{"ok":"404 Not Found","data":[]}"#, "404"),
-        (r#"{"result":{"error":"x"},"data":[]}"#, "more than a text"),
+        (r#"{"result":{"error":"x"},"data":[]}"#, "result.error “x”"),
         (r#"{"success":-1,"data":{}}"#, "-1"),
     ] {
         assert!(refused(body, 76, says).is_empty(), "{body}");
@@ -219,7 +219,7 @@ fn an_error_that_comes_after_the_chats_is_one_all_the_same() {
 #[test]
 fn an_empty_list_with_kind_words_beside_it_is_one() {
     for body in [
-        r#"{"success":true,"message":"Label has no chats","data":[]}"#,
+        r#"{"success":true,"message":"Chats retrieved successfully","data":[]}"#,
         r#"{"status":"success","data":[],"errors":[],"error":null}"#,
         r#"{"code":200,"status":"OK","data":{}}"#,
         r#"{"success":true,"code":"labels_found","data":[]}"#,
@@ -295,7 +295,7 @@ fn bytes_that_are_not_utf_8_are_malformed() {
 #[test]
 fn an_invalid_entry_is_counted_and_all_others_are_published() {
     let long = "9".repeat(513);
-    let just = "9".repeat(512);
+    let just = "9".repeat(507) + "@c.us";
     let body = format!(
         r#"[{{"id":"1@c.us"}},{{}},{{"id":7}},{{"id":null}},{{"id":""}},{{"id":{{"user":"1"}}}},
             null,"2@c.us",3,[{{"id":"x"}}],{{"id":"{long}"}},{{"id":"{just}"}},{{"id":"2@c.us"}}]"#

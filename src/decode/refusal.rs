@@ -1,0 +1,97 @@
+//! The body of a refusal: what an API says of itself under a status other than 200.
+
+use super::answer::Answer;
+use super::envelope::Envelope;
+use super::input::Input;
+use super::paging::Paging;
+use super::parse::parser;
+use super::words::mentions_starting;
+
+/// As much of a plain text as is kept, in characters. Less is shown, once secrets were taken out.
+const MAX_PLAIN_TEXT: usize = 4096;
+
+/// Reads what a body, or the start of one, says. A text is quoted; markup says nothing that the status does not.
+pub fn refusal(body: &[u8]) -> Answer {
+    let mut source = body;
+    let when_dry = || Ok(());
+    let mut input = Input::new(&mut source, &when_dry);
+    match input.open() {
+        Ok(b'{' | b'[') => of_json(&mut input),
+        Ok(b'<') | Err(_) => Answer::default(),
+        Ok(_) => of_text(&String::from_utf8_lossy(body)),
+    }
+}
+
+fn of_json(input: &mut Input<'_>) -> Answer {
+    let mut envelope = Envelope::new(Paging::default());
+    // Where it is cut or malformed, what came before counts.
+    let _ = envelope.read_members(&mut parser(input));
+    envelope.into_answer()
+}
+
+fn of_text(text: &str) -> Answer {
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    Answer {
+        message: Some(text.chars().take(MAX_PLAIN_TEXT).collect()),
+        is_starting: mentions_starting(text),
+        ..Answer::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_starting_says_so_in_many_forms() {
+        for body in [
+            r#"{"error":"Session status is not as expected.","status":"STARTING","expected":["WORKING"]}"#,
+            r#"{"statusCode":422,"error":"Session status is not as expected.","status":"STARTING"}"#,
+            r#"{"statusCode":422,"message":{"error":"not as expected","status":"STARTING"}}"#,
+            r#"{"error":{"message":"not as expected","session":{"name":"a","status":"starting"}}}"#,
+            r#"[{"status":"STARTING"}]"#,
+            "\u{feff}{\"status\":\"STARTING\"}",
+            "\n{\"name\":\"half \\ud83d\",\"status\":\"STARTING\"}",
+            r#"{"message":"The session is starting, try again later"}"#,
+            r#"{"status":"STARTING","expec"#,
+            "Session is starting",
+        ] {
+            assert!(refusal(body.as_bytes()).is_starting, "{body}");
+        }
+        for body in [
+            r#"{"error":"Session status is not as expected. Try again later or restart the session","status":"SCAN_QR_CODE","expected":["WORKING"]}"#,
+            r#"{"message":"failed after starting","status":"FAILED"}"#,
+            r#"{"statusCode":422,"message":"Not implemented by the engine"}"#,
+            "",
+            "<html>starting</html>",
+        ] {
+            assert!(!refusal(body.as_bytes()).is_starting, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_quoted() {
+        for (body, text) in [
+            (
+                r#"{"error":{"code":7,"message":"no plan"}}"#,
+                "error “no plan”",
+            ),
+            (
+                r#"{"detail":"Not authenticated"}"#,
+                "detail “Not authenticated”",
+            ),
+            (
+                r#"{"response":{"message":"gone"}}"#,
+                "response.message “gone”",
+            ),
+            (
+                r#"{"status":401,"message":"bad"}"#,
+                "status “401”, message “bad”",
+            ),
+            ("busy\n", "message “busy”"),
+            ("<html>", "no code and no message"),
+        ] {
+            assert_eq!(refusal(body.as_bytes()).to_string(), text);
+        }
+    }
+}
