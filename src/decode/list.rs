@@ -103,14 +103,22 @@ enum Member {
 impl Member {
     #[inline]
     fn of(name: &str) -> Self {
-        let bytes = name.as_bytes();
-        if bytes.first().is_some_and(u8::is_ascii_digit)
-            && bytes.iter().all(|b| b.is_ascii_digit() || *b == b'-')
-        {
-            return Self::Entry;
+        let is_index = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+        if is_index {
+            Self::Entry
+        } else {
+            Self::of_text(name)
         }
+    }
+
+    #[cold]
+    fn of_text(name: &str) -> Self {
+        let is_number = |byte: u8| byte.is_ascii_digit() || byte == b'-';
+        let starts_with_digit = name.starts_with(|c: char| c.is_ascii_digit());
         match name {
             "data" => Self::Data,
+            // A group's id without its server, as in `4915112345678-14`.
+            name if starts_with_digit && name.bytes().all(is_number) => Self::Entry,
             name if name.contains('@') && !name.starts_with('@') => Self::Entry,
             name => Self::Other(Kind::of(name)),
         }
