@@ -103,6 +103,24 @@ fn a_million_unknown_members() {
 }
 
 #[test]
+fn large_members_beside_the_list() {
+    let objects = r#"{"id":"9@c.us","x":[null]},"#.repeat(1000);
+    let pieces = piece(r#"{"text":""#)
+        .chain(repeated(of(b't'), 100))
+        .chain(piece(r#"","objects":["#))
+        .chain(repeated(objects, 1000))
+        .chain(piece(r#"0],"data":[{"id":"1@c.us"},{"id":"2@c.us"}"#))
+        .chain([Piece::Hold]);
+    let stage = Stage::with_chats(0);
+    stage.mock.script("1", Reply::pieces(pieces));
+    let process = stage.run().spawn();
+    wait_until("the list was decoded", || lines_in(&stage.out()) == 2);
+    is_flat(&process);
+    process.signal("TERM");
+    process.end().expect(75);
+}
+
+#[test]
 fn nesting_of_10_000() {
     let nested = format!(
         r#"{{"x":{}{},"id":"x@c.us"}}"#,
