@@ -162,7 +162,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
         None => {}
     }
     const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
-                         rediss+cluster://, redis+sentinel://, amqp:// and amqps://";
+                         rediss+cluster://, redis+sentinel://, rediss+sentinel://, amqp:// and amqps://";
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
     if is_word && url.contains("://") {

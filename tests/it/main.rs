@@ -28,3 +28,4 @@ mod shapes;
 mod signals;
 mod support;
 mod truncation;
+mod urls;
