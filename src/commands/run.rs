@@ -209,11 +209,7 @@ async fn publish_label(
 pub(super) fn target(settings: &Settings, label_id: &str) -> Target {
     let instance_id = &settings.api.instance_id;
     Target {
-        queue: settings
-            .sink
-            .queue
-            .replace("{label_id}", label_id)
-            .replace("{instance_id}", instance_id),
+        queue: settings.sink.queue_for(label_id, instance_id),
         label_id: label_id.to_owned(),
         instance_id: instance_id.clone(),
     }

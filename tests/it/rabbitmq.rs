@@ -2,6 +2,7 @@
 
 mod faults;
 mod messages;
+mod names;
 mod refusals;
 mod repeats;
 
