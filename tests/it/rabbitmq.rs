@@ -1,5 +1,6 @@
 //! RabbitMQ: every chat is there, and whatever is there twice carries the same `message_id`.
 
+mod checkpoints;
 mod faults;
 mod messages;
 mod names;

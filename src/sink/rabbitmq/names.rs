@@ -46,6 +46,8 @@ pub(super) struct Names {
     pub(super) queue: String,
     /// A queue of one message: the run, how far it has come, and the last complete run.
     pub(super) checkpoint: String,
+    /// The queue that takes its place when it has to be declared in another form.
+    pub(super) other_checkpoint: String,
     /// An exclusive queue, which the broker drops with its owner's connection.
     pub(super) lock: String,
 }
@@ -63,6 +65,7 @@ impl Names {
         };
         Self {
             checkpoint: beside("checkpoint"),
+            other_checkpoint: beside("checkpoint-2"),
             lock: beside("lock"),
             queue: target.queue.clone(),
         }
@@ -98,6 +101,7 @@ mod tests {
         let long = Names::new(&target("ä".repeat(120)));
         assert!(long.lock.len() <= MAX_NAME && long.checkpoint.len() <= MAX_NAME);
         assert_ne!(long.lock, long.checkpoint);
+        assert_ne!(long.checkpoint, long.other_checkpoint);
         assert_ne!(fitting("x".repeat(300)), fitting("x".repeat(301)));
     }
 }
