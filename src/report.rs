@@ -285,15 +285,13 @@ impl Report {
 
     /// Pushes metrics to a Pushgateway.
     ///
-    /// # Errors
-    ///
-    /// What kept it from taking them all.
+    /// Returns what kept it from taking them all.
     pub async fn push_metrics(
         &self,
         gateway: &Url,
         instance_id: &str,
         shard: Option<Shard>,
-    ) -> Result<(), String> {
+    ) -> Vec<String> {
         push::push(gateway, &metrics::groups(self, instance_id, shard)).await
     }
 }

@@ -114,10 +114,10 @@ async fn give_metrics(report: &Report, settings: &Settings) {
         let path = path.display();
         warn!("the metrics could not be written to {path}: {error}");
     }
-    if let Some(gateway) = &settings.report.metrics_push
-        && let Err(error) = report.push_metrics(gateway, instance_id, shard).await
-    {
-        warn!("the metrics could not be pushed: {error}");
+    if let Some(gateway) = &settings.report.metrics_push {
+        for problem in report.push_metrics(gateway, instance_id, shard).await {
+            warn!("the metrics could not be pushed: {problem}");
+        }
     }
 }
 

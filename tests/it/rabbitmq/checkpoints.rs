@@ -167,14 +167,18 @@ fn cut_off_wherever_it_is_moved() {
     let url = runs.vhost.url_by(proxy.port);
     let mut unmoved = 0;
     for direction in [Direction::ToServer, Direction::ToClient] {
-        for bytes in (200..3200).step_by(120) {
+        for bytes in (200..3000).step_by(200) {
             let queue = format!("{direction:?}{bytes}");
             let first = runs.half(&queue, &[]);
             age(&runs.vhost, &queue, "classic", Some(3_600_000));
             proxy.cut_after(bytes, direction);
             // Where it is not cut off, a guard ends it: it does not publish.
             let moving = run(&runs.stage, &url).args(["--queue", &queue, "--retries", "0"]);
-            let _ = moving.args(["--min-chats", "601"]).end();
+            let mut moving = moving.args(["--min-chats", "601"]).spawn();
+            wait_until("it is cut off, or through", || {
+                !proxy.is_armed() || moving.has_ended()
+            });
+            drop(moving);
             proxy.cut_after(-1, direction);
             unmoved += u32::from(depths(&runs.client, &queue)[0].is_some());
             let last = runs.run(&queue, &[]).end().expect(0);
