@@ -285,7 +285,9 @@ async fn open_resp2(info: &ConnectionInfo) -> Result<MultiplexedConnection, Redi
         auth.exec_async(&mut connection).await.map_err(|error| {
             if is_reply(&error) && is_refused_login(&error) {
                 let ours = "the server refused the login";
-                (ErrorKind::AuthenticationFailed, ours, text(&error)).into()
+                // A proxy may quote the command.
+                let said = text(&error).replace(password, "***");
+                (ErrorKind::AuthenticationFailed, ours, said).into()
             } else {
                 error
             }

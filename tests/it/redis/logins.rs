@@ -190,6 +190,24 @@ fn a_protocol_that_is_asked_for() {
 }
 
 #[test]
+fn a_refusal_that_quotes_the_command() {
+    let server = Server::start(&[]);
+    let stage = Stage::with_chats(10);
+    for words in [
+        "-ERR unknown command 'AUTH', with args beginning with: 's3cr'",
+        "-ERR cannot do AUTH s3cr here",
+    ] {
+        let port = answering(server.port, move |_| Some(words.to_owned()));
+        let url = format!("redis://:s3cr@127.0.0.1:{port}");
+        let ended = run(&stage, &url).args(["-vv"]).end().expect(77);
+        let error = ended.label()["error"].as_str().unwrap();
+        assert!(error.contains(&words[1..12]), "{error}");
+        let told = format!("{ended:?}");
+        assert!(!told.contains("s3cr"), "{told}");
+    }
+}
+
+#[test]
 fn what_may_pass_is_no_refused_login() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
