@@ -28,6 +28,7 @@ use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
 use crate::message::Layout;
 use crate::shard::Shard;
 use crate::sink::Destination;
+use crate::sink::rabbitmq::MAX_NAME;
 
 /// The variable that holds the access token.
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
@@ -107,6 +108,13 @@ pub struct SinkSettings {
     pub queue: String,
     /// What messages look like.
     pub layout: Layout,
+}
+
+impl SinkSettings {
+    /// The queue of a label.
+    pub fn queue_for(&self, label_id: &str, instance_id: &str) -> String {
+        sink::filled_in(&self.queue, label_id, instance_id)
+    }
 }
 
 /// Which report to give.
@@ -359,6 +367,12 @@ impl Layers {
                 "sink.partitions",
                 "tail reads one stream: name it with --queue, as in 'labelcast:4:{0}', and give --partitions '' where the file has some",
             );
+            return None;
+        }
+        if let Destination::RabbitMq(_) = settings.destination
+            && settings.queue.len() > MAX_NAME
+        {
+            read.fault("sink.queue", &format!("is over {MAX_NAME} bytes long"));
             return None;
         }
         Some((settings.destination, settings.queue))

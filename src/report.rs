@@ -286,16 +286,14 @@ impl Report {
 
     /// Pushes metrics to a Pushgateway.
     ///
-    /// # Errors
-    ///
-    /// What kept it from taking them all.
+    /// Returns what kept it from taking them all.
     pub async fn push_metrics(
         &self,
         gateway: &Url,
         instance_id: &str,
         shard: Option<Shard>,
         proxies: &Proxies,
-    ) -> Result<(), String> {
+    ) -> Vec<String> {
         push::push(gateway, &metrics::groups(self, instance_id, shard), proxies).await
     }
 }

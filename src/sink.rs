@@ -10,6 +10,7 @@ pub mod rabbitmq;
 mod record;
 pub mod redis;
 mod room;
+mod url;
 
 use std::io;
 use std::path::PathBuf;
@@ -231,6 +232,14 @@ pub enum SinkError {
     /// The queue's name belongs to something else.
     #[error("the queue cannot be used: {0}")]
     WrongQueue(String),
+    /// A setting does not fit what the broker is.
+    #[error("{problem}")]
+    Misconfigured {
+        /// What is wrong.
+        problem: String,
+        /// What to set instead, with its flag.
+        fix: &'static str,
+    },
     /// The queue has lost what it had confirmed: it has to be published from there again.
     #[error("the queue has lost entries that it had confirmed")]
     WentBack(Box<Unfinished>),
@@ -247,7 +256,7 @@ impl SinkError {
         match self {
             Self::Locked(_) => Exit::Locked,
             Self::File { .. } | Self::Stdout(_) => Exit::File,
-            Self::NotAFile(_) | Self::WrongQueue(_) => Exit::Settings,
+            Self::NotAFile(_) | Self::WrongQueue(_) | Self::Misconfigured { .. } => Exit::Settings,
             Self::Unavailable(_) | Self::WentBack(_) => Exit::Unavailable,
             Self::Credentials(_) => Exit::Credentials,
             Self::Interrupted(_) => Exit::Interrupted,
@@ -264,6 +273,7 @@ impl SinkError {
             Self::Credentials(_) => {
                 Some("check the user and password in the sink's URL, and what that user may do")
             }
+            Self::Misconfigured { fix, .. } => Some(fix),
             Self::WrongQueue(_) => Some("choose another --queue, or look what is there"),
             Self::Unavailable(_) => Some("check the sink's URL and the broker; run again to go on"),
             _ => None,

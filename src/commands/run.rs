@@ -114,12 +114,12 @@ async fn give_metrics(report: &Report, settings: &Settings) {
         let path = path.display();
         warn!("the metrics could not be written to {path}: {error}");
     }
-    if let Some(gateway) = &settings.report.metrics_push
-        && let Err(error) = report
-            .push_metrics(gateway, instance_id, shard, &settings.api.proxies)
-            .await
-    {
-        warn!("the metrics could not be pushed: {error}");
+    if let Some(gateway) = &settings.report.metrics_push {
+        let proxies = &settings.api.proxies;
+        let pushing = report.push_metrics(gateway, instance_id, shard, proxies);
+        for problem in pushing.await {
+            warn!("the metrics could not be pushed: {problem}");
+        }
     }
 }
 
@@ -211,11 +211,7 @@ async fn publish_label(
 pub(super) fn target(settings: &Settings, label_id: &str) -> Target {
     let instance_id = &settings.api.instance_id;
     Target {
-        queue: settings
-            .sink
-            .queue
-            .replace("{label_id}", label_id)
-            .replace("{instance_id}", instance_id),
+        queue: settings.sink.queue_for(label_id, instance_id),
         label_id: label_id.to_owned(),
         instance_id: instance_id.clone(),
     }

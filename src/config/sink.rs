@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{Optional, Reader};
-use super::{Layers, Origin, SinkSettings};
+use super::{Labels, Layers, Origin, SinkSettings};
 use crate::message::{Format, Layout};
-use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings};
+use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings, problem_with};
 use crate::sink::redis::{self, RedisSettings, is_taggable};
 use crate::sink::{Destination, lines};
 
@@ -51,7 +51,7 @@ pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
     if let Some(queue) = &queue {
         fit_together(&mut read, place.as_ref(), queue, format.flatten());
         if matches!(place, Some(Place::RabbitMq(_))) {
-            fit_rabbitmq(&mut read, queue, retain.flatten());
+            fit_rabbitmq(&mut read, retain.flatten());
         }
     }
     let (place, queue, format) = (place?, queue?, format?);
@@ -162,7 +162,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
         None => {}
     }
     const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
-                         rediss+cluster://, redis+sentinel://, amqp:// and amqps://";
+                         rediss+cluster://, redis+sentinel://, rediss+sentinel://, amqp:// and amqps://";
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
     if is_word && url.contains("://") {
@@ -229,7 +229,32 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
                 }
             }
         }
-        Some(Place::Redis(_) | Place::RabbitMq(_)) | None => {}
+        Some(Place::RabbitMq(_)) => fit_names(read),
+        Some(Place::Redis(_)) | None => {}
+    }
+}
+
+/// A queue's name with its placeholders filled in.
+pub(super) fn filled_in(queue: &str, label_id: &str, instance_id: &str) -> String {
+    queue
+        .replace("{label_id}", label_id)
+        .replace("{instance_id}", instance_id)
+}
+
+/// Checks the names that RabbitMQ is going to see, as far as the labels are known.
+fn fit_names(read: &mut Reader<'_>) {
+    let (queue, instance_id) = (read.text("sink.queue"), read.text("api.instance_id"));
+    let labels = match read.labels("run.labels", "run.all_labels") {
+        Some(Labels::These(labels)) => labels,
+        // The API knows them: their queues' names are checked before they are used.
+        Some(Labels::All) | None => return,
+    };
+    let misnamed = labels.iter().find_map(|label_id| {
+        let problem = problem_with(&filled_in(&queue, label_id, &instance_id))?;
+        Some(format!("for label {label_id}, {problem}"))
+    });
+    if let Some(problem) = misnamed {
+        read.fault("sink.queue", &problem);
     }
 }
 
@@ -280,14 +305,9 @@ fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
 }
 
 /// What RabbitMQ cannot do.
-fn fit_rabbitmq(read: &mut Reader<'_>, queue: &str, retain: Option<Duration>) {
-    for (key, name) in [
-        ("sink.queue", queue.to_owned()),
-        ("sink.exchange", read.text("sink.exchange")),
-    ] {
-        if name.len() > MAX_NAME {
-            read.fault(key, "is over 255 bytes long");
-        }
+fn fit_rabbitmq(read: &mut Reader<'_>, retain: Option<Duration>) {
+    if read.text("sink.exchange").len() > MAX_NAME {
+        read.fault("sink.exchange", &format!("is over {MAX_NAME} bytes long"));
     }
     if retain.is_some_and(|retain| retain > MAX_RETAIN || retain.is_zero()) {
         read.fault(

@@ -176,7 +176,7 @@ pub const SETTINGS: &[Setting] = &[
         "Take a list as whole although it says that it is one page of several"),
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
-        "Where chats go: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, amqp:, amqps:") },
+        "Where chats go: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, rediss+sentinel:, amqp:, amqps:") },
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
         "A file that holds the sink's URL, for one with a password in it") },
     value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",

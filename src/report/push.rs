@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
-use reqwest::Url;
 use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Response, Url};
 
 use super::metrics::{Group, text};
 use crate::api::causes;
@@ -17,36 +17,79 @@ use crate::http::{self, Proxies};
 /// How long all of it may take: a stop has to end within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);
 
-/// Pushes groups one after the other.
+/// Bytes of a refusal that are read, and characters of it that are shown.
+const MAX_READ: usize = 4096;
+const MAX_SHOWN: usize = 200;
+
+/// Pushes groups one after the other. A group that is refused does not keep the later ones back.
 ///
-/// # Errors
-///
-/// What kept one of them from being pushed; it holds no URL, in which a password may stand.
-pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> Result<(), String> {
-    let pushing = async {
-        let client = http::client(proxies)
-            .map_err(why)?
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(why)?;
-        for group in groups {
-            let pushed = client
-                .post(url_of(gateway, group))
-                .header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
-                .body(text([group], &[]))
-                .send()
-                .await
-                .map_err(why)?;
-            if !pushed.status().is_success() {
-                return Err(format!("it answered with {}", pushed.status()));
-            }
-        }
-        Ok(())
+/// Returns what kept groups from being pushed. It holds no URL, in which a password may stand.
+pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> Vec<String> {
+    let client = http::client(proxies)
+        .map(|builder| builder.redirect(reqwest::redirect::Policy::none()))
+        .and_then(|builder| builder.build());
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return vec![why(error)],
     };
-    match tokio::time::timeout(WITHIN, pushing).await {
-        Ok(pushed) => pushed,
-        Err(_) => Err(format!("it took longer than {} s", WITHIN.as_secs())),
+    let mut problems = Vec::new();
+    let mut pushed = 0;
+    let pushing = async {
+        for group in groups {
+            if let Err(problem) = push_group(&client, gateway, group).await
+                && !problems.contains(&problem)
+            {
+                problems.push(problem);
+            }
+            pushed += 1;
+        }
+    };
+    if tokio::time::timeout(WITHIN, pushing).await.is_err() {
+        let (left, all, seconds) = (groups.len() - pushed, groups.len(), WITHIN.as_secs());
+        problems.push(format!(
+            "it took longer than {seconds} s, {left} of {all} groups were not taken"
+        ));
     }
+    problems
+}
+
+async fn push_group(client: &Client, gateway: &Url, group: &Group) -> Result<(), String> {
+    let answer = client
+        .post(url_of(gateway, group))
+        .header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
+        .body(text([group], &[]))
+        .send()
+        .await
+        .map_err(why)?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let labels = group.key.iter();
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{name}={value:?}"))
+        .collect();
+    let said = said(answer).await;
+    let separator = if said.is_empty() { "" } else { ": " };
+    Err(format!(
+        "the gateway answered with {status} for {{{}}}{separator}{said}",
+        labels.join(",")
+    ))
+}
+
+/// The start of an answer, as one line.
+async fn said(mut answer: Response) -> String {
+    let mut bytes = Vec::new();
+    // An answer that breaks off has said what it has said.
+    while bytes.len() < MAX_READ
+        && let Ok(Some(chunk)) = answer.chunk().await
+    {
+        bytes.extend_from_slice(&chunk);
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let spaced = text.replace(char::is_control, " ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_SHOWN).collect()
 }
 
 /// `…/metrics/job/labelcast/NAME/VALUE…`, where a value that a path cannot hold is written in base64.

@@ -32,8 +32,8 @@ use self::connect::Endpoint;
 use self::control::Control;
 pub(crate) use self::ledger::BATCH_MESSAGES;
 use self::ledger::Ledger;
-pub(crate) use self::names::MAX_NAME;
 use self::names::Names;
+pub(crate) use self::names::{MAX_NAME, problem_with};
 use self::publisher::{Form, Publisher};
 use self::unproven::Unproven;
 use super::patience::{Failure, Patience};
@@ -220,10 +220,7 @@ impl RabbitMq {
 
 impl Sink for RabbitMq {
     async fn open(&mut self) -> Result<Past, SinkError> {
-        if self.names.queue.len() > MAX_NAME {
-            let text = "its name is over 255 bytes long".to_owned();
-            return Err(SinkError::WrongQueue(text));
-        }
+        names::check(&self.names.queue)?;
         self.insist(async |this| this.look_back().await).await
     }
 

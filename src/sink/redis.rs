@@ -17,6 +17,7 @@ mod room;
 mod seen;
 mod stream;
 pub mod tail;
+mod url;
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};

@@ -29,3 +29,4 @@ mod shapes;
 mod signals;
 mod support;
 mod truncation;
+mod urls;

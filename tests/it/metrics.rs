@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::http::{Method, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
@@ -141,7 +141,11 @@ fn metrics_that_cannot_be_given_are_no_reason_to_run_again() {
 
 /// A stand-in for a Pushgateway: what was pushed, by path; metrics of a name replace those before.
 #[derive(Clone, Default)]
-struct Gateway(Arc<Mutex<BTreeMap<String, BTreeMap<String, f64>>>>);
+struct Gateway {
+    groups: Arc<Mutex<BTreeMap<String, BTreeMap<String, f64>>>>,
+    /// What is in the path of each group that it refuses; none for a gateway that takes all.
+    refuses: Option<&'static str>,
+}
 
 impl Gateway {
     /// Serves until the test process ends. Returns where.
@@ -158,7 +162,16 @@ impl Gateway {
             runtime.block_on(async {
                 let take = async move |method: Method, uri: Uri, body: String| {
                     assert_eq!(method, Method::POST);
+                    if gateway
+                        .refuses
+                        .is_some_and(|part| uri.path().contains(part))
+                    {
+                        let long = "x".repeat(10_000);
+                        let text = format!("inconsistent\r\n\x1b[31mmetrics {long}");
+                        return (StatusCode::BAD_REQUEST, text);
+                    }
                     gateway.take(uri.path(), &body);
+                    (StatusCode::OK, String::new())
                 };
                 let router = Router::new().fallback(take);
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -169,7 +182,7 @@ impl Gateway {
     }
 
     fn take(&self, path: &str, body: &str) {
-        let mut groups = self.0.lock().unwrap();
+        let mut groups = self.groups.lock().unwrap();
         let group = groups.entry(path.to_owned()).or_default();
         let name = |series: &str| series.split('{').next().unwrap().to_owned();
         let new = samples(body);
@@ -178,7 +191,7 @@ impl Gateway {
     }
 
     fn groups(&self) -> BTreeMap<String, BTreeMap<String, f64>> {
-        self.0.lock().unwrap().clone()
+        self.groups.lock().unwrap().clone()
     }
 }
 
@@ -235,6 +248,39 @@ fn a_pushgateway_is_added_to() {
         after[&series("last_run_status", r#",status="partial""#)],
         1.0
     );
+}
+
+#[test]
+fn a_group_that_a_pushgateway_refuses_does_not_keep_back_the_others() {
+    let gateway = Gateway {
+        refuses: Some("label_id/2"),
+        ..Gateway::default()
+    };
+    let url = gateway.serve();
+    let labels = ["1", "2", "22", "3"].map(|id| (id, Chats::Generated(3)));
+    let stage = Stage::with_labels(labels.to_vec());
+    let arguments = ["--label", "2,22,3", "--metrics-push", &url];
+    let ended = stage.run().args(arguments).end().expect(0);
+    let groups = gateway.groups();
+    let has = |part: &str| groups.keys().any(|path| path.contains(part));
+    assert!(has("label_id/1/") && has("label_id/3/"), "{groups:?}");
+    assert_eq!(groups.len(), 3, "two labels, and the process");
+    let told = &ended.stderr;
+    let warnings: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains("could not be pushed"))
+        .collect();
+    assert_eq!(warnings.len(), 2, "{told}");
+    for (warning, label) in warnings.iter().zip(["2", "22"]) {
+        let group = format!(r#"label_id=\"{label}\""#);
+        assert!(warning.contains(&group), "{warning}");
+        assert!(warning.contains("400 Bad Request"), "{warning}");
+        assert!(
+            warning.contains("inconsistent [31mmetrics xxx"),
+            "{warning}"
+        );
+        assert!(warning.len() < 700, "{warning}");
+    }
 }
 
 #[test]

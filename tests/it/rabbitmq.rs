@@ -1,7 +1,9 @@
 //! RabbitMQ: every chat is there, and whatever is there twice carries the same `message_id`.
 
+mod checkpoints;
 mod faults;
 mod messages;
+mod names;
 mod refusals;
 mod repeats;
 

@@ -5,6 +5,7 @@ mod cluster;
 mod consumers;
 mod faults;
 mod locks;
+mod logins;
 mod losses;
 mod messages;
 mod refusals;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::RabbitSettings;
 use super::connect::close;
-use super::names::{Names, fitting};
+use super::names::{self, Names, fitting};
 use super::publisher::{exists, settle_target};
 use crate::sink::patience::Failure;
 use crate::sink::{SinkError, Target};
@@ -27,6 +27,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 ///
 /// What a run would fail with.
 pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, SinkError> {
+    names::check(&target.queue)?;
     match timeout(WITHIN, look(settings, target)).await {
         Ok(found) => Ok(found?),
         Err(_) => {

@@ -1,19 +1,34 @@
 //! The checkpoint: one persistent message in a queue of length one, beside the target.
+//!
+//! The form of that queue depends on `--retain` alone, never on the target: a run that only changes
+//! the target's type finds the checkpoint where it was. AMQP cannot change a queue's form, nor tell
+//! what it is. So a run declares the queue as it would be today; where the broker refuses, since
+//! `--retain` has changed or an earlier version has declared the queue in another form, the record
+//! moves to a second queue, and the first one is deleted after the broker has confirmed the copy. The
+//! next change moves it back. A name is never deleted and declared again within a move: a channel that
+//! remembers the deleted queue confirms messages to the new one, and drops them.
+//!
+//! Wherever a move is cut off, one of the two queues holds the record. Both exist only until the next
+//! run, which keeps the newer record.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use serde::{Deserialize, Serialize};
+use tracing::info;
 use uuid::Uuid;
 
 use super::failure::{code, is_refused_with};
-use super::{PERSISTENT, QueueType, millis};
+use super::names::Names;
+use super::publisher::exists;
+use super::{PERSISTENT, millis};
 use crate::batch::{Digest, Position};
 use crate::sink::Checkpoint;
 use crate::sink::patience::Failure;
@@ -23,6 +38,11 @@ use crate::sink::record::{self, State};
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is looked whether it has.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// How often a queue is used at the least, so that it does not expire under a run.
+const USE_EVERY: Duration = Duration::from_secs(20);
+/// Replicated like a target of the default type, and of use for all others: a classic queue lives on
+/// one node, and a stream cannot be of length one.
+const KIND: &str = "quorum";
 
 /// What the message holds, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,34 +88,106 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(super) struct CheckpointQueue {
     name: ShortString,
-    kind: &'static str,
     /// How long it outlives its last use.
     retain: Option<Duration>,
 }
 
 impl CheckpointQueue {
-    pub(super) fn new(name: &str, beside: QueueType, retain: Option<Duration>) -> Self {
+    fn new(name: &str, retain: Option<Duration>) -> Self {
         Self {
             name: name.into(),
-            // It is to survive what the messages survive. A stream cannot be of length one.
-            kind: match beside {
-                QueueType::Classic => "classic",
-                QueueType::Quorum | QueueType::Stream => "quorum",
-            },
             retain,
         }
     }
 
-    /// How often it has to be used so as not to expire, and at the least.
-    pub(super) fn use_every(&self, at_least: Duration) -> Duration {
-        let third = self.retain.map_or(at_least, |retain| retain / 3);
-        third.min(at_least).max(Duration::from_millis(100))
+    /// Finds the queue that holds the checkpoint, or declares one, in today's form. The lock has to be
+    /// held. Gives the channel to write on, and the record.
+    pub(super) async fn open(
+        connection: &Connection,
+        names: &Names,
+        retain: Option<Duration>,
+    ) -> Result<(Self, Channel, Option<Record>), Failure> {
+        let mut queue = Self::new(&names.checkpoint, retain);
+        let mut other = Self::new(&names.other_checkpoint, retain);
+        let exist = (
+            exists(connection, queue.name.as_str()).await?,
+            exists(connection, other.name.as_str()).await?,
+        );
+        let keep_other = match exist {
+            (true, true) => Self::keep_newer(connection, &queue, &other).await?,
+            (_, other_exists) => other_exists,
+        };
+        if keep_other {
+            std::mem::swap(&mut queue, &mut other);
+        }
+        let channel = confirming(connection).await?;
+        match queue.declare(&channel).await {
+            Ok(()) if exist == (false, false) => {
+                // A quorum queue that has no leader yet would rather fail than say that it is empty.
+                Ok((queue, channel, None))
+            }
+            Ok(()) => {
+                let found = queue.read(&channel).await?;
+                Ok((queue, channel, found))
+            }
+            Err(error) if is_refused_with(&error, code::PRECONDITION_FAILED) => {
+                // The broker has closed the channel over it.
+                let channel = confirming(connection).await?;
+                let found = queue.move_to(&other, &channel).await?;
+                Ok((other, channel, found))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Declares it, which also counts as a use.
-    pub(super) async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
+    /// Ends a move that was cut off: keeps the queue with the newer record, deletes the other, and tells
+    /// whether it is the second that was kept.
+    async fn keep_newer(
+        connection: &Connection,
+        first: &Self,
+        second: &Self,
+    ) -> Result<bool, Failure> {
+        let channel = confirming(connection).await?;
+        let at = |record: Option<Record>| record.map(|record| record.at);
+        let in_first = at(first.read(&channel).await?);
+        let in_second = at(second.read(&channel).await?);
+        let keep_second = in_second > in_first;
+        let superseded = if keep_second { first } else { second };
+        superseded.delete(&channel).await?;
+        Ok(keep_second)
+    }
+
+    /// Moves the record to a queue that does not exist yet.
+    async fn move_to(&self, other: &Self, channel: &Channel) -> Result<Option<Record>, Failure> {
+        info!(
+            queue = self.name.as_str(),
+            "moving the checkpoint to a queue for the new settings"
+        );
+        let found = self.read(channel).await?;
+        other.declare(channel).await?;
+        if let Some(record) = &found {
+            other.write(channel, record).await?;
+        }
+        self.delete(channel).await?;
+        Ok(found)
+    }
+
+    async fn delete(&self, channel: &Channel) -> Result<(), lapin::Error> {
+        channel
+            .queue_delete(self.name.clone(), QueueDeleteOptions::default())
+            .await
+            .map(drop)
+    }
+
+    /// How often it has to be used so as not to expire.
+    pub(super) fn use_every(&self) -> Duration {
+        let third = self.retain.map_or(USE_EVERY, |retain| retain / 3);
+        third.clamp(Duration::from_millis(100), USE_EVERY)
+    }
+
+    async fn declare(&self, channel: &Channel) -> Result<(), lapin::Error> {
         let mut arguments = FieldTable::default();
-        let kind = AMQPValue::LongString(self.kind.into());
+        let kind = AMQPValue::LongString(KIND.into());
         arguments.insert("x-queue-type".into(), kind);
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
         // Said, so that no policy that is meant for other queues makes this one refuse the newest.
@@ -111,41 +203,33 @@ impl CheckpointQueue {
             .map(drop)
     }
 
-    /// Whether declaring failed since it exists in another form, as after a change of settings.
-    pub(super) fn is_of_another_form(error: &lapin::Error) -> bool {
-        is_refused_with(error, code::PRECONDITION_FAILED)
-    }
-
-    /// Takes what it holds out of one of another form, and drops that.
-    pub(super) async fn replace(&self, channel: &Channel) -> Result<(), Failure> {
-        let held = self.get(channel).await?;
-        channel
-            .queue_delete(self.name.clone(), QueueDeleteOptions::default())
-            .await?;
-        self.declare(channel).await?;
-        match held {
-            Some((payload, _)) => self.put(channel, &payload).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Reads the record. What is read is put there anew, and not given back to the queue: of a
-    /// message that is given back too often, quorum queues think that it does harm.
+    /// Reads the record, which stays there.
     ///
     /// A process that was killed while it read holds the record until the broker has noticed: so a
     /// queue that seems empty is looked at for a while.
-    pub(super) async fn read(&self, channel: &Channel) -> Result<Option<Record>, Failure> {
+    async fn read(&self, channel: &Channel) -> Result<Option<Record>, Failure> {
         let until = Instant::now() + GIVEN_BACK_WITHIN;
-        let (payload, tag) = loop {
-            match self.get(channel).await? {
-                Some(found) => break found,
+        loop {
+            match self.renew(channel).await? {
+                Some(payload) => return Ok(serde_json::from_slice(&payload).ok()),
                 None if Instant::now() > until => return Ok(None),
                 None => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
             }
+        }
+    }
+
+    /// Takes the record, and puts it there anew. Nobody may write meanwhile.
+    ///
+    /// Getting a message is the only use that keeps a quorum queue from expiring: neither messages that
+    /// come nor another declaration count. It is not given back to the queue: of a message that is given
+    /// back too often, quorum queues think that it does harm.
+    pub(super) async fn renew(&self, channel: &Channel) -> Result<Option<Vec<u8>>, Failure> {
+        let Some((payload, tag)) = self.get(channel).await? else {
+            return Ok(None);
         };
         self.put(channel, &payload).await?;
         channel.basic_ack(tag, BasicAckOptions::default()).await?;
-        Ok(serde_json::from_slice(&payload).ok())
+        Ok(Some(payload))
     }
 
     async fn get(&self, channel: &Channel) -> Result<Option<(Vec<u8>, u64)>, Failure> {
@@ -184,6 +268,14 @@ impl CheckpointQueue {
             .basic_publish("".into(), self.name.clone(), options, payload, properties)
             .await
     }
+}
+
+async fn confirming(connection: &Connection) -> Result<Channel, Failure> {
+    let channel = connection.create_channel().await?;
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    Ok(channel)
 }
 
 pub(super) fn payload(record: &Record) -> Vec<u8> {

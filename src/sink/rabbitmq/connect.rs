@@ -8,11 +8,31 @@ use std::io;
 use std::time::Duration;
 
 use lapin::tcp::{AMQPUriTcpExt, OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
-use reqwest::Url;
 
+use super::names::MAX_NAME;
 use crate::sink::patience::Failure;
+use crate::sink::url::{ENCODING, Parameters, Parts};
+
+/// The parameters of a URL.
+const PARAMETERS: [&str; 8] = [
+    "heartbeat",
+    "frame_max",
+    "channel_max",
+    "connection_timeout",
+    "auth_mechanism",
+    "cacertfile",
+    "certfile",
+    "keyfile",
+];
+/// The parameters that are numbers, and how large they can be.
+const NUMBERS: [(&str, u64); 4] = [
+    ("heartbeat", u16::MAX as u64),
+    ("frame_max", u32::MAX as u64),
+    ("channel_max", u16::MAX as u64),
+    ("connection_timeout", u64::MAX),
+];
 
 /// How long connecting may take, TLS included; and the login after it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,20 +71,21 @@ impl Endpoint {
     }
 
     fn read(scheme: &str, rest: &str) -> Result<Self, String> {
-        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let (login, hosts) = match authority.rsplit_once('@') {
-            Some((login, hosts)) => (format!("{login}@"), hosts),
-            None => (String::new(), authority),
-        };
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let parts = Parts::split(rest, &PARAMETERS)?;
+        let Parts { login, query, .. } = &parts;
+        check_numbers(&parts.parameters)?;
         // A path that is missing, and one that is only a slash, both mean the default host: an
         // empty name, which the specification sees in the latter, exists nowhere.
-        let path = if path.len() < 2 { "/%2f" } else { path };
+        let path = if parts.path.is_empty() {
+            "%2f"
+        } else {
+            parts.path
+        };
+        let hosts = parts.hosts.iter();
         let hosts = hosts
-            .split(',')
-            .map(|host| host_of(&format!("{scheme}://{login}{host}{path}?{query}"), host))
+            .map(|host| host_of(&format!("{scheme}://{login}{host}/{path}?{query}"), host))
             .collect::<Result<_, _>>()?;
-        let tls = tls(&format!("{scheme}://host/?{query}"))?;
+        let tls = tls(&parts.parameters)?;
         Ok(Self { hosts, tls })
     }
 
@@ -109,9 +130,11 @@ pub(super) async fn close(connection: &Connection) {
 
 fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
     let mut uri: AMQPUri = url.parse().map_err(|_| {
-        "is not a RabbitMQ URL: amqp://USER:PASSWORD@HOST:5672/VHOST, with special characters as %XX"
-            .to_owned()
+        format!("is not a RabbitMQ URL: amqp://[USER:PASSWORD@]HOST[:PORT][/VHOST]; {ENCODING}")
     })?;
+    if uri.vhost.len() > MAX_NAME {
+        return Err(format!("has a virtual host of over {MAX_NAME} bytes"));
+    }
     if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         // The parser takes no IPv6 address for a host, and would go to localhost.
         address.clone_into(&mut uri.authority.host);
@@ -121,12 +144,31 @@ fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
     Ok(uri)
 }
 
+/// Checks the parameters that are no names of files.
+fn check_numbers(parameters: &Parameters) -> Result<(), String> {
+    for (name, most) in NUMBERS {
+        let number = parameters.get(name).map(str::parse::<u64>);
+        if number.is_some_and(|number| number.map_or(true, |number| number > most)) {
+            return Err(format!(
+                "has a {name} that is not a whole number up to {most}"
+            ));
+        }
+    }
+    let mechanism = parameters.get("auth_mechanism");
+    if mechanism.is_some_and(|name| name.parse::<SASLMechanism>().is_err()) {
+        let known = "plain, external, amqplain, anonymous and rabbit-cr-demo";
+        return Err(format!(
+            "has an auth_mechanism that does not exist; there are {known}"
+        ));
+    }
+    Ok(())
+}
+
 /// What of the query is about TLS: files with certificates and a key, in PEM.
-fn tls(url: &str) -> Result<OwnedTLSConfig, String> {
-    let url = Url::parse(url).map_err(|_| "is not a URL".to_owned())?;
+fn tls(parameters: &Parameters) -> Result<OwnedTLSConfig, String> {
     let read = |name: &str| {
-        let path = url.query_pairs().find(|(key, _)| key == name);
-        path.map(|(_, path)| std::fs::read_to_string(&*path))
+        let path = parameters.get(name);
+        path.map(std::fs::read_to_string)
             .transpose()
             .map_err(|error| format!("{name}: the file cannot be read: {error}"))
     };

@@ -1,9 +1,12 @@
 //! The connection that holds the lock and the checkpoint.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use lapin::options::ConfirmSelectOptions;
 use lapin::{Channel, Connection, PublisherConfirm};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::RabbitSettings;
@@ -36,6 +39,9 @@ pub(super) struct Control {
     connection: Connection,
     channel: Channel,
     checkpoint: CheckpointQueue,
+    /// Held while the checkpoint is written, or renewed by the keeper.
+    writing: Arc<Mutex<()>>,
+    keeper: JoinHandle<()>,
     _lock: Lock,
     _watch: Watch,
     /// What the checkpoint was when the lock was taken.
@@ -59,29 +65,17 @@ impl Control {
             .connect(&format!("labelcast/{owner}"))
             .await?;
         let watch = alarm.watch(&connection, progress);
-        let checkpoint =
-            CheckpointQueue::new(&names.checkpoint, settings.queue_type, settings.retain);
-        let lock = lock::take(&connection, &names.lock, checkpoint.clone(), shutdown).await?;
-        let is_new = !exists(&connection, &names.checkpoint).await?;
-        let mut channel = confirming(&connection).await?;
-        match checkpoint.declare(&channel).await {
-            Err(error) if CheckpointQueue::is_of_another_form(&error) => {
-                // The broker has closed the channel over it.
-                channel = confirming(&connection).await?;
-                checkpoint.replace(&channel).await?;
-            }
-            declared => declared?,
-        }
-        let found = if is_new {
-            // A quorum queue that has no leader yet would rather fail than say that it is empty.
-            None
-        } else {
-            checkpoint.read(&channel).await?
-        };
+        let lock = lock::take(&connection, &names.lock, shutdown).await?;
+        let (checkpoint, channel, found) =
+            CheckpointQueue::open(&connection, names, settings.retain).await?;
+        let writing = Arc::new(Mutex::new(()));
+        let keeper = keep(checkpoint.clone(), channel.clone(), Arc::clone(&writing));
         Ok(Self {
             connection,
             channel,
             checkpoint,
+            writing,
+            keeper,
             _lock: lock,
             _watch: watch,
             found,
@@ -97,6 +91,7 @@ impl Control {
     /// Writes the checkpoint down, durably.
     pub(super) async fn write(&mut self, record: &Record) -> Result<(), Failure> {
         self.confirm_all().await?;
+        let _turn = self.writing.lock().await;
         self.checkpoint.write(&self.channel, record).await
     }
 
@@ -114,7 +109,9 @@ impl Control {
         {
             newest = self.confirm_oldest().await?;
         }
+        let turn = self.writing.lock().await;
         let confirm = self.checkpoint.send(&self.channel, &payload(record)).await;
+        drop(turn);
         self.unconfirmed.push_back(Sent {
             position: record.checkpoint.position,
             batches,
@@ -145,10 +142,24 @@ impl Control {
     }
 }
 
-async fn confirming(connection: &Connection) -> Result<Channel, Failure> {
-    let channel = connection.create_channel().await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await?;
-    Ok(channel)
+/// Uses the checkpoint's queue while a run holds it, so that it does not expire.
+fn keep(checkpoint: CheckpointQueue, channel: Channel, writing: Arc<Mutex<()>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let every = checkpoint.use_every();
+        let mut uses = tokio::time::interval_at(Instant::now() + every, every);
+        loop {
+            uses.tick().await;
+            let _turn = writing.lock().await;
+            if checkpoint.renew(&channel).await.is_err() {
+                // The connection or the queue is gone: whoever writes next finds out.
+                return;
+            }
+        }
+    })
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
 }

@@ -2,6 +2,7 @@
 
 use lapin::ErrorKind;
 
+use super::names;
 use crate::sink::SinkError;
 use crate::sink::patience::Failure;
 
@@ -60,6 +61,10 @@ fn read(error: &lapin::Error) -> Failure {
     let text = text.to_owned();
     match code {
         code::NOT_ALLOWED if says(&text, &["limit"]) => Failure::Passing(text),
+        // No login may use such a name.
+        code::ACCESS_REFUSED if says(&text, &["reserved prefix"]) => {
+            Failure::Final(names::misnamed(text))
+        }
         code::ACCESS_REFUSED => Failure::Final(SinkError::Credentials(text)),
         code::NOT_ALLOWED if says(&text, &["refused"]) => {
             Failure::Final(SinkError::Credentials(text))
@@ -77,7 +82,27 @@ fn read(error: &lapin::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+
     use super::*;
+
+    #[test]
+    fn a_reserved_name_is_no_refused_login() {
+        let refused = |text: &str| {
+            let kind = AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED);
+            let error = lapin::protocol::AMQPError::new(kind, text.into());
+            read(&ErrorKind::ProtocolError(error).into())
+        };
+        let reserved =
+            refused("ACCESS_REFUSED - queue name 'amq.x' contains reserved prefix 'amq.*'");
+        let is_named = matches!(&reserved, Failure::Final(SinkError::Misconfigured { .. }));
+        assert!(is_named, "{reserved:?}");
+        let quoted = refused(
+            "ACCESS_REFUSED - access to queue 'reserved prefix' in vhost '/' refused for user 'a'",
+        );
+        let is_login = matches!(&quoted, Failure::Final(SinkError::Credentials(_)));
+        assert!(is_login, "{quoted:?}");
+    }
 
     #[test]
     fn what_the_broker_says_is_not_what_it_quotes() {

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::checkpoint::CheckpointQueue;
 use super::failure::{code, is_refused_with};
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
@@ -29,8 +28,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 const BEATS: u32 = 4;
 /// Questions that wait in the queue of a holder that does not answer.
 const MAX_QUESTIONS: i32 = 16;
-/// How often the checkpoint's queue is used at the least, so that it does not expire under a run.
-const USE_EVERY: Duration = Duration::from_secs(20);
 
 /// The lock, held as long as this lives and its connection does.
 pub(super) struct Lock {
@@ -52,7 +49,6 @@ impl Drop for Lock {
 pub(super) async fn take(
     connection: &Connection,
     name: &str,
-    checkpoint: CheckpointQueue,
     shutdown: &Shutdown,
 ) -> Result<Lock, Failure> {
     let heartbeat = Duration::from_secs(connection.configuration().heartbeat().into());
@@ -73,7 +69,7 @@ pub(super) async fn take(
             declare(connection, name).await
         };
         match taken {
-            Ok(channel) => return keep(channel, name, checkpoint).await,
+            Ok(channel) => return keep(channel, name).await,
             Err(error) if is_refused_with(&error, code::RESOURCE_LOCKED) => {}
             Err(error) => return Err(Failure::from(error)),
         }
@@ -143,22 +139,14 @@ async fn send(
         .map(drop)
 }
 
-/// Answers whoever asks, and uses the checkpoint's queue.
-async fn keep(channel: Channel, name: &str, checkpoint: CheckpointQueue) -> Result<Lock, Failure> {
+/// Answers whoever asks.
+async fn keep(channel: Channel, name: &str) -> Result<Lock, Failure> {
     let mut questions = consume(&channel, name).await?;
     let keeper = tokio::spawn(async move {
-        let every = checkpoint.use_every(USE_EVERY);
-        let mut uses = tokio::time::interval_at(Instant::now() + every, every);
-        loop {
-            // What fails here leaves the lock as it is; an asker then waits, and is refused.
-            tokio::select! {
-                question = questions.next() => {
-                    let Some(Ok(question)) = question else { return };
-                    if let Some(asker) = question.properties.reply_to() {
-                        let _ = send(&channel, asker.clone(), BasicProperties::default()).await;
-                    }
-                }
-                _ = uses.tick() => drop(checkpoint.declare(&channel).await),
+        // What fails here leaves the lock as it is; an asker then waits, and is refused.
+        while let Some(Ok(question)) = questions.next().await {
+            if let Some(asker) = question.properties.reply_to() {
+                let _ = send(&channel, asker.clone(), BasicProperties::default()).await;
             }
         }
     });

@@ -2,10 +2,42 @@
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::sink::Target;
+use crate::sink::{SinkError, Target};
 
 /// The longest name that AMQP can carry, in bytes.
 pub(crate) const MAX_NAME: usize = 255;
+
+/// The start of the names that RabbitMQ keeps for itself.
+const RESERVED: &str = "amq.";
+
+/// What is wrong with a queue's name.
+///
+/// With an exchange the queue need not exist, but its name is the routing key and the start of
+/// other queues' names.
+pub(crate) fn problem_with(queue: &str) -> Option<String> {
+    if queue.len() > MAX_NAME {
+        let length = queue.len();
+        return Some(format!(
+            "the queue's name is {length} bytes long; RabbitMQ takes at most {MAX_NAME} bytes"
+        ));
+    }
+    queue.starts_with(RESERVED).then(|| {
+        format!("the queue's name begins with {RESERVED}, which is reserved for RabbitMQ itself")
+    })
+}
+
+/// The error for a name that RabbitMQ does not take.
+pub(super) fn misnamed(problem: String) -> SinkError {
+    SinkError::Misconfigured {
+        problem,
+        fix: "set another name with --queue",
+    }
+}
+
+/// Checks a queue's name.
+pub(super) fn check(queue: &str) -> Result<(), SinkError> {
+    problem_with(queue).map_or(Ok(()), |problem| Err(misnamed(problem)))
+}
 
 /// What belongs to one queue, for one label of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +46,8 @@ pub(super) struct Names {
     pub(super) queue: String,
     /// A queue of one message: the run, how far it has come, and the last complete run.
     pub(super) checkpoint: String,
+    /// The queue that takes its place when it has to be declared in another form.
+    pub(super) other_checkpoint: String,
     /// An exclusive queue, which the broker drops with its owner's connection.
     pub(super) lock: String,
 }
@@ -31,6 +65,7 @@ impl Names {
         };
         Self {
             checkpoint: beside("checkpoint"),
+            other_checkpoint: beside("checkpoint-2"),
             lock: beside("lock"),
             queue: target.queue.clone(),
         }
@@ -66,6 +101,7 @@ mod tests {
         let long = Names::new(&target("ä".repeat(120)));
         assert!(long.lock.len() <= MAX_NAME && long.checkpoint.len() <= MAX_NAME);
         assert_ne!(long.lock, long.checkpoint);
+        assert_ne!(long.checkpoint, long.other_checkpoint);
         assert_ne!(fitting("x".repeat(300)), fitting("x".repeat(301)));
     }
 }

@@ -1,4 +1,4 @@
-//! From a URL to a connection with the server that holds a key.
+//! From an endpoint to a connection with the server that holds a key.
 //!
 //! One way serves all: a stream and what is kept beside it share a slot, so there is always one
 //! server to talk to. In a cluster it is found by following `MOVED`, behind sentinels by asking
@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, ProtocolVersion, RedisError, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
+    RedisConnectionInfo, RedisError, Value,
 };
 
+use super::failure::{is_refused_login, text};
+use super::url;
 use crate::tls;
 
 /// How long connecting may take, login included.
@@ -24,6 +26,9 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_MOVES: usize = 5;
 /// Commands that wait for the socket: more than are ever in flight.
 const PIPELINE: usize = 64;
+/// The error for a cluster behind a URL for a single server.
+pub(super) const IN_CLUSTER: &str =
+    "the server is part of a Redis Cluster, and another node holds the queue";
 
 /// Where a Redis server is, or how to find it.
 #[derive(Clone, Debug)]
@@ -31,30 +36,54 @@ pub struct Endpoint {
     kind: Kind,
     /// The servers to begin with; never empty.
     seeds: Vec<ConnectionInfo>,
+    /// The newest protocol to speak.
+    protocol: ProtocolVersion,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
     Single,
     Cluster,
-    /// The seeds are sentinels, which know the master of this name.
-    Sentinel {
-        master: String,
-        /// What the master is logged in to with.
-        node: Box<NodeLogin>,
-    },
+    /// The seeds are sentinels.
+    Sentinel(Box<Sentinel>),
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct NodeLogin {
-    db: i64,
-    username: Option<String>,
-    password: Option<String>,
+/// What sentinels are asked, and how to go on to the master that they name.
+#[derive(Clone, Debug)]
+pub(super) struct Sentinel {
+    /// The name that they know the master by.
+    pub(super) master: String,
+    /// The logins to try at a sentinel, in this order; never empty.
+    pub(super) logins: Vec<Login>,
+    /// The login of the master.
+    pub(super) node: Login,
+    /// The master's database.
+    pub(super) db: i64,
 }
 
-impl std::fmt::Debug for NodeLogin {
+/// A user and a password, as far as there are any.
+#[derive(Clone, Default)]
+pub(super) struct Login {
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+}
+
+impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NodeLogin")
+        f.write_str("Login")
+    }
+}
+
+impl Login {
+    fn settings(&self) -> RedisConnectionInfo {
+        let mut settings = RedisConnectionInfo::default();
+        if let Some(username) = &self.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        settings
     }
 }
 
@@ -65,23 +94,15 @@ impl Endpoint {
     ///
     /// What is wrong with it, without quoting it.
     pub fn parse(url: &str) -> Option<Result<Self, String>> {
-        let (scheme, rest) = url.split_once(':')?;
-        let parsed = match scheme {
-            "redis" | "rediss" | "unix" | "redis+unix" => {
-                info(url).map(|info| Self::of(Kind::Single, vec![info]))
-            }
-            "redis+cluster" | "rediss+cluster" => {
-                let scheme = scheme.trim_end_matches("+cluster");
-                each_host(&format!("{scheme}:{rest}")).map(|seeds| Self::of(Kind::Cluster, seeds))
-            }
-            "redis+sentinel" => sentinel(&format!("redis:{rest}")),
-            _ => return None,
-        };
-        Some(parsed)
+        url::read(url)
     }
 
-    fn of(kind: Kind, seeds: Vec<ConnectionInfo>) -> Self {
-        Self { kind, seeds }
+    pub(super) fn new(kind: Kind, seeds: Vec<ConnectionInfo>, protocol: ProtocolVersion) -> Self {
+        Self {
+            kind,
+            seeds,
+            protocol,
+        }
     }
 
     /// Connects with the server that holds a key, as its master.
@@ -89,9 +110,9 @@ impl Endpoint {
         let mut failure = None;
         for seed in &self.seeds {
             let connected = match &self.kind {
-                Kind::Single => open(seed.clone()).await,
-                Kind::Cluster => follow(seed.clone(), key).await,
-                Kind::Sentinel { master, node } => ask_sentinel(seed, master, node).await,
+                Kind::Single => self.open_single(seed, key).await,
+                Kind::Cluster => self.follow(seed, key).await,
+                Kind::Sentinel(sentinel) => self.by_sentinel(seed, sentinel).await,
             };
             match connected {
                 Ok(connection) => return Ok(connection),
@@ -100,111 +121,203 @@ impl Endpoint {
         }
         Err(failure.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no server").into()))
     }
-}
 
-/// `redis://user:pw@a:1,b:2/…` as one URL a host.
-fn each_host(url: &str) -> Result<Vec<ConnectionInfo>, String> {
-    let (scheme, rest) = url.split_once("://").ok_or("its host is missing")?;
-    let (authority, path) = match rest.find(['/', '?']) {
-        Some(at) => rest.split_at(at),
-        None => (rest, ""),
-    };
-    let (login, hosts) = match authority.rsplit_once('@') {
-        Some((login, hosts)) => (format!("{login}@"), hosts),
-        None => (String::new(), authority),
-    };
-    hosts
-        .split(',')
-        .map(|host| info(&format!("{scheme}://{login}{host}{path}")))
-        .collect()
-}
-
-/// `redis://user:pw@sentinel:26379/master/db`.
-fn sentinel(url: &str) -> Result<Endpoint, String> {
-    let wrong = "a sentinel's URL is redis+sentinel://host:26379/MASTER or …/MASTER/DB";
-    let (scheme, rest) = url.split_once("://").ok_or(wrong)?;
-    let (authority, path) = rest.split_once('/').ok_or(wrong)?;
-    let (master, db) = path.split_once('/').unwrap_or((path, ""));
-    if master.is_empty() {
-        return Err(wrong.to_owned());
+    /// Opens a connection with a server.
+    async fn open(&self, info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+        if self.protocol == ProtocolVersion::RESP3 {
+            let settings = info.redis_settings().clone();
+            match open_as(info, settings.set_protocol(self.protocol)).await {
+                // Servers, proxies and access rules refuse HELLO in many words, and some of the
+                // words are also those of a refused login: logging in without it tells.
+                Err(error) if is_reply(&error) => {}
+                opened => return opened,
+            }
+        }
+        open_resp2(info).await
     }
-    let mut seeds = each_host(&format!("{scheme}://{authority}/{db}"))?;
-    let settings = seeds[0].redis_settings();
-    let node = Box::new(NodeLogin {
-        db: settings.db(),
-        username: settings.username().map(str::to_owned),
-        password: settings.password().map(str::to_owned),
-    });
-    // Sentinels have no databases, and a login of their own, if any.
-    for seed in &mut seeds {
-        *seed = seed.clone().set_redis_settings(Default::default());
+
+    /// Opens a connection with the only server, and looks whether it sends clients elsewhere.
+    async fn open_single(
+        &self,
+        info: &ConnectionInfo,
+        key: &str,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let mut connection = self.open(info).await?;
+        match look_for(&mut connection, key).await {
+            Err(error) if error.redirect_node().is_some() => {
+                Err((ErrorKind::InvalidClientConfig, IN_CLUSTER).into())
+            }
+            // Other errors are reported by the command that meets them: this one may only be
+            // forbidden.
+            _ => Ok(connection),
+        }
     }
-    let master = master.to_owned();
-    Ok(Endpoint::of(Kind::Sentinel { master, node }, seeds))
+
+    /// Asks for a key, and goes where the answer points to.
+    async fn follow(
+        &self,
+        seed: &ConnectionInfo,
+        key: &str,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let mut at = seed.clone();
+        for _ in 0..MAX_MOVES {
+            let mut connection = self.open(&at).await?;
+            let error = match look_for(&mut connection, key).await {
+                Ok(()) => return Ok(connection),
+                Err(error) => error,
+            };
+            let Some((address, _)) = error.redirect_node() else {
+                return Err(error);
+            };
+            let Some((host, port)) = address.rsplit_once(':') else {
+                return Err(error);
+            };
+            let Ok(port) = port.parse() else {
+                return Err(error);
+            };
+            // A server that knows itself by no name yet says only its port.
+            let host = if host.is_empty() {
+                host_of(&at)
+            } else {
+                host.to_owned()
+            };
+            at = at.clone().set_addr(at_host(at.addr(), host, port));
+        }
+        Err((ErrorKind::Client, "the cluster moves the key in a circle").into())
+    }
+
+    /// Asks a sentinel who the master is, and the master whether it is.
+    async fn by_sentinel(
+        &self,
+        seed: &ConnectionInfo,
+        sentinel: &Sentinel,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let Some((host, port)) = self.master_address(seed, sentinel).await? else {
+            let error = (
+                ErrorKind::MasterNameNotFoundBySentinel,
+                "the sentinels know no master of this name",
+            );
+            return Err(error.into());
+        };
+        let info = seed
+            .clone()
+            .set_addr(at_host(seed.addr(), host, port))
+            .set_redis_settings(sentinel.node.settings().set_db(sentinel.db));
+        let mut connection = self.open(&info).await?;
+        let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
+        let is_master = role.first().is_some_and(|role| match role {
+            Value::BulkString(role) => role == b"master",
+            Value::SimpleString(role) => role == "master",
+            _ => false,
+        });
+        if is_master {
+            Ok(connection)
+        } else {
+            // In the middle of a failover the sentinels may still name the old one.
+            Err((ErrorKind::Io, "the sentinels' master is not one yet").into())
+        }
+    }
+
+    /// Asks a sentinel for the master's address, with the first login that it takes.
+    async fn master_address(
+        &self,
+        seed: &ConnectionInfo,
+        sentinel: &Sentinel,
+    ) -> Result<Option<(String, u16)>, RedisError> {
+        let mut refusal = None;
+        for login in &sentinel.logins {
+            let info = seed.clone().set_redis_settings(login.settings());
+            match self.ask(&info, &sentinel.master).await {
+                Err(error) if is_reply(&error) => {
+                    refusal.get_or_insert(error);
+                }
+                asked => return asked,
+            }
+        }
+        let refusal = refusal.unwrap_or_else(|| (ErrorKind::Client, "no login").into());
+        if !is_refused_login(&refusal) {
+            return Err(refusal);
+        }
+        let ours = "a sentinel refused the login; sentinel_username and sentinel_password in the \
+                    URL are for sentinels";
+        Err((ErrorKind::AuthenticationFailed, ours, text(&refusal)).into())
+    }
+
+    async fn ask(
+        &self,
+        sentinel: &ConnectionInfo,
+        master: &str,
+    ) -> Result<Option<(String, u16)>, RedisError> {
+        let mut connection = self.open(sentinel).await?;
+        redis::cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(master)
+            .query_async(&mut connection)
+            .await
+    }
 }
 
-fn info(url: &str) -> Result<ConnectionInfo, String> {
-    url.into_connection_info()
-        .map_err(|error| format!("is not a Redis URL: {}", error.category()))
-}
-
-/// Opens a connection, with RESP3 where the server speaks it.
-async fn open(info: ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+async fn open_as(
+    info: &ConnectionInfo,
+    settings: RedisConnectionInfo,
+) -> Result<MultiplexedConnection, RedisError> {
     tls::provide();
-    let with = |protocol: ProtocolVersion| {
-        let settings = info.redis_settings().clone();
-        let settings = settings.set_protocol(protocol);
-        info.clone().set_redis_settings(settings)
-    };
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
         .set_pipeline_buffer_size(PIPELINE);
-    let client = Client::open(with(ProtocolVersion::RESP3))?;
-    match client
+    Client::open(info.clone().set_redis_settings(settings))?
         .get_multiplexed_async_connection_with_config(&config)
         .await
-    {
-        Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
-            Client::open(with(ProtocolVersion::RESP2))?
-                .get_multiplexed_async_connection_with_config(&config)
-                .await
-        }
-        opened => opened,
-    }
 }
 
-/// Asks for a key, and goes where the answer points to.
-async fn follow(seed: ConnectionInfo, key: &str) -> Result<MultiplexedConnection, RedisError> {
-    let mut at = seed;
-    for _ in 0..MAX_MOVES {
-        let mut connection = open(at.clone()).await?;
-        let asked = connection
-            .send_packed_command(Cmd::new().arg("EXISTS").arg(key))
-            .await
-            .and_then(Value::extract_error);
-        let error = match asked {
-            Ok(_) => return Ok(connection),
-            Err(error) => error,
-        };
-        let Some((address, _)) = error.redirect_node() else {
-            return Err(error);
-        };
-        let Some((host, port)) = address.rsplit_once(':') else {
-            return Err(error);
-        };
-        let Ok(port) = port.parse() else {
-            return Err(error);
-        };
-        // A server that knows itself by no name yet says only its port.
-        let host = if host.is_empty() {
-            host_of(&at)
-        } else {
-            host.to_owned()
-        };
-        at = at.clone().set_addr(at_host(at.addr(), host, port));
+/// Opens a connection in RESP2, with commands of its own: the client library drops the words with
+/// which a login is refused, and they tell a wrong password from a server that is short of
+/// connections.
+async fn open_resp2(info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
+    let settings = RedisConnectionInfo::default();
+    let settings = settings.set_protocol(ProtocolVersion::RESP2);
+    let mut connection = open_as(info, settings.set_skip_set_lib_name()).await?;
+    let wanted = info.redis_settings();
+    if let Some(password) = wanted.password() {
+        let mut auth = Cmd::new();
+        auth.arg("AUTH").arg(wanted.username()).arg(password);
+        auth.exec_async(&mut connection).await.map_err(|error| {
+            if is_reply(&error) && is_refused_login(&error) {
+                let ours = "the server refused the login";
+                // A proxy may quote the command.
+                let said = text(&error).replace(password, "***");
+                (ErrorKind::AuthenticationFailed, ours, said).into()
+            } else {
+                error
+            }
+        })?;
     }
-    Err((ErrorKind::Client, "the cluster moves the key in a circle").into())
+    if wanted.db() != 0 {
+        let mut select = Cmd::new();
+        select.arg("SELECT").arg(wanted.db());
+        select.exec_async(&mut connection).await?;
+    }
+    Ok(connection)
+}
+
+/// Whether an error is a reply of the server.
+fn is_reply(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Server(_)
+            | ErrorKind::Extension
+            | ErrorKind::AuthenticationFailed
+            | ErrorKind::RESP3NotSupported
+    )
+}
+
+/// Asks whether a key is there, for the sake of an error.
+async fn look_for(connection: &mut MultiplexedConnection, key: &str) -> Result<(), RedisError> {
+    let mut exists = Cmd::new();
+    exists.arg("EXISTS").arg(key);
+    let answer = connection.send_packed_command(&exists).await;
+    answer.and_then(Value::extract_error).map(drop)
 }
 
 fn host_of(info: &ConnectionInfo) -> String {
@@ -227,50 +340,5 @@ fn at_host(like: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
             tls_params: tls_params.clone(),
         },
         _ => ConnectionAddr::Tcp(host, port),
-    }
-}
-
-/// Asks a sentinel who the master is, and the master whether it is.
-async fn ask_sentinel(
-    sentinel: &ConnectionInfo,
-    master: &str,
-    node: &NodeLogin,
-) -> Result<MultiplexedConnection, RedisError> {
-    let mut connection = open(sentinel.clone()).await?;
-    let address: Option<(String, u16)> = redis::cmd("SENTINEL")
-        .arg("GET-MASTER-ADDR-BY-NAME")
-        .arg(master)
-        .query_async(&mut connection)
-        .await?;
-    let Some((host, port)) = address else {
-        let error = (
-            ErrorKind::MasterNameNotFoundBySentinel,
-            "the sentinels know no master of this name",
-        );
-        return Err(error.into());
-    };
-    let mut settings = redis::RedisConnectionInfo::default().set_db(node.db);
-    if let Some(username) = &node.username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = &node.password {
-        settings = settings.set_password(password);
-    }
-    let info = sentinel
-        .clone()
-        .set_addr(at_host(sentinel.addr(), host, port))
-        .set_redis_settings(settings);
-    let mut connection = open(info).await?;
-    let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
-    let is_master = role.first().is_some_and(|role| match role {
-        Value::BulkString(role) => role == b"master",
-        Value::SimpleString(role) => role == "master",
-        _ => false,
-    });
-    if is_master {
-        Ok(connection)
-    } else {
-        // In the middle of a failover the sentinels may still name the old one.
-        Err((ErrorKind::Io, "the sentinels' master is not one yet").into())
     }
 }

@@ -80,6 +80,37 @@ fn a_cluster_is_asked_where_the_stream_is() {
 }
 
 #[test]
+fn a_node_of_a_cluster_by_a_url_for_one_server() {
+    let nodes = cluster();
+    let stage = Stage::with_chats(10);
+    // Each stream is on one of the nodes, and not on the other two.
+    let mut refused = 0;
+    for node in &nodes {
+        let url = format!("redis://127.0.0.1:{}", node.port);
+        for queue in ["a", "b", "c"] {
+            let ended = run(&stage, &url).args(["--queue", queue]).end();
+            let error = ended.label()["error"].as_str().unwrap_or_default();
+            let tells = error.contains("part of a Redis Cluster");
+            let has_hint = ended.stderr.contains("redis+cluster://");
+            let is_refused = (ended.code, tells, has_hint) == (Some(78), true, true);
+            assert!(is_refused || ended.code == Some(0), "{ended:#?}");
+            refused += usize::from(is_refused);
+        }
+    }
+    assert_eq!(refused, 6);
+    let refuses = |queue: &str, node: &Server| {
+        let url = format!("redis://127.0.0.1:{}", node.port);
+        let check = stage
+            .program("check")
+            .args(["--label", "1", "--sink", &url]);
+        let ended = check.args(["--queue", queue]).end();
+        ended.code == Some(78) && ended.stdout.contains("redis+cluster://")
+    };
+    let refused = nodes.iter().filter(|node| refuses("a", node)).count();
+    assert_eq!(refused, 2);
+}
+
+#[test]
 fn partitions_are_on_several_nodes() {
     let nodes = cluster();
     let (mut ids, body) = small_list(5000);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{STREAM, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
-use crate::support::{Running, Stage, small_list, wait_until};
+use crate::support::{Running, Stage, map_of, small_list, wait_until};
 
 fn data(server: &Server) -> Vec<Value> {
     let entries = entries(&mut server.connection(), STREAM);
@@ -313,6 +313,17 @@ fn the_lag_of_groups_counts_where_there_are_groups() {
         .unwrap();
     let arguments = ["--max-pending", "300", "--deadline", "20s"];
     run(&stage, &server.url()).args(arguments).end().expect(0);
+}
+
+#[test]
+fn a_chat_that_the_list_names_twice_is_published_twice() {
+    let server = Server::start(&[]);
+    let (mut ids, _) = small_list(3);
+    ids.push(ids[0].clone());
+    let stage = Stage::with_body(map_of(&ids));
+    let ended = run(&stage, &server.url()).end().expect(0);
+    assert_eq!(ended.label()["published"], 4);
+    holds(&server, &ids);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod program;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
+pub(crate) mod resp;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -135,7 +135,16 @@ impl Server {
     }
 
     pub(crate) fn connection(&self) -> Connection {
-        let client = redis::Client::open(self.url()).unwrap();
+        self.connect(&self.url())
+    }
+
+    /// With a login as it stands in a URL, with its `@`.
+    pub(crate) fn connection_as(&self, login: &str) -> Connection {
+        self.connect(&format!("redis://{login}127.0.0.1:{}", self.port))
+    }
+
+    fn connect(&self, url: &str) -> Connection {
+        let client = redis::Client::open(url).unwrap();
         let mut connection = None;
         wait_until("the server lets us in", || {
             connection = client.get_connection().ok();
