@@ -35,6 +35,14 @@ impl Subject for File {
     const REPEATS: usize = 0;
     const KEEPS_ORDER: bool = true;
 
+    fn exit_code(fault: Fault) -> Option<i32> {
+        match fault {
+            Fault::Refuse => Some(74),
+            Fault::Hold => Some(0),
+            Fault::FailAfterWrite | Fault::Cut | Fault::Kill => None,
+        }
+    }
+
     fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running {
         let sink = format!("file:{}", self.out().display());
         let run = stage.program("run").args(["--label", "1", "--sink", &sink]);
