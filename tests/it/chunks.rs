@@ -69,7 +69,7 @@ fn a_body_in_two_chunks_over_http() {
         let stage = Stage::with_body("[]");
         let (start, end) = body.as_bytes().split_at(at);
         let [start, end] = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
-        // The second chunk is sent when the first has been read, so they arrive one by one.
+        // Sent apart, so that the network does not join them again.
         let gate = CancellationToken::new();
         let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
         stage.mock.script("1", reply);

@@ -8,7 +8,8 @@ use super::{CHECKPOINT, QUEUE, WINDOW, holds, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Broker, Vhost, once, vhost};
 use crate::support::{
-    Numbers, Process, Stage, gated, held_after, map_of, part_of, small_list, wait_until,
+    Numbers, Process, Stage, gated, gated_whole, held_after, map_of, part_of, small_list,
+    wait_until,
 };
 
 #[test]
@@ -89,7 +90,7 @@ fn cut_at_places_in_either_direction() {
     let (ids, body) = small_list(4000);
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
-    for round in 0..24 {
+    for round in 0..20 {
         // A run sends over 1,000,000 bytes and gets over 3,500: each cut takes place.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 900_000),
@@ -107,7 +108,7 @@ fn cut_at_places_in_either_direction() {
         assert!(found == expected, "round {round}: {} chats", found.len());
         assert!(repeats <= WINDOW, "{repeats} repeats");
     }
-    assert_eq!(cuts, 24);
+    assert_eq!(cuts, 20);
 }
 
 #[test]
@@ -222,9 +223,7 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
     let client = vhost.client();
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
-    let gate = CancellationToken::new();
-    let whole = Piece::Bytes(Bytes::copy_from_slice(body.as_bytes()));
-    let reply = Reply::pieces([Piece::Until(gate.clone()), whole]);
+    let (reply, gate) = gated_whole(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
     wait_until("it waits for the list", || stage.mock.requests().len() == 2);

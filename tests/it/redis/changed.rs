@@ -8,7 +8,7 @@ use redis::Commands;
 
 use super::{STREAM, delete, run};
 use crate::support::redis::{Server, chat_ids, kill_run, length, run_out};
-use crate::support::{Stage, held_after, map_of, part_of, small_list, wait_until};
+use crate::support::{Stage, gated_whole, held_after, map_of, part_of, small_list, wait_until};
 
 /// Chats on the stream when a run is killed.
 const BEFORE: usize = 3003;
@@ -196,12 +196,12 @@ fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.mock.script("1", Reply::json(turned.clone()));
     stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", busy);
-    stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
+    let (whole, gate) = gated_whole(&turned);
+    stage.mock.script("1", whole);
     let process = run(&stage, &server.url()).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 5);
     lose(&server, &ids);
+    gate.cancel();
     let ended = process.end().expect(0);
     assert_eq!(ended.label()["list_changed"], true);
     let mut found = chat_ids(&mut server.connection(), STREAM);

@@ -187,6 +187,14 @@ pub(crate) fn gated(body: &str) -> (Reply, CancellationToken) {
     (reply, gate)
 }
 
+/// A body that waits, from its first byte on, until the token is cancelled.
+pub(crate) fn gated_whole(body: &str) -> (Reply, CancellationToken) {
+    let gate = CancellationToken::new();
+    let whole = Piece::Bytes(bytes::Bytes::copy_from_slice(body.as_bytes()));
+    let reply = Reply::pieces([Piece::Until(gate.clone()), whole]);
+    (reply, gate)
+}
+
 /// Looks until something is so.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
