@@ -8,8 +8,8 @@ use super::{CHECKPOINT, QUEUE, WINDOW, holds, run};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Broker, Vhost, once, vhost};
 use crate::support::{
-    Numbers, Process, Stage, gated, gated_whole, held_after, map_of, part_of, small_list,
-    wait_until,
+    Numbers, Process, Stage, gated, gated_after, gated_whole, held_after, map_of, part_of,
+    small_list, wait_until,
 };
 
 #[test]
@@ -112,6 +112,35 @@ fn cut_at_places_in_either_direction() {
 }
 
 #[test]
+fn messages_that_were_sent_and_never_arrived_are_sent_again() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let proxy = Proxy::start(vhost.port);
+    let (ids, body) = small_list(4000);
+    let stage = Stage::with_body(&body);
+    // The first batch is small, and still waits for its confirm to be processed when the second
+    // one is sent.
+    let first = 100;
+    let (reply, gate) = gated_after(&body, first);
+    stage.mock.script("1", reply);
+    let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
+    wait_until("the first batch is there", || {
+        client.depth(QUEUE) == Some(first)
+    });
+    proxy.drop_what_is_sent();
+    gate.cancel();
+    // A message is about 250 bytes: over one batch of 256 messages has left.
+    wait_until("more than a batch is lost", || {
+        proxy.dropped_bytes() > 100_000
+    });
+    assert_eq!(client.depth(QUEUE), Some(first));
+    proxy.cut_connections();
+    let ended = process.end().expect(0);
+    assert_eq!(ended.label()["published"], 4000);
+    assert!(holds(&client, &ids) <= WINDOW);
+}
+
+#[test]
 fn a_broker_that_is_stopped_and_started_again() {
     for kind in ["quorum", "classic"] {
         let mut broker = Broker::start();
@@ -204,6 +233,21 @@ fn a_worker_that_was_away_does_not_go_on() {
     process.signal("CONT");
     process.end().expect(81);
     assert_eq!(vhost.client().depth(QUEUE), Some(0), "it sent nothing");
+}
+
+#[test]
+fn a_worker_that_was_away_during_a_later_run_does_not_go_on() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(5000);
+    let (stage, process, gate) = overtaken(&vhost, &ids, &body);
+    let later = run(&stage, &vhost.url()).end().expect(0);
+    assert_eq!(later.label()["resumed"], 0);
+    assert_eq!(holds(&client, &ids), 0);
+    gate.cancel();
+    process.signal("CONT");
+    process.end().expect(81);
+    assert_eq!(client.depth(QUEUE), Some(0), "it sent nothing");
 }
 
 #[test]

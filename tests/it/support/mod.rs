@@ -180,8 +180,17 @@ pub(crate) fn held_after(body: &str, entries: usize) -> Reply {
 
 /// A body of which the second half waits until the token is cancelled.
 pub(crate) fn gated(body: &str) -> (Reply, CancellationToken) {
+    gated_at(body, body.len() / 2)
+}
+
+/// The first `entries` entries of a [`small_list`], and the rest when the token is cancelled.
+pub(crate) fn gated_after(body: &str, entries: usize) -> (Reply, CancellationToken) {
+    gated_at(body, bytes_of(body, entries))
+}
+
+fn gated_at(body: &str, bytes: usize) -> (Reply, CancellationToken) {
     let gate = CancellationToken::new();
-    let (start, end) = body.as_bytes().split_at(body.len() / 2);
+    let (start, end) = body.as_bytes().split_at(bytes);
     let [start, end] = [start, end].map(|half| Piece::Bytes(bytes::Bytes::copy_from_slice(half)));
     let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
     (reply, gate)
