@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+    BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -434,6 +435,9 @@ impl Client {
                     data: serde_json::from_slice(&delivery.data).unwrap(),
                 });
             }
+            // Before the acknowledgement, which would let the broker deliver more.
+            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            cancelled.await.unwrap();
             let all = BasicAckOptions { multiple: true };
             channel.basic_ack(last, all).await.unwrap();
             channel.close(200, "OK".into()).await.unwrap();
