@@ -7,27 +7,91 @@ use labelcast::batch::{Batch, Digest};
 use labelcast::decode::{DecodeError, Plan, Seen, Source, decode};
 use labelcast::mock::{Piece, Reply};
 use proptest::prelude::*;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use crate::support::Stage;
+use crate::support::{Stage, wait_until};
 
 const BODY: &str = "\u{feff} {\"0\":{\"id\":\"4915112345678@c.us\",\"name\":\"Zoë 🐈 \\ud83d\\ude00 \\ud83d\"},\"1\":{\"name\":null,\"id\":{\"user\":\"x\",\"_serialized\":\"2@lid\"}},\"2\":{\"id\":7},\"3\":{\"id\":\"\\u0033@g.us\",\"x\":[{\"y\":\"\\\\\\\"\"}]}}\n";
 
+/// The chats that are in [`BODY`]: positions, ids and names.
+fn chats_of_body() -> Vec<Chat> {
+    let name = "Zoë 🐈 😀 \u{fffd}".as_bytes().to_vec();
+    let chats = [
+        (0, "4915112345678@c.us", Some(name)),
+        (1, "2@lid", None),
+        (3, "3@g.us", None),
+    ];
+    chats
+        .map(|(position, id, name)| (position, id.as_bytes().to_vec(), name))
+        .to_vec()
+}
+
 #[test]
-fn a_body_in_two_chunks_over_http_split_at_every_byte() {
+fn a_body_in_two_chunks_split_at_every_byte() {
+    let plan = Plan {
+        include_names: true,
+        ..plan(512)
+    };
+    let (whole, chats, end) = decode_with_names(BODY.as_bytes(), vec![usize::MAX], &plan);
+    assert!(end.is_ok(), "{end:?}");
+    assert_eq!(chats, chats_of_body());
     for at in 1..BODY.len() {
+        let lengths = vec![at, BODY.len() - at];
+        let (seen, chats, end) = decode_with_names(BODY.as_bytes(), lengths, &plan);
+        assert!(end.is_ok(), "split at {at}: {end:?}");
+        assert_eq!(chats, chats_of_body(), "split at {at}");
+        assert_eq!((seen.entries, seen.invalid), (4, 1), "split at {at}");
+        assert_eq!(seen.digest, whole.digest, "split at {at}");
+    }
+}
+
+#[test]
+fn a_body_in_two_chunks_over_http() {
+    // Where the first chunk ends: before the text, and this many bytes of it.
+    let splits = [
+        ("in the byte-order mark", "\u{feff}", 1),
+        ("in the key of an entry", "\"0\":", 1),
+        ("in a member name", "\"name\":\"Zoë", 3),
+        ("in an id", "4915112345678", 5),
+        ("in a character of two bytes", "ë", 1),
+        ("in a character of four bytes", "🐈", 2),
+        ("between surrogate halves", "\\ude00", 0),
+        ("in an escape", "\\u0033", 3),
+        ("in a literal", "null", 2),
+        ("in a number", "77}", 1),
+        ("before the closing bracket", "}\n", 0),
+    ];
+    // As in `BODY`, with a number that has two digits.
+    let body = BODY.replace("\"id\":7}", "\"id\":77}");
+    for (place, text, bytes) in splits {
+        let at = body.find(text).unwrap() + bytes;
         let stage = Stage::with_body("[]");
-        let (start, end) = BODY.as_bytes().split_at(at);
-        let pieces = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
-        stage.mock.script("1", Reply::pieces(pieces));
-        let arguments = [
-            "--max-invalid",
-            "1",
-            "--include-names",
-            "--skip-label-check",
-        ];
-        stage.run().args(arguments).end().expect(0);
-        assert_eq!(stage.ids(), ["4915112345678@c.us", "2@lid", "3@g.us"]);
-        assert_eq!(stage.messages()[0]["name"], "Zoë 🐈 😀 \u{fffd}");
+        let (start, end) = body.as_bytes().split_at(at);
+        let [start, end] = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
+        // Sent apart, so that the network does not join them again.
+        let gate = CancellationToken::new();
+        let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
+        stage.mock.script("1", reply);
+        let arguments = ["--max-invalid", "1", "--include-names"];
+        let process = stage.run().args(arguments).spawn();
+        wait_until("the list was asked for", || {
+            stage.mock.requests().len() == 2
+        });
+        gate.cancel();
+        process.end().expect(0);
+        assert_eq!(
+            stage.ids(),
+            ["4915112345678@c.us", "2@lid", "3@g.us"],
+            "{place}"
+        );
+        let names: Vec<_> = stage
+            .messages()
+            .iter()
+            .map(|message| message["name"].clone())
+            .collect();
+        let expected = ["Zoë 🐈 😀 \u{fffd}".into(), Value::Null, Value::Null];
+        assert_eq!(names, expected, "{place}");
     }
 }
 
@@ -57,7 +121,20 @@ impl Source for Parts<'_> {
 
 type Decoded = (Seen, Vec<(u64, Vec<u8>)>, Result<(), DecodeError>);
 
+/// A position, an id and a name.
+type Chat = (u64, Vec<u8>, Option<Vec<u8>>);
+
 fn decode_parts(body: &[u8], lengths: Vec<usize>, plan: &Plan) -> Decoded {
+    let (seen, chats, end) = decode_with_names(body, lengths, plan);
+    let without_names = chats.into_iter().map(|(position, id, _)| (position, id));
+    (seen, without_names.collect(), end)
+}
+
+fn decode_with_names(
+    body: &[u8],
+    lengths: Vec<usize>,
+    plan: &Plan,
+) -> (Seen, Vec<Chat>, Result<(), DecodeError>) {
     let parts = Parts {
         rest: body,
         lengths,
@@ -65,7 +142,11 @@ fn decode_parts(body: &[u8], lengths: Vec<usize>, plan: &Plan) -> Decoded {
     };
     let mut chats = Vec::new();
     let (seen, end) = decode(parts, plan, |batch: Batch| {
-        chats.extend(batch.iter().map(|chat| (chat.position, chat.id.to_vec())));
+        let owned = |name: &[u8]| name.to_vec();
+        let with_names = |chat: labelcast::batch::Chat<'_>| {
+            (chat.position, chat.id.to_vec(), chat.name.map(owned))
+        };
+        chats.extend(batch.iter().map(with_names));
         Some(Batch::new())
     });
     (seen, chats, end)

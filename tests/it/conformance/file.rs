@@ -35,6 +35,14 @@ impl Subject for File {
     const REPEATS: usize = 0;
     const KEEPS_ORDER: bool = true;
 
+    fn exit_code(fault: Fault) -> Option<i32> {
+        match fault {
+            Fault::Refuse => Some(74),
+            Fault::Hold => Some(0),
+            Fault::FailAfterWrite | Fault::Cut | Fault::Kill => None,
+        }
+    }
+
     fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running {
         let sink = format!("file:{}", self.out().display());
         let run = stage.program("run").args(["--label", "1", "--sink", &sink]);
@@ -56,9 +64,9 @@ impl Subject for File {
             // A file has no connection: what is left of a write that breaks is all there is to see.
             Fault::Cut | Fault::Kill => process.signal("KILL"),
             Fault::FailAfterWrite => {
-                // One line of the journal is to be lost, and one to be left.
+                // The first line is the start. The last one is to be lost, and a batch to be left.
                 wait_until("two batches are known of", || {
-                    lines_in(&self.journal()) >= 2
+                    lines_in(&self.journal()) >= 3
                 });
                 process.signal("KILL");
             }

@@ -155,11 +155,9 @@ fn the_start_is_marked_wherever_the_first_process_ends() {
         let queue = format!("cut{bytes}");
         let marker = ["--marker", "--queue", &queue];
         proxy.cut_after(bytes, Direction::ToServer);
-        let _ = run(&stage, &vhost.url_by(proxy.port))
-            .args(marker)
-            .args(["--retries", "0"])
-            .end();
-        proxy.cut_after(-1, Direction::ToServer);
+        let first = run(&stage, &vhost.url_by(proxy.port)).args(marker);
+        first.args(["--retries", "0"]).end().expect(69);
+        assert!(!proxy.is_armed(), "after {bytes} bytes");
         run(&stage, &vhost.url()).args(marker).end().expect(0);
         let events: BTreeSet<String> = client
             .drain(&queue)

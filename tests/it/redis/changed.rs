@@ -7,39 +7,80 @@ use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
 
 use super::{STREAM, delete, run};
-use crate::support::redis::{Server, chat_ids, is_alone, length, run_out};
-use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+use crate::support::redis::{Server, chat_ids, kill_run, length, run_out};
+use crate::support::{Stage, gated_whole, held_after, map_of, part_of, small_list, wait_until};
 
-/// Kills a run, gives it another list, and runs again: the chats of the new list, once each,
-/// beside those of the old that are gone.
-fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) {
+/// Chats on the stream when a run is killed.
+const BEFORE: usize = 3003;
+
+/// What the run after a kill reports.
+#[derive(Debug, PartialEq)]
+struct Reported {
+    list_changed: bool,
+    published: usize,
+    resumed: usize,
+    suppressed: usize,
+}
+
+/// Kills a run that has [`BEFORE`] chats on the stream, gives it another list, and runs again. The
+/// stream then holds the chats of the new list, once each, beside those of the old list that were
+/// there before. Returns what the second run reports.
+fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> Reported {
     let arguments = ["--ids-per-message", &ids_per_message.to_string()];
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let (ids, body) = small_list(6000);
     let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
+    stage.mock.script("1", held_after(&body, BEFORE));
     let process = run(&stage, &server.url()).args(arguments).spawn();
-    wait_until("it is at it", || length(&mut connection, STREAM) > 0);
-    process.kill();
-    wait_until("what it had sent is there", || is_alone(&mut connection));
-    run_out(&mut connection);
+    wait_until("all that it was given is there", || {
+        length(&mut connection, STREAM) == BEFORE / ids_per_message
+    });
+    kill_run(process, &mut connection);
     let before = all_ids(&server);
+    assert_eq!(before, ids[..BEFORE]);
     let list = new(ids);
     stage
         .mock
         .set_chats("1", &Chats::Body(Bytes::from(map_of(&list))));
     let ended = run(&stage, &server.url()).args(arguments).end().expect(0);
+
+    let is_new = |id: &&String| !before.contains(id);
+    let expected = [
+        before.clone(),
+        list.iter().filter(is_new).cloned().collect(),
+    ]
+    .concat();
     let found = all_ids(&server);
-    let unique: BTreeSet<&String> = found.iter().collect();
-    assert_eq!(unique.len(), found.len(), "none twice");
-    assert!(list.iter().all(|id| unique.contains(id)), "none missing");
-    let extra = found.iter().filter(|id| !list.contains(id));
-    assert!(extra.into_iter().all(|id| before.contains(id)));
+    let at = found.iter().zip(&expected).position(|(a, b)| a != b);
+    assert_eq!((found.len(), at), (expected.len(), None));
     let label = ended.label();
-    let count = |key: &str| label[key].as_u64().unwrap();
-    if label["list_changed"] == true {
-        assert_eq!(count("published") + count("suppressed"), list.len() as u64);
+    let count = |key: &str| label[key].as_u64().unwrap() as usize;
+    Reported {
+        list_changed: label.get("list_changed").is_some_and(|value| value == true),
+        published: count("published"),
+        resumed: count("resumed"),
+        suppressed: label.get("suppressed").map_or(0, |_| count("suppressed")),
+    }
+}
+
+/// The list was published again: all but `suppressed` chats, which were there.
+fn again(published: usize, suppressed: usize) -> Reported {
+    Reported {
+        list_changed: true,
+        published,
+        resumed: 0,
+        suppressed,
+    }
+}
+
+/// The run was resumed at [`BEFORE`].
+fn resumed(published: usize) -> Reported {
+    Reported {
+        list_changed: false,
+        published,
+        resumed: BEFORE,
+        suppressed: 0,
     }
 }
 
@@ -55,26 +96,42 @@ fn all_ids(server: &Server) -> Vec<String> {
         .collect()
 }
 
+fn with_new(mut ids: Vec<String>, at: usize) -> Vec<String> {
+    ids.insert(at, "new@c.us".to_owned());
+    ids
+}
+
+fn reversed(ids: Vec<String>) -> Vec<String> {
+    ids.into_iter().rev().collect()
+}
+
 #[test]
-fn a_list_that_changed_between_a_kill_and_the_next_run() {
-    changed(|ids| ids.into_iter().rev().collect(), 1);
-    changed(
-        |mut ids| {
-            ids.insert(0, "new@c.us".to_owned());
-            ids
-        },
-        1,
-    );
-    changed(|ids| ids.into_iter().skip(10).collect(), 1);
-    changed(|ids| ids[..100].to_vec(), 1);
-    changed(
-        |mut ids| {
-            ids.push("new@c.us".to_owned());
-            ids
-        },
-        1,
-    );
-    changed(|ids| ids.into_iter().rev().collect(), 7);
+fn a_list_that_changed_in_what_was_published_before_a_kill() {
+    let rest = 6000 - BEFORE;
+    assert_eq!(changed(reversed, 1), again(rest, BEFORE));
+    assert_eq!(changed(reversed, 7), again(rest, BEFORE));
+    for at in [0, BEFORE - 1] {
+        let found = changed(|ids| with_new(ids, at), 1);
+        assert_eq!(found, again(rest + 1, BEFORE), "new at {at}");
+    }
+    let without_ten = |ids: Vec<String>| ids[10..].to_vec();
+    assert_eq!(changed(without_ten, 1), again(rest, BEFORE - 10));
+    for chats in [100, BEFORE - 1] {
+        let shorter = |ids: Vec<String>| ids[..chats].to_vec();
+        assert_eq!(changed(shorter, 1), again(0, chats), "of {chats} chats");
+    }
+}
+
+#[test]
+fn a_list_that_changed_behind_what_was_published_before_a_kill() {
+    let rest = 6000 - BEFORE;
+    for at in [BEFORE, 6000] {
+        let found = changed(|ids| with_new(ids, at), 1);
+        assert_eq!(found, resumed(rest + 1), "new at {at}");
+    }
+    assert_eq!(changed(|ids| with_new(ids, BEFORE), 7), resumed(rest + 1));
+    let shorter = |ids: Vec<String>| ids[..BEFORE].to_vec();
+    assert_eq!(changed(shorter, 1), resumed(0));
 }
 
 #[test]
@@ -139,12 +196,12 @@ fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     stage.mock.script("1", Reply::json(turned.clone()));
     stage.mock.script("1", part_of(&turned, 0.2, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", busy);
-    stage.mock.set_chats("1", &Chats::Body(Bytes::from(turned)));
+    let (whole, gate) = gated_whole(&turned);
+    stage.mock.script("1", whole);
     let process = run(&stage, &server.url()).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 5);
     lose(&server, &ids);
+    gate.cancel();
     let ended = process.end().expect(0);
     assert_eq!(ended.label()["list_changed"], true);
     let mut found = chat_ids(&mut server.connection(), STREAM);

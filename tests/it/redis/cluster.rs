@@ -1,11 +1,8 @@
 //! Clusters and sentinels.
 
-use bytes::Bytes;
-use labelcast::mock::{Piece, Reply};
-
 use super::{STREAM, run};
 use crate::support::redis::{Server, chat_ids, free_port, length};
-use crate::support::{Stage, small_list, wait_until};
+use crate::support::{Stage, gated, small_list, wait_until};
 
 /// Three masters that share the slots.
 fn cluster() -> Vec<Server> {
@@ -157,17 +154,15 @@ fn a_failover_in_the_middle_of_a_run() {
     });
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    let (start, _) = body.as_bytes().split_at(body.len() / 2);
-    let start = Bytes::copy_from_slice(start);
-    stage
-        .mock
-        .script("1", Reply::pieces([Piece::Bytes(start), Piece::Cut]));
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
     let process = run(&stage, &url).args(["--retries", "20"]).spawn();
-    wait_until("it is at it", || {
+    wait_until("it is sending the first half", || {
         length(&mut master.connection(), STREAM) > 2000
     });
     master.kill();
+    gate.cancel();
     let ended = process.end().expect(0);
     assert_eq!(chat_ids(&mut replica.connection(), STREAM), ids);
     assert_eq!(ended.label()["published"], 20_000);

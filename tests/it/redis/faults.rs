@@ -1,47 +1,75 @@
 //! Whatever fails in between: none missing, none twice, and in the list's order.
 
-use bytes::Bytes;
-use labelcast::mock::{Piece, Reply};
+use std::collections::BTreeSet;
+
+use labelcast::sink::redis::partition_of;
 
 use super::{STREAM, holds, run};
 use crate::support::proxy::{Direction, Proxy};
-use crate::support::redis::{Server, chat_ids, length, run_out};
-use crate::support::{Numbers, Stage, part_of, small_list, wait_until};
+use crate::support::redis::{Server, entries, field, kill_run, length};
+use crate::support::{Ended, Numbers, Stage, gated, held_after, small_list, wait_until};
 
 #[test]
 fn killed_at_fifty_moments_and_run_again() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(50);
-    let (ids, body) = small_list(20_000);
-    for _ in 0..50 {
+    let (ids, body) = small_list(10_000);
+    let mut kills = 0;
+    for round in 0..50 {
+        // Entries that the run gets; in some rounds all of them, and only the closing bracket is
+        // missing. It is killed at an arbitrary moment while it sends these, so never too late.
+        let given = match round % 10 {
+            0 => ids.len(),
+            _ => 1 + numbers.below(10_000) as usize,
+        };
+        let moment = 1 + numbers.below(given as u64) as usize;
         let stage = Stage::with_body(&body);
+        stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).spawn();
-        let moment = numbers.below(20_000) as usize;
         wait_until("the moment has come", || {
             length(&mut connection, STREAM) >= moment
         });
-        let id = process.id();
-        // It may be through already: then there is nothing to kill.
-        let _ = std::process::Command::new("kill")
-            .args(["-9", &id.to_string()])
-            .status();
-        process.end();
-        run_out(&mut connection);
+        kill_run(process, &mut connection);
+        kills += 1;
+        let before = length(&mut connection, STREAM);
+        assert!((moment..=given).contains(&before), "{before} of {given}");
+
         let ended = run(&stage, &server.url()).end().expect(0);
-        let found = chat_ids(&mut connection, STREAM);
-        let label = ended.label();
-        if found.len() == 40_000 {
-            // The first had come to its end, and the second was a run of its own.
-            assert_eq!(label["resumed"], 0);
-            assert_eq!(found, [&ids[..], &ids[..]].concat());
-        } else {
-            holds(&server, &ids);
-            let count = |key: &str| label[key].as_u64().unwrap();
-            assert_eq!(count("published") + count("resumed"), 20_000, "{label}");
-        }
+        resumed(&ended, before, ids.len());
+        holds_one_run(&server, &ids, &ended);
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
     }
+    assert_eq!(kills, 50);
+}
+
+/// Checks that a run has published exactly what was missing.
+#[track_caller]
+fn resumed(ended: &Ended, before: usize, chats: usize) {
+    let label = ended.label();
+    assert_eq!(label["resumed"], before, "{label}");
+    assert_eq!(label["published"], chats - before, "{label}");
+    assert_eq!(label.get("list_changed"), None, "{label}");
+}
+
+/// Checks that the stream holds each chat once, in the list's order, all under the id of this run.
+#[track_caller]
+fn holds_one_run(server: &Server, ids: &[String], ended: &Ended) {
+    holds_of_run(&mut server.connection(), STREAM, ids, ended);
+}
+
+/// Checks that a stream holds these chats, once each and in this order, all under the id of this run.
+#[track_caller]
+fn holds_of_run(connection: &mut redis::Connection, stream: &str, ids: &[String], ended: &Ended) {
+    let (found, runs): (Vec<String>, BTreeSet<String>) = entries(connection, stream)
+        .iter()
+        .map(|entry| ["chat_id", "run_id"].map(|name| field(entry, name).unwrap()))
+        .map(Into::into)
+        .unzip();
+    let at = found.iter().zip(ids).position(|(a, b)| a != b);
+    assert_eq!((found.len(), at), (ids.len(), None), "{stream}");
+    let run_id = ended.label()["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(runs, BTreeSet::from([run_id]), "{stream}");
 }
 
 #[test]
@@ -51,23 +79,22 @@ fn killed_several_times_in_one_run() {
     let (ids, body) = small_list(30_000);
     let stage = Stage::with_body(&body);
     for part in 1..=5 {
-        let start = Bytes::copy_from_slice(&body.as_bytes()[..body.len() * part / 6]);
-        stage
-            .mock
-            .script("1", Reply::pieces([Piece::Bytes(start), Piece::Hold]));
+        stage.mock.script("1", held_after(&body, part * 5000));
         let process = run(&stage, &server.url()).spawn();
-        wait_until("it has come further", || {
+        wait_until("it has sent more than the one before", || {
             length(&mut connection, STREAM) > (part - 1) * 5000 + 1000
         });
-        process.kill();
-        run_out(&mut connection);
+        kill_run(process, &mut connection);
     }
-    run(&stage, &server.url()).end().expect(0);
-    holds(&server, &ids);
+    let before = length(&mut connection, STREAM);
+    assert!((21_001..=25_000).contains(&before), "{before}");
+    let ended = run(&stage, &server.url()).end().expect(0);
+    resumed(&ended, before, ids.len());
+    holds_one_run(&server, &ids, &ended);
 }
 
 #[test]
-fn cut_at_fifty_places_in_either_direction() {
+fn cut_at_forty_places_in_either_direction() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.port);
     let mut connection = server.connection();
@@ -75,20 +102,21 @@ fn cut_at_fifty_places_in_either_direction() {
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
-    for round in 0..50 {
+    for round in 0..40 {
+        // A run sends over 480,000 bytes and gets over 1,400: each cut takes place.
         let (direction, most) = match round % 2 {
-            0 => (Direction::ToServer, 900_000),
-            _ => (Direction::ToClient, 900),
+            0 => (Direction::ToServer, 450_000),
+            _ => (Direction::ToClient, 1200),
         };
         proxy.cut_after(numbers.below(most) as i64, direction);
         let ended = run(&stage, &proxy.url()).end().expect(0);
-        cuts += u32::from(!proxy.is_armed());
-        proxy.cut_after(-1, direction);
+        assert!(!proxy.is_armed(), "cut {direction:?} in round {round}");
+        cuts += 1;
         holds(&server, &ids);
         assert_eq!(ended.label()["published"], 20_000);
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
     }
-    assert!(cuts > 25, "only {cuts} cuts took place");
+    assert_eq!(cuts, 40);
 }
 
 #[test]
@@ -96,15 +124,18 @@ fn a_server_that_is_stopped_and_started_again() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is at it", || {
+    wait_until("it is sending the first half", || {
         length(&mut server.connection(), STREAM) > 2000
     });
     server.kill();
     server.up();
-    process.end().expect(0);
-    holds(&server, &ids);
+    gate.cancel();
+    let ended = process.end().expect(0);
+    resumed(&ended, 0, ids.len());
+    holds_one_run(&server, &ids, &ended);
 }
 
 #[test]
@@ -112,17 +143,17 @@ fn a_server_that_is_started_again_empty() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
-    stage.mock.script("1", busy);
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is at it", || {
+    wait_until("it is sending the first half", || {
         length(&mut server.connection(), STREAM) > 5000
     });
     server.kill();
     server.up();
+    gate.cancel();
     let ended = process.end().expect(0);
-    holds(&server, &ids);
+    holds_one_run(&server, &ids, &ended);
     let label = ended.label();
     assert_eq!(label["published"], 20_000);
     assert_eq!(label["messages"], 20_000);
@@ -134,36 +165,40 @@ fn partitions_go_on_each_from_its_own_place() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(3);
-    let (ids, body) = small_list(20_000);
-    for _ in 0..8 {
+    let (ids, body) = small_list(10_000);
+    let streams = [0, 1, 2].map(|partition| format!("{STREAM}:{{{partition}}}"));
+    let of_partition = |ids: &[String], partition| -> Vec<String> {
+        let is_there = |id: &&String| partition_of(id.as_bytes(), 3) == partition;
+        ids.iter().filter(is_there).cloned().collect()
+    };
+    let arguments = ["--partitions", "3"];
+    let mut kills = 0;
+    for round in 0..8 {
+        let given = match round % 4 {
+            0 => ids.len(),
+            _ => 1000 + numbers.below(9000) as usize,
+        };
+        let in_the_middle = of_partition(&ids[..given], 1).len();
+        let moment = 1 + numbers.below(in_the_middle as u64) as usize;
         let stage = Stage::with_body(&body);
-        let arguments = ["--partitions", "3"];
+        stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        let moment = numbers.below(6000) as usize;
         wait_until("the moment has come", || {
-            length(&mut connection, "labelcast:1:{1}") >= moment
+            length(&mut connection, &streams[1]) >= moment
         });
-        let _ = std::process::Command::new("kill")
-            .args(["-9", &process.id().to_string()])
-            .status();
-        process.end();
-        run_out(&mut connection);
-        run(&stage, &server.url()).args(arguments).end().expect(0);
-        let mut found = Vec::new();
-        for partition in 0..3 {
-            found.extend(chat_ids(
-                &mut connection,
-                &format!("{STREAM}:{{{partition}}}"),
-            ));
-        }
-        if found.len() == 20_000 {
-            found.sort();
-            let mut expected = ids.clone();
-            expected.sort();
-            assert!(found == expected);
-        } else {
-            assert_eq!(found.len(), 40_000, "two whole runs");
+        kill_run(process, &mut connection);
+        kills += 1;
+        let lengths = streams.iter().map(|stream| length(&mut connection, stream));
+        let before = lengths.sum::<usize>();
+        assert!((moment..=given).contains(&before), "{before} of {given}");
+
+        let ended = run(&stage, &server.url()).args(arguments).end().expect(0);
+        resumed(&ended, before, ids.len());
+        for (partition, stream) in streams.iter().enumerate() {
+            let expected = of_partition(&ids, partition);
+            holds_of_run(&mut connection, stream, &expected, &ended);
         }
         redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
     }
+    assert_eq!(kills, 8);
 }

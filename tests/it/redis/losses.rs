@@ -3,18 +3,23 @@
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
+use tokio_util::sync::CancellationToken;
 
 use super::{STREAM, delete, half_way, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
-use crate::support::{Stage, map_of, part_of, small_list, wait_until};
+use crate::support::{Stage, gated_whole, map_of, part_of, small_list, wait_until};
 
-/// The first half of a body, then a refusal that makes the run wait, then the whole body.
-fn interrupted(body: &str) -> Stage {
+/// The first half of a body, and at the next attempt the whole body when the token is cancelled.
+fn interrupted(body: &str) -> (Stage, CancellationToken) {
+    interrupted_at(body, 0.5)
+}
+
+fn interrupted_at(body: &str, part: f64) -> (Stage, CancellationToken) {
     let stage = Stage::with_body(body);
-    stage.mock.script("1", part_of(body, 0.5, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", busy);
-    stage
+    stage.mock.script("1", part_of(body, part, Piece::Cut));
+    let (reply, gate) = gated_whole(body);
+    stage.mock.script("1", reply);
+    (stage, gate)
 }
 
 #[test]
@@ -22,10 +27,11 @@ fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
     for arguments in [&["--marker"][..], &["--partitions", "2"]] {
         let server = Server::start(&[]);
         let (mut ids, body) = small_list(10_000);
-        let stage = interrupted(&body);
+        let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
         wait_until("it waits", || stage.mock.requests().len() >= 3);
         delete(&server, "labelcast:checkpoint:*");
+        gate.cancel();
         let ended = process.end().expect(0);
         assert!(ended.label()["went_back"].as_u64().unwrap() >= 1);
         let mut connection = server.connection();
@@ -68,10 +74,11 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
     ] {
         let server = Server::start(&[]);
         let (mut ids, body) = small_list(10_000);
-        let stage = interrupted(&body);
+        let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
         wait_until("it waits", || stage.mock.requests().len() >= 3);
         delete(&server, streams[streams.len() - 1]);
+        gate.cancel();
         let ended = process.end().expect(0);
         let label = ended.label();
         assert!(label["went_back"].as_u64().unwrap() >= 1);
@@ -112,16 +119,12 @@ fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
 fn a_server_that_loses_all_before_the_last_byte() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(3000);
-    let stage = Stage::with_body(&body);
-    stage
-        .mock
-        .script("1", part_of(&body, 0.999_999, Piece::Cut));
-    let busy = Reply::json("busy").status(503).header("retry-after", "4");
-    stage.mock.script("1", busy);
+    let (stage, gate) = interrupted_at(&body, 0.999_999);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 3);
     server.kill();
     server.up();
+    gate.cancel();
     let ended = process.end().expect(0);
     holds(&server, &ids);
     assert_eq!(ended.label()["published"], 3000);
@@ -131,13 +134,14 @@ fn a_server_that_loses_all_before_the_last_byte() {
 fn scripts_that_are_forgotten_are_taught_again() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(5000);
-    let stage = interrupted(&body);
+    let (stage, gate) = interrupted(&body);
     let process = run(&stage, &server.url()).spawn();
     wait_until("it waits", || stage.mock.requests().len() >= 3);
     redis::cmd("SCRIPT")
         .arg("FLUSH")
         .exec(&mut server.connection())
         .unwrap();
+    gate.cancel();
     process.end().expect(0);
     holds(&server, &ids);
 }

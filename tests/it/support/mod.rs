@@ -165,12 +165,43 @@ pub(crate) fn part_of(body: &str, part: f64, then: Piece) -> Reply {
     Reply::pieces([Piece::Bytes(start), then])
 }
 
+/// The number of bytes of a [`small_list`] up to the end of its first `entries` entries.
+pub(crate) fn bytes_of(body: &str, entries: usize) -> usize {
+    let mut ends = body.match_indices('}').map(|(at, _)| at + 1);
+    ends.nth(entries - 1).unwrap()
+}
+
+/// The first `entries` entries of a [`small_list`], and then silence on an open connection. A run
+/// that is given this reply cannot finish, even if `entries` is the length of the list.
+pub(crate) fn held_after(body: &str, entries: usize) -> Reply {
+    let start = &body.as_bytes()[..bytes_of(body, entries)];
+    let start = bytes::Bytes::copy_from_slice(start);
+    Reply::pieces([Piece::Bytes(start), Piece::Hold])
+}
+
 /// A body of which the second half waits until the token is cancelled.
 pub(crate) fn gated(body: &str) -> (Reply, CancellationToken) {
+    gated_at(body, body.len() / 2)
+}
+
+/// The first `entries` entries of a [`small_list`], and the rest when the token is cancelled.
+pub(crate) fn gated_after(body: &str, entries: usize) -> (Reply, CancellationToken) {
+    gated_at(body, bytes_of(body, entries))
+}
+
+fn gated_at(body: &str, bytes: usize) -> (Reply, CancellationToken) {
     let gate = CancellationToken::new();
-    let (start, end) = body.as_bytes().split_at(body.len() / 2);
+    let (start, end) = body.as_bytes().split_at(bytes);
     let [start, end] = [start, end].map(|half| Piece::Bytes(bytes::Bytes::copy_from_slice(half)));
     let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
+    (reply, gate)
+}
+
+/// A body that waits, from its first byte on, until the token is cancelled.
+pub(crate) fn gated_whole(body: &str) -> (Reply, CancellationToken) {
+    let gate = CancellationToken::new();
+    let whole = Piece::Bytes(bytes::Bytes::copy_from_slice(body.as_bytes()));
+    let reply = Reply::pieces([Piece::Until(gate.clone()), whole]);
     (reply, gate)
 }
 

@@ -119,9 +119,9 @@ impl Process {
         assert!(status.success(), "{line}");
     }
 
-    /// Ends it at once, by a signal that it does not see.
-    pub(crate) fn kill(self) {
-        self.signal("KILL");
+    /// Kills it with SIGKILL. Panics if it had ended before: then there was nothing to kill.
+    pub(crate) fn kill(mut self) {
+        self.child.as_mut().unwrap().kill().unwrap();
         assert_eq!(self.end().code, None);
     }
 

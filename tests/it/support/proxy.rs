@@ -26,6 +26,10 @@ struct Shared {
     connections: AtomicU64,
     /// Of these, so many from the first on hear nothing any more.
     held: AtomicU64,
+    /// Of these, what the first so many send is dropped.
+    dropping: AtomicU64,
+    /// Bytes that were dropped.
+    dropped: AtomicU64,
     /// The clients' ends of all connections.
     clients: Mutex<Vec<TcpStream>>,
     is_over: AtomicBool,
@@ -41,6 +45,8 @@ impl Proxy {
             cut_to_client: AtomicI64::new(-1),
             connections: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            dropping: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             clients: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
@@ -106,6 +112,18 @@ impl Proxy {
         let all = self.shared.connections.load(Ordering::SeqCst);
         self.shared.held.store(all, Ordering::SeqCst);
     }
+
+    /// Drops everything that clients send from now on over the connections that there are. The
+    /// clients do not notice: what the server sends still arrives.
+    pub(crate) fn drop_what_is_sent(&self) {
+        let all = self.shared.connections.load(Ordering::SeqCst);
+        self.shared.dropping.store(all, Ordering::SeqCst);
+    }
+
+    /// How many bytes were dropped since [`Proxy::drop_what_is_sent`].
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.shared.dropped.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Proxy {
@@ -132,6 +150,11 @@ impl Shared {
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if self.is_held(number, direction) {
                 // What comes is taken, so that the server is not held up.
+                continue;
+            }
+            let dropping = self.dropping.load(Ordering::SeqCst);
+            if direction == Direction::ToServer && number < dropping {
+                self.dropped.fetch_add(count as u64, Ordering::SeqCst);
                 continue;
             }
             let budget = self.budget(direction);

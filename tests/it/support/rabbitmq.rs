@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
+    BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -248,7 +250,7 @@ impl Vhost {
         Some(Client {
             runtime,
             vhost: self.clone(),
-            _connection: connection,
+            connection,
             channel,
         })
     }
@@ -296,7 +298,7 @@ impl Message {
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
     vhost: Vhost,
-    _connection: Connection,
+    connection: Connection,
     channel: Channel,
 }
 
@@ -394,10 +396,53 @@ impl Client {
     /// Takes all messages off a queue.
     pub(crate) fn drain(&self, queue: &str) -> Vec<Message> {
         let mut all = Vec::new();
-        while let Some(message) = self.take(queue) {
-            all.push(message);
+        loop {
+            match self.ready(queue) {
+                0 => return all,
+                count => all.extend(self.consume(queue, count)),
+            }
         }
-        all
+    }
+
+    /// How many messages of an existing queue can be delivered now.
+    fn ready(&self, queue: &str) -> usize {
+        let options = QueueDeclareOptions::durable().passive();
+        let found = self
+            .channel
+            .queue_declare(queue.into(), options, FieldTable::default());
+        self.runtime.block_on(found).unwrap().message_count() as usize
+    }
+
+    /// Consumes exactly this many messages. Much faster than a [`Client::take`] for each.
+    fn consume(&self, queue: &str, count: usize) -> Vec<Message> {
+        let count = count.min(60_000);
+        self.runtime.block_on(async {
+            let channel = self.connection.create_channel().await.unwrap();
+            // No more than these are delivered, so none has to be returned to the queue.
+            let prefetch = channel.basic_qos(count as u16, BasicQosOptions::default());
+            prefetch.await.unwrap();
+            let options = BasicConsumeOptions::default();
+            let consumer =
+                channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+            let mut consumer = consumer.await.unwrap();
+            let mut messages = Vec::new();
+            let mut last = 0;
+            while messages.len() < count {
+                let delivery = consumer.next().await.unwrap().unwrap();
+                last = delivery.delivery_tag;
+                messages.push(Message {
+                    properties: delivery.properties.clone(),
+                    data: serde_json::from_slice(&delivery.data).unwrap(),
+                });
+            }
+            // Before the acknowledgement, which would let the broker deliver more.
+            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            cancelled.await.unwrap();
+            let all = BasicAckOptions { multiple: true };
+            channel.basic_ack(last, all).await.unwrap();
+            channel.close(200, "OK".into()).await.unwrap();
+            messages
+        })
     }
 }
 

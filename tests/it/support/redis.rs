@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use redis::{Commands, Connection, Value};
 
-use super::wait_until;
+use super::{Process, wait_until};
 
 /// A server that is stopped when it is dropped.
 pub(crate) struct Server {
@@ -210,6 +210,26 @@ trait XLen {
 impl XLen for Connection {
     fn xlen_or_zero(&mut self, stream: &str) -> usize {
         redis::cmd("XLEN").arg(stream).query(self).unwrap_or(0)
+    }
+}
+
+/// Kills a run. Returns when the server has processed everything the run had sent and has closed
+/// its connections, and the lock of the run has expired. `connection` must be the only other one.
+pub(crate) fn kill_run(process: Process, connection: &mut Connection) {
+    process.kill();
+    wait_until("the server has closed its connections", || {
+        is_alone(connection)
+    });
+    run_out(connection);
+}
+
+/// Keeps the lock of a stopped process from expiring, however long the test takes.
+pub(crate) fn keep_locks(connection: &mut Connection) {
+    let locks: Vec<String> = connection.keys("labelcast:lock:*").unwrap();
+    assert!(!locks.is_empty());
+    for lock in locks {
+        let is_held: bool = connection.expire(lock, 3600).unwrap();
+        assert!(is_held);
     }
 }
 
