@@ -56,10 +56,8 @@ pub(super) fn read_body<E: Entries>(
         trust,
         is_refused: false,
         is_list: false,
-        is_map: false,
-        is_in_data: false,
         passed_over: false,
-        held: Vec::new(),
+        place: ListPlace::Open { held: Vec::new() },
     };
     body.is_refused = body.rules_out_list();
     match first {
@@ -134,14 +132,19 @@ struct Body<'i, 's, 'e, E: Entries> {
     is_refused: bool,
     /// Whether a list was found, even if it is empty.
     is_list: bool,
-    /// Whether the body itself is known to be the map of entries.
-    is_map: bool,
-    /// Whether the list is in `data`, so that what stands beside it is no entry.
-    is_in_data: bool,
     /// Whether entries were passed over, since the list is not to be used.
     passed_over: bool,
-    /// Objects under unknown names, while it is open whether they are entries.
-    held: Vec<Option<E::Held>>,
+    place: ListPlace<E::Held>,
+}
+
+/// Where the list is, as far as it has shown.
+enum ListPlace<H> {
+    /// It has not shown yet. Objects under unknown names are kept: they may be entries.
+    Open { held: Vec<Option<H>> },
+    /// The body itself is the map of entries.
+    Body,
+    /// The list is in `data`: what stands beside it is no entry.
+    Data,
 }
 
 impl<E: Entries> Body<'_, '_, '_, E> {
@@ -198,9 +201,8 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         if self.is_refused {
             return self.pass_over();
         }
-        if level == Level::Body && !self.is_map {
-            self.is_map = true;
-            self.take_held()?;
+        if level == Level::Body && matches!(self.place, ListPlace::Open { .. }) {
+            self.begin_map()?;
         }
         self.entries.read(&mut self.parser).map(drop)
     }
@@ -215,11 +217,12 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         if !matches!(kind, ValueType::Array | ValueType::Object) {
             return wrap(&mut self.parser, |p| p.skip_value());
         }
-        self.is_in_data = true;
-        // What was kept stood beside the list, and not in it.
-        for held in std::mem::take(&mut self.held).into_iter().flatten() {
-            drop(held);
-            self.envelope.note_doubt("(an object with an id)");
+        if let ListPlace::Open { held } = &self.place {
+            // What was kept stood beside the list, and not in it.
+            if held.iter().any(Option::is_some) {
+                self.envelope.note_doubt("(an object with an id)");
+            }
+            self.place = ListPlace::Data;
         }
         match kind {
             ValueType::Array => self.array(),
@@ -230,11 +233,11 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     /// A member whose key does not tell that it is an entry.
     fn other(&mut self, level: Level, kind: Kind) -> Result<(), DecodeError> {
         let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
-        let is_in_list = level == Level::Data || self.is_map;
+        let is_in_list = level == Level::Data || matches!(self.place, ListPlace::Body);
         let may_be_entry = match level {
             // Within the list an object with an id is an entry, also under a name like `me`.
             Level::Data => matches!(kind, Kind::Unknown | Kind::Technical),
-            Level::Body => kind == Kind::Unknown && !self.is_in_data,
+            Level::Body => kind == Kind::Unknown && !matches!(self.place, ListPlace::Data),
         };
         if !is_object || !may_be_entry || (self.is_refused && !is_in_list) {
             self.envelope.read(&mut self.parser, kind)?;
@@ -244,38 +247,49 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         if self.is_refused {
             return self.pass_over();
         }
-        if self.is_map {
+        if level == Level::Body && is_in_list {
             self.is_list |= self.entries.read(&mut self.parser)?;
             return Ok(());
         }
         let found = self
             .entries
             .read_maybe(&mut self.parser, &mut self.envelope)?;
-        if level == Level::Body {
-            self.held.push(found);
-            if self.held.len() == MAX_HELD {
-                self.is_map = true;
-                self.take_held()?;
+        if level == Level::Data {
+            if found.is_some() || kind == Kind::Unknown {
+                self.is_list |= found.is_some();
+                self.entries.take(found)?;
             }
-        } else if found.is_some() || kind == Kind::Unknown {
-            self.is_list |= found.is_some();
-            self.entries.take(found)?;
+        } else if let ListPlace::Open { held } = &mut self.place {
+            held.push(found);
+            if held.len() == MAX_HELD {
+                self.begin_map()?;
+            }
         }
         Ok(())
     }
 
-    /// The body has ended: what was kept are its entries, unless there was a list apart from it.
+    /// The body has ended: what was kept are its entries, if one of them is a valid one.
     fn end_of_body(&mut self) -> Result<(), DecodeError> {
-        if self.held.iter().any(Option::is_some) {
-            self.take_held()?;
+        match &self.place {
+            ListPlace::Open { held } if held.iter().any(Option::is_some) => self.begin_map(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn take_held(&mut self) -> Result<(), DecodeError> {
-        self.is_list |= self.held.iter().any(Option::is_some);
-        for held in std::mem::take(&mut self.held) {
-            self.entries.take(held)?;
+    /// The body itself is the map: what was kept are entries.
+    fn begin_map(&mut self) -> Result<(), DecodeError> {
+        let ListPlace::Open { held } = &mut self.place else {
+            return Ok(());
+        };
+        let held = std::mem::take(held);
+        self.place = ListPlace::Body;
+        self.is_list |= held.iter().any(Option::is_some);
+        if self.is_refused {
+            self.passed_over |= !held.is_empty();
+            return Ok(());
+        }
+        for entry in held {
+            self.entries.take(entry)?;
         }
         Ok(())
     }
