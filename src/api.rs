@@ -32,7 +32,7 @@ use crate::shutdown::Shutdown;
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.
 const MAX_LABELS_BYTES: usize = 1024 * 1024;
 /// As much of a refusal's body as is looked at, in bytes.
-const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+const MAX_REFUSAL_BYTES: usize = 512 * 1024;
 /// The codings that [`Body`] undoes.
 const CODINGS: &str = "gzip, br, zstd";
 /// As many redirects in a row as are followed, on one host.
@@ -149,12 +149,11 @@ impl ApiError {
             Self::Connection(_) => {
                 Some("check --api-url, the network, and --connect-timeout and --read-timeout")
             }
-            Self::Status { status, answer, .. } => match status.as_u16() {
+            Self::Status { status, .. } => match status.as_u16() {
                 401 => Some("check WAWP_ACCESS_TOKEN, --instance-id and --auth"),
-                403 if **answer == Answer::default() => Some(
-                    "this is not the API's own answer: check --api-url, and whether a firewall refuses this address",
+                403 => Some(
+                    "check the plan and its quota, and whether a firewall refuses this address",
                 ),
-                403 => Some("access was denied: check the plan, its quota and the token's rights"),
                 404 => Some("check --api-url, --dialect and --instance-id"),
                 422 => Some("the session is not working: look at it in the dashboard"),
                 _ => None,
@@ -236,6 +235,9 @@ impl Client {
             .page
             .filter(|_| !self.trust.ignore_paging)
             .map(|why| self.redact.text(&why));
+        for label in &mut list.labels {
+            label.name = label.name.take().map(|name| self.redact.secrets(&name));
+        }
         if list.unusable > 0 {
             warn!(labels = list.unusable, "labels without an id skipped");
         }
@@ -290,23 +292,26 @@ impl Client {
                 DecodeError::UntrustedEmpty(self.redact(*answer))
             }
             DecodeError::Page(why) => DecodeError::Page(self.redact.text(&why)),
+            DecodeError::NotAList(start) => DecodeError::NotAList(self.redact.text(&start)),
             other => other,
         }
     }
 
     fn redact(&self, answer: Answer) -> Box<Answer> {
         let text = |text: Option<String>| text.map(|text| self.redact.text(&text));
+        let doubt = |doubt: Doubt| Doubt {
+            path: self.redact.text(&doubt.path),
+            value: self.redact.text(&doubt.value),
+            ..doubt
+        };
         Box::new(Answer {
             success: answer.success,
             code: text(answer.code),
             status: text(answer.status),
             message: text(answer.message),
             error: text(answer.error),
-            doubt: answer.doubt.map(|doubt| Doubt {
-                path: self.redact.text(&doubt.path),
-                value: self.redact.text(&doubt.value),
-                ..doubt
-            }),
+            doubts: answer.doubts.into_iter().map(doubt).collect(),
+            is_doubtful: answer.is_doubtful,
             is_starting: answer.is_starting,
         })
     }
@@ -325,7 +330,7 @@ impl Client {
             match Redirect::of(&response) {
                 Redirect::Follow(to) => url = *to,
                 Redirect::Elsewhere(host) => {
-                    return Err(ApiError::Redirect(self.redact.text(&host)));
+                    return Err(ApiError::Redirect(self.redact.secrets(&host)));
                 }
                 Redirect::None => return Err(self.refusal(response).await),
             }

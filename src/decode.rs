@@ -113,8 +113,8 @@ pub enum DecodeError {
     #[error("the body is empty")]
     Empty,
     /// HTML, XML, plain text or a bare JSON scalar.
-    #[error("the body is not a JSON list: it begins with {}, at byte 0", first_byte(*.0))]
-    NotAList(u8),
+    #[error("the body is not a JSON list: it begins with {0}")]
+    NotAList(String),
     /// An error in JSON, under status 200.
     #[error("the API answered with an error under status 200: {0}")]
     Answered(Box<Answer>),
@@ -160,14 +160,6 @@ pub enum DecodeError {
     /// Nobody takes the batches any more.
     #[error("decoding was stopped")]
     Stopped,
-}
-
-fn first_byte(byte: u8) -> String {
-    match byte {
-        b'<' => "“<” (HTML or XML)".to_owned(),
-        0x21..=0x7e => format!("“{}”", char::from(byte)),
-        _ => format!("the byte {byte:#04x}"),
-    }
 }
 
 /// Where a body comes from.

@@ -14,7 +14,7 @@ pub(crate) const PROXY_VARIABLES: [[&str; 2]; 3] = [
 ];
 /// The variables that name hosts which are reached without a proxy.
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Set by web servers that run a program: `HTTP_PROXY` is then a header of a request, and not to be trusted.
+/// Set by web servers that run a program: `HTTP_PROXY` is then the `Proxy` header of a request.
 const CGI_VARIABLE: &str = "REQUEST_METHOD";
 
 /// The proxies that requests go through.
@@ -51,6 +51,9 @@ impl Proxies {
         let mut problems = Vec::new();
         let [http, https, all] = PROXY_VARIABLES.map(|pair| {
             let found = pair.map(|variable| {
+                if is_cgi && variable == "HTTP_PROXY" {
+                    return None;
+                }
                 let value = env(variable).filter(|value| !value.is_empty())?;
                 match value.to_str().ok_or(NOT_TEXT).and_then(proxy_url) {
                     Ok(url) => Some(url),
@@ -66,11 +69,17 @@ impl Proxies {
             return Err(problems);
         }
         let except = NO_PROXY_VARIABLES
-            .iter()
-            .find_map(|variable| env(variable).filter(|value| !value.is_empty()))
-            .map(|value| value.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        if is_cgi || except.split(',').any(|host| host.trim() == "*") {
+            .map(|variable| {
+                env(variable)
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .join(",")
+            // Some write lists with spaces or semicolons, and some with quotes.
+            .replace([' ', '\t', ';'], ",")
+            .replace(['"', '\''], "");
+        if except.split(',').any(means_all) {
             return Ok(Self::default());
         }
         Ok(Self {
@@ -79,6 +88,11 @@ impl Proxies {
             except,
         })
     }
+}
+
+/// Whether an entry of `NO_PROXY` stands for all hosts: `*`, and `*.*` or `*:*` too.
+fn means_all(entry: &str) -> bool {
+    entry.contains('*') && entry.chars().all(|c| "*.:".contains(c))
 }
 
 const NOT_TEXT: &str = "is not UTF-8";

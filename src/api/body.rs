@@ -11,7 +11,7 @@ use async_compression::zstd::DParameter;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use reqwest::Response;
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
@@ -33,17 +33,13 @@ pub struct Body {
 
 impl Body {
     pub(super) fn new(response: Response) -> Result<Self, ApiError> {
-        let coding = response.headers().get(CONTENT_ENCODING).map(|value| {
-            String::from_utf8_lossy(value.as_bytes())
-                .trim()
-                .to_lowercase()
-        });
+        let coding = coding(response.headers());
         let paging = headers::paging(response.headers());
         let raw = response
             .bytes_stream()
             .map_err(|error| io::Error::other(cut(error)));
         let stream: Chunks = match coding.as_deref() {
-            None | Some("" | "identity") => Box::pin(raw),
+            None => Box::pin(raw),
             Some("gzip" | "x-gzip") => {
                 let reader: Reader = Box::pin(StreamReader::new(Box::pin(raw)));
                 decoded(
@@ -120,6 +116,16 @@ impl Body {
         }
         start
     }
+}
+
+/// The coding that the headers name. Some senders name what is none: a character set, or that there is no coding.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    const NONE: [&str; 7] = ["", "identity", "none", "utf-8", "utf8", "binary", "8bit"];
+    let value = headers.get(CONTENT_ENCODING)?;
+    let value = String::from_utf8_lossy(value.as_bytes()).to_lowercase();
+    let codings = value.split(',').map(str::trim);
+    let codings: Vec<&str> = codings.filter(|coding| !NONE.contains(coding)).collect();
+    (!codings.is_empty()).then(|| codings.join(", "))
 }
 
 type Reader = Pin<Box<dyn AsyncBufRead + Send>>;

@@ -9,7 +9,10 @@ use crate::decode::{Paging, PagingMember, Scalar, is_next};
 /// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3).
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits > 0 {
+        // A number that is too large for us is too long to wait in any case.
+        let seconds = text[..digits].parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(text).ok()?;
@@ -17,19 +20,25 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What is said of pages: by `Link` (RFC 8288), `Content-Range` with a unit other than bytes, and headers of
-/// many names, like WordPress's `X-WP-TotalPages`.
+/// many names, like WordPress's `X-WP-TotalPages` or an `X-Pagination` that holds JSON.
 pub(super) fn paging(headers: &HeaderMap) -> Paging {
     let mut paging = Paging::default();
     for (name, value) in headers {
-        let Ok(value) = value.to_str() else { continue };
-        if *name == LINK {
-            if links_to_next(value) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let name = name.as_str();
+        let own_name = name.strip_prefix("x-").unwrap_or(name);
+        if own_name == LINK {
+            if links_to_next(&value) {
                 paging.note_more("Link");
             }
-        } else if *name == CONTENT_RANGE {
-            content_range(value, &mut paging);
-        } else if let Some(member) = member(name.as_str()) {
-            paging.note(member, name.as_str(), Scalar::of_text(value));
+        } else if own_name == CONTENT_RANGE {
+            content_range(&value, &mut paging);
+        } else if let Some(member) = member(name) {
+            if value.trim_start().starts_with('{') {
+                paging.note_json(value.as_bytes());
+            } else {
+                paging.note(member, name, Scalar::of_text(&value));
+            }
         }
     }
     paging
@@ -37,19 +46,22 @@ pub(super) fn paging(headers: &HeaderMap) -> Paging {
 
 fn member(header: &str) -> Option<PagingMember> {
     let own = header.strip_prefix("x-");
-    let mut name: String = own.unwrap_or(header).replace(['-', '_'], "");
+    let name: String = own.unwrap_or(header).replace(['-', '_'], "");
+    let mut rest = name.as_str();
     for prefix in ["wp", "pagination", "paging"] {
-        if let Some(rest) = name.strip_prefix(prefix).filter(|rest| !rest.is_empty()) {
-            name = rest.to_owned();
-            break;
-        }
+        rest = rest
+            .strip_prefix(prefix)
+            .filter(|rest| !rest.is_empty())
+            .unwrap_or(rest);
     }
-    let member = PagingMember::of(&name)?;
+    let member = PagingMember::of(rest)?;
     // Without `X-` only what cannot mean anything else.
-    let is_clear = matches!(
-        member,
-        PagingMember::Next | PagingMember::HasMore | PagingMember::LastPage
-    ) || name.starts_with("total");
+    let is_clear = name.starts_with("pag")
+        || name.starts_with("total")
+        || matches!(
+            member,
+            PagingMember::Next | PagingMember::HasMore | PagingMember::LastPage
+        );
     (own.is_some() || is_clear).then_some(member)
 }
 
@@ -68,12 +80,11 @@ fn links_to_next(value: &str) -> bool {
     })
 }
 
-/// `items 0-24/250`.
+/// `items 0-24/250`, also without a unit or with `=` behind it.
 fn content_range(value: &str, paging: &mut Paging) {
-    let Some((unit, range)) = value.trim().split_once(' ') else {
-        return;
-    };
-    if unit.eq_ignore_ascii_case("bytes") {
+    let is_number = |c: char| c.is_ascii_digit() || c == '*';
+    let (unit, range) = value.split_at(value.find(is_number).unwrap_or(value.len()));
+    if unit.trim().eq_ignore_ascii_case("bytes") {
         return;
     }
     let (range, total) = range.split_once('/').unwrap_or((range, ""));
@@ -120,6 +131,15 @@ mod tests {
             ("total-count", "250"),
             ("content-range", "items 0-1/250"),
             ("content-range", "items 2-3/4"),
+            ("content-range", "0-1/250"),
+            ("content-range", "chats=0-1/250"),
+            ("x-content-range", "items 0-1/250"),
+            ("x-pagination", r#"{"TotalCount":250,"PageSize":2}"#),
+            ("pagination", r#"{"totalPages":9,"currentPage":1}"#),
+            ("pagination-count", "250"),
+            ("x-list-total", "250"),
+            ("x-ms-continuation", "abc"),
+            ("opc-next-page", "abc"),
         ] {
             assert!(paging(&headers(&[pair])).why(2).is_some(), "{pair:?}");
         }
@@ -143,6 +163,7 @@ mod tests {
             ("content-range", "bytes 0-99/250"),
             ("content-length", "250"),
             ("count", "250"),
+            ("x-pagination", r#"{"TotalCount":2,"TotalPages":1}"#),
         ] {
             assert_eq!(paging(&headers(&[pair])).why(2), None, "{pair:?}");
         }
@@ -155,6 +176,11 @@ mod tests {
         assert_eq!(
             header("Wed, 21 Oct 2015 07:28:00 GMT"),
             Some(Duration::ZERO)
+        );
+        assert_eq!(header("7200.5"), Some(Duration::from_secs(7200)));
+        assert_eq!(
+            header("99999999999999999999"),
+            Some(Duration::from_secs(u64::MAX))
         );
         assert_eq!(header("soon"), None);
     }

@@ -8,6 +8,8 @@ const MAX_KEPT: usize = 4096;
 const MAX_SHOWN: usize = 300;
 /// A run of digits from this length on may be a phone number.
 const PHONE_DIGITS: usize = 7;
+/// As much as may stand between two digits of one number, in bytes.
+const MOST_BETWEEN: usize = 24;
 /// What stands in place of what was taken out.
 const MASK: &str = "***";
 
@@ -35,13 +37,20 @@ impl Redact {
         }
     }
 
-    pub(super) fn text(&self, text: &str) -> String {
-        // In bytes or characters: either way, no shorter one was cut.
-        let was_cut = text.len() >= MAX_KEPT;
+    /// A text without the token.
+    pub(super) fn secrets(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for token in &self.tokens {
             text = without(&text, token.expose_secret());
         }
+        text
+    }
+
+    /// The start of a text, without the token, ids and numbers.
+    pub(super) fn text(&self, text: &str) -> String {
+        // In bytes or characters: either way, no shorter one was cut.
+        let was_cut = text.len() >= MAX_KEPT;
+        let mut text = self.secrets(text);
         if was_cut {
             // What is left of a token that stood across the cut.
             let longest = |token: &SecretString| token.expose_secret().chars().count();
@@ -109,36 +118,43 @@ fn word(text: &str) -> usize {
     let length = text.find(|c| !is_word(c)).unwrap_or(text.len());
     let (word, after) = text.split_at(length);
     let digits = word.chars().filter(|c| c.is_numeric()).count();
-    let is_masked = after.starts_with('@') || digits >= PHONE_DIGITS;
+    let is_id = after.trim_start().starts_with('@') || after.starts_with("%40");
+    let is_masked = is_id || digits >= PHONE_DIGITS;
     if is_masked { length } else { 0 }
 }
 
-/// The length of the number that a text begins with, if it is to be masked. Its digits may be grouped by up to
-/// three characters at a time, as in `+44 (0) 7911-123456`.
+/// The length of the number that a text begins with, if it is to be masked. Its digits may be grouped in any way
+/// that has no letters, as in `+44 (0) 7911-123456`.
 fn number(text: &str) -> usize {
-    const MOST_BETWEEN: usize = 3;
     if !text.starts_with(|c: char| c.is_numeric() || "+(".contains(c)) {
         return 0;
     }
-    let (mut end, mut digits, mut between) = (0, 0, 0);
-    for (at, c) in text.char_indices() {
+    let (mut at, mut end, mut digits) = (0, 0, 0);
+    while let Some(c) = text[at..].chars().next() {
         if c.is_numeric() {
-            (end, between) = (at + c.len_utf8(), 0);
+            at += c.len_utf8();
+            end = at;
             digits += 1;
-        } else if is_between_digits(c) && between < MOST_BETWEEN {
-            between += 1;
         } else {
-            break;
+            match between_digits(&text[at..]) {
+                length if length > 0 && at + length - end <= MOST_BETWEEN => at += length,
+                _ => break,
+            }
         }
     }
     if digits >= PHONE_DIGITS { end } else { 0 }
 }
 
-/// Whether a character may stand between the digits of one number: spaces, dashes and dots of all kinds.
-fn is_between_digits(c: char) -> bool {
-    c.is_whitespace()
-        || "+-.,()/_·*".contains(c)
-        || matches!(c, '\u{2010}'..='\u{2015}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+/// The length of what a text begins with and may stand between the digits of one number: any character but a
+/// letter, a space as HTML writes it, or one of its tags.
+fn between_digits(text: &str) -> usize {
+    const NBSP: &str = "&nbsp;";
+    match text.chars().next() {
+        Some('&') if text.starts_with(NBSP) => NBSP.len(),
+        Some('<') => text.find('>').map_or(1, |end| end + 1),
+        Some(c) if !c.is_alphanumeric() => c.len_utf8(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +200,14 @@ mod tests {
             "1,234,567",
             "٤٩١٥١١٢٣",
             "15551234567-1400",
+            "+44     7911 -- 123456",
+            "44:7911|123=456",
+            "[44][7911][123]",
+            "44%207911%201234",
+            "44&nbsp;7911&nbsp;1234",
+            "44<b>7911</b>1234",
+            "12345%40c.us",
+            "12345 @c.us",
             "12345678@c.us",
             "john.doe@c.us",
         ] {

@@ -24,11 +24,16 @@ pub struct Answer {
     pub message: Option<String>,
     /// `error`, `errors` or `exception`.
     pub error: Option<String>,
-    /// The first other member that is not known to be harmless.
-    pub doubt: Option<Doubt>,
+    /// Other members that are not known to be harmless: the first few of them, statements before others.
+    pub doubts: Vec<Doubt>,
+    /// Whether there is anything that is not known to be harmless.
+    pub is_doubtful: bool,
     /// Whether this is about a session that is starting.
     pub is_starting: bool,
 }
+
+/// As many doubts as are quoted.
+const MAX_DOUBTS: usize = 4;
 
 /// A member that casts doubt on an empty list beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +44,14 @@ pub struct Doubt {
     pub value: String,
     /// Whether it speaks to people or says yes or no, and so is an answer even where there is no list.
     pub is_statement: bool,
+}
+
+impl Doubt {
+    /// Whether the member speaks to people, wherever it stands.
+    fn speaks(&self) -> bool {
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        matches!(Kind::of(name), Kind::Message | Kind::Speech)
+    }
 }
 
 impl Answer {
@@ -91,6 +104,34 @@ impl Answer {
         }
     }
 
+    /// Takes down a text of an error that is an object: one that speaks to people tells more than others.
+    pub(super) fn note_text_of_error(&mut self, text: &str, speaks: bool) {
+        if speaks
+            || self
+                .error
+                .as_deref()
+                .is_none_or(|error| error == Self::NESTED)
+        {
+            self.error = Some(text.to_owned());
+        }
+    }
+
+    /// Takes down a member that is not known to be harmless.
+    pub(super) fn note_doubt(&mut self, doubt: Doubt) {
+        self.is_doubtful = true;
+        if self.doubts.len() == MAX_DOUBTS && doubt.is_statement {
+            self.doubts.pop_if(|last| !last.is_statement);
+        }
+        if self.doubts.len() < MAX_DOUBTS {
+            let statements = self.doubts.iter().take_while(|known| known.is_statement);
+            let at = match doubt.is_statement {
+                true => statements.count(),
+                false => self.doubts.len(),
+            };
+            self.doubts.insert(at, doubt);
+        }
+    }
+
     /// Takes down an error that is an object or an array.
     pub(super) fn note_nested_error(&mut self) {
         self.error.get_or_insert_with(|| Self::NESTED.to_owned());
@@ -98,23 +139,23 @@ impl Answer {
 
     /// Whether this says that something went wrong, whatever list may stand beside it.
     pub fn is_error(&self) -> bool {
-        let code = self.code.as_deref().map_or(Meaning::Success, meaning);
-        let status = self.status.as_deref().map_or(Meaning::Success, meaning);
+        let fails = |text: &Option<String>| text.as_deref().map(meaning) == Some(Meaning::Failure);
         self.success == Some(false)
             || self.error.is_some()
-            || code == Meaning::Failure
-            || (code == Meaning::Unknown && self.success != Some(true))
-            || status == Meaning::Failure
+            || fails(&self.code)
+            || fails(&self.status)
     }
 
-    /// Whether this is an answer in place of a list: an error, or a text that is not plainly a success.
+    /// Whether this is an answer in place of a list: an error, a code that is not known, or a text that is not
+    /// plainly a success.
     pub fn stands_for_itself(&self) -> bool {
         self.is_error()
+            || self.code.as_deref().map(meaning) == Some(Meaning::Unknown)
             || self
                 .message
                 .as_deref()
                 .is_some_and(|text| !is_success(text))
-            || self.doubt.as_ref().is_some_and(|doubt| doubt.is_statement)
+            || self.doubts.iter().any(|doubt| doubt.is_statement)
     }
 }
 
@@ -128,11 +169,11 @@ enum Meaning {
 
 fn meaning(text: &str) -> Meaning {
     match leading_number(text) {
-        Some(400..) => Meaning::Failure,
-        Some(_) => Meaning::Success,
+        Some(400..=599) => Meaning::Failure,
+        Some(..400) => Meaning::Success,
         None if text.is_empty() || is_success(text) => Meaning::Success,
         None if is_failure(text) => Meaning::Failure,
-        None => Meaning::Unknown,
+        _ => Meaning::Unknown,
     }
 }
 
@@ -161,23 +202,29 @@ pub(super) fn text_of(value: Scalar<'_>) -> Option<String> {
 
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let doubt = self.doubt.as_ref();
-        let doubt = doubt.filter(|_| self.message.as_deref().is_none_or(is_success));
-        let doubt = doubt.filter(|_| self.error.is_none());
+        let fields = [
+            ("code", &self.code),
+            ("status", &self.status),
+            ("message", &self.message),
+            ("error", &self.error),
+        ];
+        let fields = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let says_why = self
+            .message
+            .as_deref()
+            .is_some_and(|text| !is_success(text))
+            || self
+                .error
+                .as_deref()
+                .is_some_and(|text| text != Self::NESTED);
+        let doubts = self.doubts.iter();
+        let doubts = doubts.filter(|doubt| doubt.is_statement || doubt.speaks() || !says_why);
         let mut separator = "";
-        for (name, value) in [
-            ("code", self.code.as_ref()),
-            ("status", self.status.as_ref()),
-            ("message", self.message.as_ref()),
-            ("error", self.error.as_ref()),
-            doubt.map_or(("", None), |doubt| {
-                (doubt.path.as_str(), Some(&doubt.value))
-            }),
-        ] {
-            if let Some(value) = value {
-                write!(f, "{separator}{name} “{value}”")?;
-                separator = ", ";
-            }
+        for (name, value) in fields.chain(doubts.map(|doubt| (doubt.path.as_str(), &doubt.value))) {
+            write!(f, "{separator}{name} “{value}”")?;
+            separator = ", ";
         }
         match self.success {
             Some(success) if separator.is_empty() => write!(f, "success {success}"),
@@ -225,7 +272,8 @@ mod tests {
         }
         for members in [
             &[][..],
-            &[(Kind::Success, "true"), (Kind::Code, "unheard_of")],
+            &[(Kind::Code, "unheard_of")],
+            &[(Kind::Code, "20000"), (Kind::Status, "1000")],
             &[(Kind::Code, "200"), (Kind::Status, "200")],
             &[(Kind::Code, "OK"), (Kind::Status, "success")],
             &[

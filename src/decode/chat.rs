@@ -3,7 +3,7 @@
 use struson::reader::{JsonReader, ValueType};
 
 use super::envelope::Envelope;
-use super::list::Entries;
+use super::list::{Candidate, Entries};
 use super::members::Kind;
 use super::parse::{Parser, name, string, wrap};
 use super::{DecodeError, Out};
@@ -93,27 +93,32 @@ impl Entries for ChatEntries<'_, '_> {
     fn read_maybe(
         &mut self,
         parser: &mut Parser<'_, '_>,
+        kind: Kind,
         envelope: &mut Envelope,
-    ) -> Result<Option<HeldChat>, DecodeError> {
+    ) -> Result<Candidate<HeldChat>, DecodeError> {
         let (mut id, mut chat_name) = (Found::Nothing, Found::Nothing);
         wrap(parser, |p| p.begin_object())?;
         while wrap(parser, |p| p.has_next())? {
-            let (member, kind) = name(parser, |name| (Member::of(name), Kind::of(name)))?;
+            let (member, other) = name(parser, |name| {
+                envelope.enter_within(name);
+                (Member::of(name), Kind::of(name))
+            })?;
             match member {
                 Member::Id if id.is_nothing() => id = self.id(parser)?,
                 Member::Name if chat_name.is_nothing() => {
                     chat_name = text(parser, &mut self.name)?;
                 }
-                _ => envelope.read_nested(parser, kind)?,
+                _ => envelope.read_within(parser, kind, other)?,
             }
         }
         wrap(parser, |p| p.end_object())?;
         Ok(match id {
-            Found::Text(length) if is_chat_id(&self.id[..length]) => Some(HeldChat {
+            Found::Text(length) if is_chat_id(&self.id[..length]) => Candidate::Entry(HeldChat {
                 id: self.id[..length].to_vec(),
                 name: self.name_of(chat_name).map(|name| name.map(<[u8]>::to_vec)),
             }),
-            _ => None,
+            Found::Nothing if chat_name.is_nothing() => Candidate::Other,
+            _ => Candidate::Broken,
         })
     }
 
@@ -234,7 +239,7 @@ const ODD: u32 = 1 << 16;
 ///
 /// It runs once a chat, and a table is the cheapest way by instructions.
 #[inline]
-fn is_chat_id(id: &[u8]) -> bool {
+pub(super) fn is_chat_id(id: &[u8]) -> bool {
     let sum: u32 = id.iter().map(|byte| WEIGHTS[usize::from(*byte)]).sum();
     sum % ODD == 1 && !id.starts_with(b"@") && !id.ends_with(b"@") && (sum == 1 || has_no_space(id))
 }
@@ -242,10 +247,9 @@ fn is_chat_id(id: &[u8]) -> bool {
 /// The same for an id with characters beyond ASCII.
 #[cold]
 fn has_no_space(id: &[u8]) -> bool {
-    // U+FEFF and U+200B to U+200F are not seen either.
-    let is_space = |c: char| {
-        c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}')
-    };
+    // These are not seen either.
+    let is_invisible = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    let is_space = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
     str::from_utf8(id).is_ok_and(|id| !id.contains(is_space))
 }
 

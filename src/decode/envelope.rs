@@ -7,18 +7,20 @@ use struson::reader::{JsonReader as _, ValueType};
 
 use super::DecodeError;
 use super::answer::{Answer, Doubt, text_of};
+use super::chat::is_chat_id;
+use super::input::Input;
 use super::members::Kind;
 use super::paging::{Paging, PagingMember, Scalar, is_next};
-use super::parse::{Parser, name, string, token, wrap};
-use super::words::{is_success, mentions_starting};
+use super::parse::{Parser, name, parser, string, token, wrap};
+use super::words::{is_other_state, is_success, is_trouble, names_starting, speaks_of_starting};
 
 /// As much of a text as is kept, in bytes. It is cut to what is shown only after secrets were taken out of it:
 /// half a token is a secret too.
 const MAX_TEXT_BYTES: usize = 4096;
 /// How deep objects and arrays are looked into. What lies deeper is passed over, and casts doubt.
 const MAX_DEPTH: usize = 16;
-/// The longest path of a member that is quoted, in bytes.
-const MAX_PATH: usize = 100;
+/// The longest path of a member that is kept, in bytes. Like a text it is cut to what is shown later.
+const MAX_PATH: usize = 4096;
 
 /// Where a member stands, which decides what it may say.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,23 +33,52 @@ enum Place {
     Paging,
     /// Within the link to the next page.
     NextPage,
+    /// Within a total of entries.
+    Total,
     /// Within `session`, `me` and their like: names and texts are theirs, and say nothing of the list.
     Technical,
     /// Within an error right beside the list.
     Error,
+    /// Within another member that speaks to people.
+    Speech,
     /// Within anything else.
     Nested,
+}
+
+impl Place {
+    /// Where the members of an object or an array stand that stands here itself.
+    fn within(self, kind: Kind) -> Self {
+        match (kind, self) {
+            (_, Self::Error | Self::NextPage | Self::Speech) => self,
+            (Kind::Error, Self::Top) => Self::Error,
+            (Kind::Message | Kind::Speech | Kind::Failure, Self::Top) => Self::Speech,
+            (Kind::Paging(PagingMember::Next), Self::Top | Self::Meta | Self::Paging) => {
+                Self::NextPage
+            }
+            (Kind::Paging(PagingMember::Total), Self::Top | Self::Meta | Self::Paging)
+            | (_, Self::Total) => Self::Total,
+            (Kind::Paging(_), Self::Top | Self::Meta | Self::Nested) | (_, Self::Paging) => {
+                Self::Paging
+            }
+            (Kind::Meta, Self::Top | Self::Meta) => Self::Meta,
+            (Kind::Technical | Kind::Own | Kind::Name, _) | (_, Self::Technical) => Self::Technical,
+            _ => Self::Nested,
+        }
+    }
 }
 
 /// What was found beside a list so far.
 pub(super) struct Envelope {
     pub(super) answer: Answer,
     pub(super) paging: Paging,
+    /// Whether a text was met, in a member under an unknown name, that `is_id` takes for the id of an entry.
+    pub(super) met_id: bool,
     /// Whether a state other than starting was named.
     has_other_state: bool,
     mentions_starting: bool,
-    /// The path of the member that is looked at.
+    /// The path of the member that is looked at, and the length of the part that stands right beside the list.
     path: String,
+    top_length: usize,
     text: Vec<u8>,
 }
 
@@ -57,11 +88,25 @@ impl Envelope {
         Self {
             answer: Answer::default(),
             paging,
+            met_id: false,
             has_other_state: false,
             mentions_starting: false,
             path: String::new(),
+            top_length: 0,
             text: Vec::new(),
         }
+    }
+
+    /// Reads JSON that is no list. Where it is cut or malformed, what came before counts.
+    pub(super) fn of_json(json: &[u8], paging: Paging) -> Self {
+        let mut envelope = Self::new(paging);
+        let mut source = json;
+        let when_dry = || Ok(());
+        let mut input = Input::new(&mut source, &when_dry);
+        if input.open().is_ok() {
+            let _ = envelope.read_members(&mut parser(&mut input));
+        }
+        envelope
     }
 
     /// The answer, once all was read.
@@ -77,6 +122,14 @@ impl Envelope {
     pub(super) fn enter(&mut self, name: &str) {
         self.path.clear();
         push_bounded(&mut self.path, name);
+        self.top_length = self.path.len();
+    }
+
+    /// Notes the name of a member within the one that [`Envelope::enter`] has noted.
+    pub(super) fn enter_within(&mut self, name: &str) {
+        self.path.truncate(self.top_length);
+        push_bounded(&mut self.path, ".");
+        push_bounded(&mut self.path, name);
     }
 
     /// Reads the value of a member right beside the list; [`Envelope::enter`] has noted its name.
@@ -89,7 +142,7 @@ impl Envelope {
     }
 
     /// Reads a body that is no list: an object, or an array of objects.
-    pub(super) fn read_members(&mut self, parser: &mut Parser<'_, '_>) -> Result<(), DecodeError> {
+    fn read_members(&mut self, parser: &mut Parser<'_, '_>) -> Result<(), DecodeError> {
         if wrap(parser, |p| p.peek())? == ValueType::Array {
             wrap(parser, |p| p.begin_array())?;
             while wrap(parser, |p| p.has_next())? {
@@ -108,13 +161,14 @@ impl Envelope {
         wrap(parser, |p| p.end_object())
     }
 
-    /// Reads the value of a member of an object beside the list.
-    pub(super) fn read_nested(
+    /// Reads the value of a member of an object of some kind that stands right beside the list.
+    pub(super) fn read_within(
         &mut self,
         parser: &mut Parser<'_, '_>,
+        object: Kind,
         kind: Kind,
     ) -> Result<(), DecodeError> {
-        self.value(parser, kind, Place::Nested, 1)
+        self.value(parser, kind, Place::Top.within(object), 1)
     }
 
     /// Notes that something not known to be harmless stands beside the list.
@@ -170,6 +224,7 @@ impl Envelope {
             (Kind::Message | Kind::Speech, text) if !text.is_empty() => Scalar::Text(text),
             (_, text) => Scalar::of_text(text),
         };
+        self.met_id |= kind == Kind::Unknown && is_chat_id(text.as_bytes());
         self.scalar(kind, place, value);
         drop(text);
         self.text = buffer;
@@ -183,11 +238,11 @@ impl Envelope {
         place: Place,
         depth: usize,
     ) -> Result<(), DecodeError> {
-        let inside = self.inside(kind, place);
+        let inside = place.within(kind);
         // The elements of `errors` are errors, those of `messages` are messages.
         let element = match kind {
             Kind::Paging(_) => Kind::Paging(PagingMember::Other),
-            Kind::Meta | Kind::Technical => Kind::Unknown,
+            Kind::Meta | Kind::Technical | Kind::Own => Kind::Unknown,
             kind => kind,
         };
         wrap(parser, |p| p.begin_array())?;
@@ -207,7 +262,7 @@ impl Envelope {
         place: Place,
         depth: usize,
     ) -> Result<(), DecodeError> {
-        let inside = self.inside(kind, place);
+        let inside = place.within(kind);
         wrap(parser, |p| p.begin_object())?;
         let mut is_empty = true;
         let length = self.path.len();
@@ -231,30 +286,10 @@ impl Envelope {
         wrap(parser, |p| p.end_object())
     }
 
-    /// Where the members of an object or an array stand.
-    fn inside(&self, kind: Kind, place: Place) -> Place {
-        match (kind, place) {
-            (_, Place::Error | Place::NextPage) => place,
-            (Kind::Error, Place::Top) => Place::Error,
-            (Kind::Paging(PagingMember::Next), Place::Top | Place::Meta | Place::Paging) => {
-                Place::NextPage
-            }
-            (Kind::Paging(PagingMember::Total), Place::Top | Place::Meta | Place::Paging) => {
-                Place::Nested
-            }
-            (Kind::Paging(_), Place::Top | Place::Meta) | (_, Place::Paging) => Place::Paging,
-            (Kind::Meta, Place::Top | Place::Meta) => Place::Meta,
-            (Kind::Technical, _) | (_, Place::Technical) => Place::Technical,
-            _ => Place::Nested,
-        }
-    }
-
     /// An object or an array has ended.
     fn leave(&mut self, kind: Kind, place: Place, is_empty: bool) {
         if is_empty {
             self.scalar(kind, place, Scalar::Nothing);
-        } else if kind == Kind::Error && place == Place::Top {
-            self.answer.note_nested_error();
         }
     }
 
@@ -262,109 +297,153 @@ impl Envelope {
         self.note_state(kind, value);
         match (kind, place) {
             (_, Place::NextPage) => {
-                self.paging.note(PagingMember::Next, &self.path, value);
+                self.note_next(value);
                 return;
             }
             (_, Place::Error) => {
-                if let Scalar::Text(_) = value {
-                    self.answer.note(Kind::Error, value);
-                }
+                self.note_within_error(kind, value);
                 return;
             }
+            // Where a page ends, which says nothing of whether another follows.
+            (Kind::Paging(PagingMember::Cursor), Place::Paging) if self.path.ends_with("after") => {
+            }
+            (_, Place::Total) => self.paging.note(PagingMember::Total, &self.path, value),
             (Kind::Paging(member), Place::Top | Place::Meta | Place::Paging) => {
                 self.paging.note(member, &self.path, value);
             }
-            (_, Place::Top) => self.answer.note(kind, value),
+            (Kind::Paging(member), Place::Nested) if self.is_clear(member) => {
+                self.paging.note(member, &self.path, value);
+            }
+            (Kind::Message, Place::Speech) | (_, Place::Top) => self.answer.note(kind, value),
             _ => {}
         }
-        if !is_harmless(kind, place, value)
-            && let Some(text) = text_of(value)
-        {
-            let is_statement = place == Place::Top
-                && match kind {
-                    Kind::Message | Kind::Speech | Kind::Failure => true,
-                    Kind::Success | Kind::Health => matches!(value, Scalar::Bool(false)),
-                    _ => false,
-                };
-            self.doubt(text, is_statement);
+        // A link may be the active one or not.
+        let is_flag_of_link = place == Place::Paging && self.path.ends_with("active");
+        if is_flag_of_link || is_harmless(kind, place, value) {
+            return;
         }
+        self.answer.is_doubtful = true;
+        // These have fields of their own.
+        let is_noted = match kind {
+            Kind::Success | Kind::Code | Kind::Status | Kind::Error => place == Place::Top,
+            Kind::Message => matches!(place, Place::Top | Place::Speech),
+            _ => false,
+        };
+        if let Some(text) = text_of(value).filter(|_| !is_noted) {
+            let speaks = match kind {
+                Kind::Error => true,
+                Kind::Message | Kind::Speech | Kind::Failure => {
+                    matches!(place, Place::Top | Place::Speech)
+                }
+                Kind::Health => place == Place::Top && matches!(value, Scalar::Bool(false)),
+                _ => false,
+            };
+            self.doubt(text, speaks);
+        }
+    }
+
+    /// A link to the next page is an object with a place in it, which may be nothing.
+    fn note_next(&mut self, value: Scalar<'_>) {
+        const PLACES: [&str; 9] = [
+            "cursor", "href", "link", "number", "offset", "page", "token", "uri", "url",
+        ];
+        let member = self.path.rsplit('.').next().unwrap_or_default();
+        if PLACES
+            .iter()
+            .any(|place| member.eq_ignore_ascii_case(place))
+        {
+            self.paging.note(PagingMember::Next, &self.path, value);
+        }
+    }
+
+    fn note_within_error(&mut self, kind: Kind, value: Scalar<'_>) {
+        match value {
+            Scalar::Bool(false) => {}
+            value if is_harmless(kind, Place::Error, value) => {}
+            Scalar::Text(text) => {
+                let speaks = matches!(kind, Kind::Message | Kind::Speech);
+                self.answer.note_text_of_error(text, speaks);
+            }
+            _ => self.answer.note_nested_error(),
+        }
+    }
+
+    /// Whether a member means pages also within an object under an unknown name.
+    fn is_clear(&self, member: PagingMember) -> bool {
+        let is_bare = self.path.ends_with(".next") || self.path.ends_with(".more");
+        matches!(
+            member,
+            PagingMember::Next | PagingMember::HasMore | PagingMember::LastPage
+        ) && !is_bare
     }
 
     /// A session that is starting is waited for, in whatever form the API says so.
     fn note_state(&mut self, kind: Kind, value: Scalar<'_>) {
         let Scalar::Text(text) = value else { return };
+        if self.path.ends_with("expected") {
+            return;
+        }
         match kind {
-            Kind::Status | Kind::State if text.eq_ignore_ascii_case("starting") => {
-                self.answer.is_starting = true;
+            Kind::Message | Kind::Speech => self.mentions_starting |= speaks_of_starting(text),
+            Kind::Error => {
+                self.mentions_starting |= speaks_of_starting(text) || names_starting(text);
             }
-            Kind::Status | Kind::State => self.has_other_state |= is_session_state(text),
-            Kind::Message | Kind::Error | Kind::Speech => {
-                self.mentions_starting |= mentions_starting(text);
+            Kind::Name | Kind::Technical => {}
+            _ => {
+                self.answer.is_starting |= names_starting(text);
+                self.has_other_state |= is_other_state(text);
             }
-            _ => {}
         }
     }
 
     fn doubt(&mut self, value: String, is_statement: bool) {
-        let is_first = self.answer.doubt.as_ref();
-        // A statement says more than the member of some object.
-        if is_first.is_none_or(|doubt| is_statement && !doubt.is_statement) {
-            self.answer.doubt = Some(Doubt {
-                path: self.path.clone(),
-                value,
-                is_statement,
-            });
-        }
+        self.answer.note_doubt(Doubt {
+            path: self.path.clone(),
+            value,
+            is_statement,
+        });
     }
-}
-
-/// Whether a text is the state of a WAHA session, and not its name.
-fn is_session_state(text: &str) -> bool {
-    ["SCAN_QR_CODE", "WORKING", "FAILED", "STOPPED", "STARTING"]
-        .iter()
-        .any(|state| text.eq_ignore_ascii_case(state))
 }
 
 /// Whether a value beside an empty list is known to mean nothing bad.
 fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
-    // Links have titles and flags of their own.
-    if place == Place::Paging && matches!(kind, Kind::Health | Kind::Speech) {
-        return true;
-    }
-    // What these mean does not depend on where they stand.
     match (kind, value) {
-        (_, Scalar::Nothing) => return true,
-        (Kind::Success, Scalar::Number(_, number)) => return number > 0.0 && number < 400.0,
+        (_, Scalar::Nothing) => true,
+        (Kind::Success, Scalar::Number(_, number)) => number > 0.0 && number < 400.0,
+        (Kind::Health, Scalar::Number(_, number)) => number == 1.0,
         (Kind::Code | Kind::Status | Kind::State, Scalar::Number(_, number)) => {
-            return number == 0.0 || number == 200.0;
+            number == 0.0 || number == 200.0
         }
-        (Kind::Error | Kind::Failure, Scalar::Bool(flag)) => return !flag,
+        (Kind::Error | Kind::Failure, Scalar::Bool(flag)) => !flag,
         (
             Kind::Success | Kind::Health | Kind::Status | Kind::State | Kind::Code,
             Scalar::Bool(flag),
-        ) => return flag,
-        (_, Scalar::Number(_, 0.0)) => return true,
-        (_, Scalar::Text(text)) if is_success(text) => return true,
-        (
-            Kind::Success
-            | Kind::Code
-            | Kind::Status
-            | Kind::State
-            | Kind::Message
-            | Kind::Error
-            | Kind::Failure
-            | Kind::Speech
-            | Kind::Health,
-            _,
-        ) => return false,
-        _ => {}
-    }
-    match (kind, value) {
+        ) => flag,
+        (_, Scalar::Number(_, 0.0)) => true,
+        (_, Scalar::Text(text)) if is_success(text) => true,
         (Kind::Neutral, value) => matches!(value, Scalar::Bool(_)),
-        (Kind::Technical, Scalar::Text(text)) => !is_session_state(text),
-        (Kind::Technical, _) => true,
-        (Kind::Paging(_), _) if matches!(place, Place::Top | Place::Meta) => true,
-        _ => matches!(place, Place::Technical | Place::Paging),
+        (Kind::Name, value) => value != Scalar::Bool(false),
+        (Kind::Technical | Kind::Own, Scalar::Text(text)) => {
+            !is_trouble(text) && !is_other_state(text) && !text.eq_ignore_ascii_case("starting")
+        }
+        (Kind::Technical | Kind::Own, value) => value != Scalar::Bool(false),
+        (Kind::Paging(member), value)
+            if matches!(place, Place::Top | Place::Meta | Place::Paging) =>
+        {
+            match value {
+                Scalar::Text(text) => !member.is_number() && !text.contains(char::is_whitespace),
+                _ => true,
+            }
+        }
+        (Kind::Unknown | Kind::Meta | Kind::Paging(_), Scalar::Text(text)) => match place {
+            Place::Technical => !is_trouble(text),
+            Place::Paging => !text.contains(char::is_whitespace),
+            _ => false,
+        },
+        (Kind::Unknown | Kind::Meta | Kind::Paging(_), _) => {
+            matches!(place, Place::Technical | Place::Paging)
+        }
+        _ => false,
     }
 }
 

@@ -6,10 +6,14 @@ use super::{DecodeError, Source, surrogates};
 
 /// The longest member name or scalar of an envelope that is held, in bytes. Longer ones are
 /// refused.
-pub(super) const MAX_TOKEN_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_TOKEN_BYTES: u64 = 64 * 1024 + QUOTES;
+/// The quotes of a member name.
+const QUOTES: u64 = 2;
 /// As much as the parser may read for one token, with what it reads ahead.
 const MAX_READ_BYTES: usize = 68 * 1024;
 
+/// As much of a body that is no JSON as is quoted, in bytes.
+const MAX_BEGINNING: usize = 200;
 /// Bytes that are taken from the source at once, at the most.
 const BUFFER_BYTES: usize = 16 * 1024;
 
@@ -60,23 +64,36 @@ impl<'s> Input<'s> {
         }
     }
 
-    /// Passes over white space and a byte-order mark, and looks at the first byte of the JSON.
+    /// Passes over white space and byte-order marks, and looks at the first byte of the JSON.
     pub(super) fn open(&mut self) -> Result<u8, DecodeError> {
         const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
-        let mut was_marked = false;
         loop {
             match self.peek()? {
                 b' ' | b'\t' | b'\n' | b'\r' => self.pass_over(),
-                first if first == BYTE_ORDER_MARK[0] && !was_marked => {
-                    was_marked = true;
+                first if first == BYTE_ORDER_MARK[0] => {
                     for expected in BYTE_ORDER_MARK {
                         if self.peek()? != expected {
-                            return Err(DecodeError::NotAList(first));
+                            return Err(DecodeError::NotAList(self.beginning()));
                         }
                         self.pass_over();
                     }
                 }
                 other => return Ok(other),
+            }
+        }
+    }
+
+    /// What a body that is no JSON begins with, as far as it has arrived.
+    pub(super) fn beginning(&self) -> String {
+        let bytes = &self.buffer[self.given_end..self.filled_end];
+        match bytes.first() {
+            Some(b'<') => "“<” (HTML or XML)".to_owned(),
+            Some(byte) if !byte.is_ascii() || byte.is_ascii_control() => {
+                format!("the byte {byte:#04x}")
+            }
+            _ => {
+                let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_BEGINNING)]);
+                format!("“{}”", text.trim_end())
             }
         }
     }

@@ -4,7 +4,7 @@ use struson::reader::{JsonReader, ValueType};
 
 use super::envelope::Envelope;
 use super::input::Input;
-use super::list::{Entries, read_body};
+use super::list::{Candidate, Entries, read_body};
 use super::members::Kind;
 use super::paging::Paging;
 use super::parse::{Parser, name, string, token, wrap};
@@ -111,17 +111,30 @@ enum Member {
     Id,
     Name,
     Color,
+    /// A flag or a time that a deleted label has.
     Deleted,
+    State,
     Other(Kind),
 }
 
 impl Member {
     fn of(name: &str) -> Self {
+        const DELETED: [&str; 8] = [
+            "deleted",
+            "isDeleted",
+            "is_deleted",
+            "deletedAt",
+            "deleted_at",
+            "deletedOn",
+            "removed",
+            "isRemoved",
+        ];
         match name {
             "id" => Self::Id,
             "name" => Self::Name,
             "colorHex" => Self::Color,
-            "deleted" | "isDeleted" | "is_deleted" | "deletedAt" | "deleted_at" => Self::Deleted,
+            "status" | "state" => Self::State,
+            name if DELETED.iter().any(|known| name.eq_ignore_ascii_case(known)) => Self::Deleted,
             name => Self::Other(Kind::of(name)),
         }
     }
@@ -144,9 +157,13 @@ impl Entries for LabelEntries {
     fn read_maybe(
         &mut self,
         parser: &mut Parser<'_, '_>,
+        kind: Kind,
         envelope: &mut Envelope,
-    ) -> Result<Option<Self::Held>, DecodeError> {
-        read_label(parser, |parser, kind| envelope.read_nested(parser, kind))
+    ) -> Result<Candidate<Self::Held>, DecodeError> {
+        let found = read_label(parser, |parser, other| {
+            envelope.read_within(parser, kind, other)
+        })?;
+        Ok(found.map_or(Candidate::Broken, Candidate::Entry))
     }
 
     fn take(&mut self, held: Option<Self::Held>) -> Result<(), DecodeError> {
@@ -177,8 +194,12 @@ fn read_label(
             Member::Name => raw.name = text(parser)?,
             Member::Color => raw.color = text(parser)?,
             Member::Deleted => {
-                let mark = text(parser)?.unwrap_or_default();
-                raw.is_deleted |= !["", "0", "false"].contains(&mark.as_str());
+                let mark = text(parser)?.unwrap_or_default().to_lowercase();
+                raw.is_deleted |= !["", "0", "false", "no", "null"].contains(&mark.as_str());
+            }
+            Member::State => {
+                let state = text(parser)?.unwrap_or_default();
+                raw.is_deleted |= state.eq_ignore_ascii_case("deleted");
             }
             Member::Other(kind) => other(parser, kind)?,
         }
@@ -251,7 +272,7 @@ mod tests {
     #[test]
     fn a_label_that_is_marked_as_deleted_does_not_exist() {
         let body = r#"[{"id":"1","deleted":true},{"id":"2","deleted":false},{"id":"3","deletedAt":null},
-            {"id":"4","deletedAt":"2026-01-01"},{"id":"5","isDeleted":1}]"#;
+            {"id":"4","deletedAt":"2026-01-01"},{"id":"5","isDeleted":1},{"id":"6","status":"DELETED"}]"#;
         assert_eq!(ids(body), ["2", "3"]);
     }
 
@@ -281,6 +302,6 @@ mod tests {
             read(r#"[{"id":"1"}"#),
             Err(DecodeError::Truncated { .. })
         ));
-        assert!(matches!(read("<html>"), Err(DecodeError::NotAList(b'<'))));
+        assert!(matches!(read("<html>"), Err(DecodeError::NotAList(_))));
     }
 }

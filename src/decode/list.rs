@@ -21,18 +21,30 @@ pub(super) trait Entries {
     /// valid one.
     fn read(&mut self, parser: &mut Parser<'_, '_>) -> Result<bool, DecodeError>;
 
-    /// Reads an object that may be an entry, and keeps it if it is. Other members go to the envelope.
+    /// Reads an object that may be an entry, by its name one of some kind beside the list. Other members than
+    /// those of an entry go to the envelope.
     fn read_maybe(
         &mut self,
         parser: &mut Parser<'_, '_>,
+        kind: Kind,
         envelope: &mut Envelope,
-    ) -> Result<Option<Self::Held>, DecodeError>;
+    ) -> Result<Candidate<Self::Held>, DecodeError>;
 
     /// Takes an entry that was kept; `None` is one that is not valid.
     fn take(&mut self, held: Option<Self::Held>) -> Result<(), DecodeError>;
 
     /// How many entries were taken, valid or not.
     fn count(&self) -> u64;
+}
+
+/// What an object turned out to be that may be an entry.
+pub(super) enum Candidate<H> {
+    /// An entry.
+    Entry(H),
+    /// Something like an entry: it has an id that cannot be used, or a name and no id.
+    Broken,
+    /// No entry.
+    Other,
 }
 
 /// As many objects under unknown names as are kept until it shows whether they are entries: more than stand
@@ -63,7 +75,7 @@ pub(super) fn read_body<E: Entries>(
     match first {
         b'[' => body.array()?,
         b'{' => body.object(Level::Body)?,
-        other => return Err(DecodeError::NotAList(other)),
+        _ => return Err(DecodeError::NotAList(input.beginning())),
     }
     let Body {
         parser,
@@ -184,7 +196,10 @@ impl<E: Entries> Body<'_, '_, '_, E> {
             match member {
                 Member::Entry => self.entry(level)?,
                 Member::Data if level == Level::Body => self.data()?,
-                Member::Data => self.envelope.read(&mut self.parser, Kind::Unknown)?,
+                Member::Data => {
+                    self.envelope.enter("data");
+                    self.other(level, Kind::Unknown)?;
+                }
                 Member::Other(kind) => self.other(level, kind)?,
             }
         }
@@ -232,38 +247,49 @@ impl<E: Entries> Body<'_, '_, '_, E> {
 
     /// A member whose key does not tell that it is an entry.
     fn other(&mut self, level: Level, kind: Kind) -> Result<(), DecodeError> {
-        let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
         let is_in_list = level == Level::Data || matches!(self.place, ListPlace::Body);
+        // Within the list an object with an id is an entry, whatever its key.
         let may_be_entry = match level {
-            // Within the list an object with an id is an entry, also under a name like `me`.
-            Level::Data => matches!(kind, Kind::Unknown | Kind::Technical),
-            Level::Body => kind == Kind::Unknown && !matches!(self.place, ListPlace::Data),
+            Level::Data => true,
+            Level::Body => kind != Kind::Own && !matches!(self.place, ListPlace::Data),
         };
+        let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
         if !is_object || !may_be_entry || (self.is_refused && !is_in_list) {
-            self.envelope.read(&mut self.parser, kind)?;
-            self.is_refused = self.rules_out_list();
-            return Ok(());
+            return self.beside(kind, is_in_list);
         }
         if self.is_refused {
             return self.pass_over();
         }
-        if level == Level::Body && is_in_list {
-            self.is_list |= self.entries.read(&mut self.parser)?;
-            return Ok(());
-        }
         let found = self
             .entries
-            .read_maybe(&mut self.parser, &mut self.envelope)?;
-        if level == Level::Data {
-            if found.is_some() || kind == Kind::Unknown {
-                self.is_list |= found.is_some();
-                self.entries.take(found)?;
-            }
-        } else if let ListPlace::Open { held } = &mut self.place {
+            .read_maybe(&mut self.parser, kind, &mut self.envelope)?;
+        self.is_refused = self.rules_out_list();
+        let found = match found {
+            Candidate::Entry(entry) => Some(entry),
+            Candidate::Broken if kind == Kind::Unknown => None,
+            Candidate::Broken | Candidate::Other => return Ok(()),
+        };
+        if is_in_list {
+            self.is_list |= found.is_some();
+            return self.entries.take(found);
+        }
+        if let ListPlace::Open { held } = &mut self.place {
             held.push(found);
             if held.len() == MAX_HELD {
                 self.begin_map()?;
             }
+        }
+        Ok(())
+    }
+
+    /// A member that is no entry by itself. One within the list that holds an id is not passed over silently.
+    fn beside(&mut self, kind: Kind, is_in_list: bool) -> Result<(), DecodeError> {
+        self.envelope.met_id = false;
+        self.envelope.read(&mut self.parser, kind)?;
+        self.is_refused = self.rules_out_list();
+        let holds_id = kind == Kind::Unknown && self.envelope.met_id;
+        if is_in_list && holds_id && !self.is_refused {
+            return self.entries.take(None);
         }
         Ok(())
     }
@@ -326,7 +352,7 @@ fn verdict(envelope: Envelope, found: &Found, trust: Trust) -> Result<Option<Str
     {
         return Err(DecodeError::Page(why.clone()));
     }
-    let is_doubtful = answer.is_error() || answer.doubt.is_some();
+    let is_doubtful = answer.is_error() || answer.is_doubtful;
     if is_empty && is_doubtful && !trust.accept_empty {
         return Err(DecodeError::UntrustedEmpty(Box::new(answer)));
     }

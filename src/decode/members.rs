@@ -25,8 +25,12 @@ pub(super) enum Kind {
     Health,
     /// A flag that says nothing either way, like `cached`.
     Neutral,
-    /// Something for machines: an id of the request, a time, a version, the session's name.
+    /// Something for machines: an id of the request, a time, a version.
     Technical,
+    /// A name that people gave: of the label, of the account. It says nothing of the list.
+    Name,
+    /// Who asks or answers: the session, the account, the engine. Such an object is never an entry.
+    Own,
     /// A container of members like those beside it: `meta`.
     Meta,
     /// Something about pages.
@@ -53,7 +57,9 @@ impl Kind {
             | "responsecode" | "resultcode" => Self::Status,
             "state" | "sessionstatus" | "sessionstate" | "connection" | "connectionstatus"
             | "connectionstate" | "instancestatus" | "instancestate" | "enginestatus"
-            | "enginestate" | "phonestatus" => Self::State,
+            | "enginestate" | "phonestatus" | "currentstatus" | "currentstate" | "actual" => {
+                Self::State
+            }
             "message" => Self::Message,
             "error" | "errors" | "exception" | "exceptions" => Self::Error,
             "msg" | "msgs" | "messages" | "detail" | "details" | "reason" | "reasons"
@@ -63,26 +69,32 @@ impl Kind {
             | "bericht" | "motivo" | "aviso" => Self::Speech,
             "connected" | "isconnected" | "online" | "isonline" | "ready" | "isready"
             | "active" | "isactive" | "authenticated" | "isauthenticated" | "authorized"
-            | "loggedin" | "isloggedin" | "valid" | "isvalid" | "working" | "available"
-            | "enabled" | "exists" | "found" | "alive" | "running" | "synced" => Self::Health,
+            | "loggedin" | "isloggedin" | "islogged" | "valid" | "isvalid" | "working"
+            | "available" | "enabled" | "exists" | "found" | "alive" | "running" | "synced"
+            | "paired" | "ispaired" | "linked" | "islinked" => Self::Health,
             "cached" | "iscached" | "fromcache" | "cachehit" | "debug" | "deprecated"
             | "dryrun" | "empty" | "isempty" => Self::Neutral,
-            "meta" | "metadata" | "responsemetadata" | "info" => Self::Meta,
-            "timestamp" | "time" | "datetime" | "date" | "ts" | "servertime" | "createdat"
-            | "updatedat" | "fetchedat" | "generatedat" | "took" | "tookms" | "elapsed"
-            | "elapsedms" | "duration" | "durationms" | "responsetime" | "executiontime"
-            | "latency" | "uptime" | "requestid" | "reqid" | "requestuuid" | "xrequestid"
-            | "traceid" | "spanid" | "traceparent" | "correlationid" | "transactionid"
-            | "cfray" | "version" | "apiversion" | "schemaversion" | "build" | "release"
-            | "session" | "sessionid" | "sessionname" | "instance" | "instanceid"
-            | "instancename" | "engine" | "environment" | "tier" | "me" | "account"
-            | "accountid" | "accountname" | "user" | "userid" | "label" | "labelid"
-            | "labelname" | "path" | "method" | "endpoint" | "host" | "hostname" | "server"
-            | "region" | "node" | "worker" | "locale" | "lang" | "language" | "timezone"
-            | "jsonrpc" => Self::Technical,
+            "meta" | "metadata" | "responsemetadata" | "searchmetadata" | "info" | "summary" => {
+                Self::Meta
+            }
+            "session" | "sessionid" | "sessionname" | "instance" | "instanceid"
+            | "instancename" | "engine" | "environment" | "me" | "account" | "accountid"
+            | "accountname" | "user" | "userid" | "device" | "phone" | "owner" | "profile" => {
+                Self::Own
+            }
+            "label" | "labelid" | "labelname" | "name" | "pushname" | "displayname" | "path" => {
+                Self::Name
+            }
+            "ts" | "now" | "utc" | "took" | "tookms" | "lastsync" | "created" | "reqid"
+            | "traceparent" | "transactionid" | "cfray" | "v" | "build" | "release" | "tier"
+            | "method" | "endpoint" | "host" | "hostname" | "server" | "region" | "node"
+            | "worker" | "locale" | "lang" | "language" | "jsonrpc" | "request" | "trace" => {
+                Self::Technical
+            }
+            known if is_failure_name(known) => Self::Failure,
             other => match PagingMember::of(other) {
                 Some(member) => Self::Paging(member),
-                None if is_failure_name(other) => Self::Failure,
+                None if is_technical_name(other) || is_time(name) => Self::Technical,
                 None => Self::Unknown,
             },
         }
@@ -91,7 +103,7 @@ impl Kind {
 
 /// Whether a normalised name is one of members that are only there, or only true, when something failed.
 fn is_failure_name(name: &str) -> bool {
-    const PARTS: [&str; 13] = [
+    const PARTS: [&str; 15] = [
         "banned",
         "blocked",
         "denied",
@@ -100,13 +112,43 @@ fn is_failure_name(name: &str) -> bool {
         "exception",
         "expired",
         "fail",
-        "fault",
         "invalid",
         "loggedout",
+        "qrcode",
         "stopped",
+        "timedout",
+        "timeout",
         "unauthor",
     ];
-    name.starts_with("err") || PARTS.iter().any(|part| name.contains(part))
+    name.starts_with("err")
+        || name.starts_with("fault")
+        || name == "qr"
+        || PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Whether a normalised name is that of a time, a version or the id of a request.
+fn is_technical_name(name: &str) -> bool {
+    const PARTS: [&str; 13] = [
+        "correlationid",
+        "date",
+        "duration",
+        "elapsed",
+        "latency",
+        "logid",
+        "operationid",
+        "rayid",
+        "requestid",
+        "requestuuid",
+        "spanid",
+        "time",
+        "traceid",
+    ];
+    name.ends_with("version") || PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Whether a name is that of a time, like `cachedAt`.
+fn is_time(name: &str) -> bool {
+    name.ends_with("At") || name.ends_with("_at")
 }
 
 /// A name in lower case, without anything but ASCII letters and digits; `None` where that is too long, or the
@@ -136,6 +178,11 @@ mod tests {
             ("isSuccess", Kind::Success),
             ("errors", Kind::Error),
             ("errorCode", Kind::Failure),
+            ("timeout", Kind::Failure),
+            ("query_time_ms", Kind::Technical),
+            ("cachedAt", Kind::Technical),
+            ("chat", Kind::Unknown),
+            ("me", Kind::Own),
             ("session_expired", Kind::Failure),
             ("request-id", Kind::Technical),
             ("@odata.nextLink", Kind::Paging(PagingMember::Next)),

@@ -1,5 +1,7 @@
 //! What an API says about pages: whether a list is one page of several.
 
+use super::envelope::Envelope;
+
 /// A member that says something about pages. All names are compared without case and punctuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PagingMember {
@@ -19,9 +21,13 @@ pub(crate) enum PagingMember {
     Total,
     /// Entries before this page.
     Offset,
+    /// A page before this one, as a link, a number or a flag.
+    Previous,
+    /// The size of a page, or where it lies in the list.
+    Size,
     /// The relation of a link, as in `{"rel":"next","href":…}`.
     Relation,
-    /// Anything else of a page: its size, its links to itself and to pages before.
+    /// A link to this page, to the first or to the last one; a container of such members.
     Other,
 }
 
@@ -32,41 +38,67 @@ impl PagingMember {
             "next" | "nextpage" | "nextpageurl" | "nextpageuri" | "nextpagelink" | "nextlink"
             | "nexturl" | "nexturi" | "nexthref" | "nextcursor" | "nexttoken" | "nextpagetoken"
             | "nextpagenumber" | "nextpagecursor" | "nextoffset" | "nextkey" | "nextmarker"
-            | "nextbatch" | "nextset" | "nextrecordsurl" | "odatanextlink" | "continue"
-            | "continuation" | "continuationtoken" | "continuationkey" | "pagingstate"
-            | "lastevaluatedkey" | "scrollid" => Self::Next,
-            "cursor" => Self::Cursor,
+            | "nextbatch" | "nextset" | "nextresults" | "nextrecordsurl" | "odatanextlink"
+            | "opcnextpage" | "continue" | "continuation" | "continuationtoken"
+            | "continuationkey" | "mscontinuation" | "pagingstate" | "lastevaluatedkey"
+            | "scrollid" => Self::Next,
+            "cursor" | "after" => Self::Cursor,
             "hasmore" | "hasnext" | "hasnextpage" | "hasmorepages" | "hasmoreresults"
             | "hasmoreitems" | "hasmoredata" | "morepages" | "moreresults" | "moreitems"
             | "moredata" | "moreavailable" | "nextpageavailable" | "more" | "truncated"
             | "istruncated" | "incomplete" | "isincomplete" | "incompleteresults" | "partial"
             | "ispartial" => Self::HasMore,
             "last" | "islast" | "islastpage" | "endoflist" | "isfinal" | "complete"
-            | "iscomplete" | "completed" | "done" | "finished" => Self::IsLast,
+            | "iscomplete" | "completed" | "done" | "finished" | "eof" | "end" => Self::IsLast,
             "page" | "currentpage" | "pagenumber" | "pagenum" | "pageno" | "current" => {
                 Self::CurrentPage
             }
             "lastpage" | "lastpagenumber" | "totalpages" | "totalpage" | "pagestotal"
             | "pagetotal" | "pagecount" | "pagescount" | "numpages" | "numberofpages"
             | "maxpage" | "pages" => Self::LastPage,
-            "total" | "totalcount" | "totalitems" | "totalelements" | "totalresults"
-            | "totalrecords" | "totalrows" | "totalentries" | "totalchats" | "totalhits"
-            | "count" | "itemcount" | "itemscount" | "recordstotal" | "recordcount"
-            | "resultcount" | "resultscount" | "chatcount" | "chatscount" | "numchats"
-            | "numfound" | "nbhits" | "numberofelements" => Self::Total,
-            "offset" | "skip" => Self::Offset,
-            "rel" => Self::Relation,
-            "first" | "firstpage" | "firstpageurl" | "lastpageurl" | "prev" | "previous"
-            | "prevpage" | "previouspage" | "prevpageurl" | "previouspageurl" | "prevcursor"
-            | "previouscursor" | "hasprev" | "hasprevious" | "hasprevpage" | "haspreviouspage"
-            | "self" | "from" | "to" | "perpage" | "limit" | "pagesize" | "itemsperpage"
-            | "size" | "before" | "after" | "endcursor" | "startcursor" | "links" | "link"
-            | "paging" | "pagination" | "pageinfo" | "pageable" | "pager" | "cursors" => {
-                Self::Other
+            "count" | "itemcount" | "itemscount" | "itemstotal" | "listtotal" | "recordstotal"
+            | "recordsfiltered" | "recordcount" | "resultcount" | "resultscount" | "chatcount"
+            | "chatscount" | "numchats" | "numfound" | "nbhits" | "numberofelements"
+            | "odatacount" => Self::Total,
+            "offset" | "skip" | "startat" => Self::Offset,
+            "prev" | "previous" | "prevpage" | "previouspage" | "prevpageurl"
+            | "previouspageurl" | "hasprev" | "hasprevious" | "hasprevpage" | "haspreviouspage" => {
+                Self::Previous
             }
+            "perpage" | "limit" | "pagesize" | "itemsperpage" | "size" | "from" | "to" | "take"
+            | "maxresults" | "start" | "rows" | "pagingcounter" => Self::Size,
+            "rel" => Self::Relation,
+            "first" | "firstpage" | "firstpageurl" | "lastpageurl" | "prevcursor"
+            | "previouscursor" | "self" | "before" | "endcursor" | "startcursor" | "links"
+            | "link" | "paging" | "pagination" | "paginator" | "paginatorinfo" | "pageinfo"
+            | "pagemeta" | "pageable" | "pager" | "cursors" | "resultinfo" | "sort" => Self::Other,
+            other if is_total(other) => Self::Total,
             _ => return None,
         })
     }
+}
+
+impl PagingMember {
+    /// Whether its value is a number or a flag, so that a text there is something else.
+    pub(crate) fn is_number(self) -> bool {
+        matches!(
+            self,
+            Self::HasMore
+                | Self::CurrentPage
+                | Self::LastPage
+                | Self::Total
+                | Self::Offset
+                | Self::Size
+        )
+    }
+}
+
+/// Whether a normalised name is that of a total of entries, like `totalRecords`.
+fn is_total(name: &str) -> bool {
+    const OF_OTHERS: [&str; 7] = [
+        "time", "duration", "bytes", "unread", "label", "cost", "credit",
+    ];
+    name.starts_with("total") && !OF_OTHERS.iter().any(|part| name.contains(part))
 }
 
 /// A value beside the list, read.
@@ -126,14 +158,20 @@ impl Paging {
     pub(crate) fn note(&mut self, member: PagingMember, path: &str, value: Scalar<'_>) {
         match (member, value) {
             (PagingMember::Next, value) if value.is_something() => self.note_more(path),
-            (PagingMember::Cursor, Scalar::Text(_) | Scalar::Number(..)) => {
+            (PagingMember::Cursor, value) if value.is_something() => {
                 self.cursor = Some(path.to_owned());
             }
+            (PagingMember::Previous, value) if value.is_something() => self.note_more(path),
             (PagingMember::HasMore, value) if value.is_something() => self.note_more(path),
             (PagingMember::HasMore, _) => self.says_no_more = true,
-            (PagingMember::IsLast, Scalar::Bool(true)) => self.says_no_more = true,
-            (PagingMember::IsLast, Scalar::Bool(false)) => self.note_more(path),
+            (PagingMember::IsLast | PagingMember::LastPage, Scalar::Bool(true)) => {
+                self.says_no_more = true;
+            }
+            (PagingMember::IsLast | PagingMember::LastPage, Scalar::Bool(false)) => {
+                self.note_more(path);
+            }
             (PagingMember::CurrentPage, Scalar::Number(_, page)) => self.current = Some(page),
+            (PagingMember::CurrentPage, Scalar::Text(text)) => self.note_page_of(text),
             (PagingMember::LastPage | PagingMember::IsLast, Scalar::Number(_, page)) => {
                 self.last = Some(self.last.map_or(page, |last| last.max(page)));
             }
@@ -152,6 +190,22 @@ impl Paging {
         }
     }
 
+    /// Takes down what JSON in a header says.
+    pub(crate) fn note_json(&mut self, json: &[u8]) {
+        *self = Envelope::of_json(json, std::mem::take(self)).paging;
+    }
+
+    /// Takes down a text like `1/9` or `1 of 9`.
+    fn note_page_of(&mut self, text: &str) {
+        let (current, last) = match text.split_once('/').or_else(|| text.split_once(" of ")) {
+            Some((current, last)) => (current.trim().parse(), last.trim().parse()),
+            None => return,
+        };
+        if let (Ok(current), Ok(last)) = (current, last) {
+            (self.current, self.last) = (Some(current), Some(last));
+        }
+    }
+
     /// Takes down that a member says that this is not all.
     pub(crate) fn note_more(&mut self, path: &str) {
         self.more.get_or_insert_with(|| path.to_owned());
@@ -165,7 +219,7 @@ impl Paging {
     /// Why a list of so many entries is one page of several, in words; `None` where it is whole.
     pub(crate) fn why(&self, entries: u64) -> Option<String> {
         if let Some(path) = &self.more {
-            return Some(format!("“{path}” says that there is more"));
+            return Some(format!("“{path}” says that this is not all"));
         }
         if let Some(path) = self.cursor.as_ref().filter(|_| !self.says_no_more) {
             return Some(format!("“{path}” points to another page"));
@@ -194,14 +248,17 @@ pub(crate) fn is_next(relation: &str) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn why(facts: &[(&str, Scalar<'_>)], entries: u64) -> Option<String> {
         let mut paging = Paging::default();
         for (name, value) in facts {
-            paging.note(PagingMember::of(name).unwrap(), name, *value);
+            paging.note(
+                PagingMember::of(name).unwrap_or(PagingMember::Other),
+                name,
+                *value,
+            );
         }
         paging.why(entries)
     }
@@ -230,6 +287,10 @@ mod tests {
             &[("offset", number(50))],
             &[("rel", text("next"))],
             &[("total", number(3))],
+            &[("totalsize", number(3))],
+            &[("lastpage", Scalar::Bool(false))],
+            &[("page", text("1 of 9"))],
+            &[("prev", text("/chats?page=1")), ("next", Scalar::Nothing)],
         ] {
             assert!(why(facts, 2).is_some(), "{facts:?}");
         }
@@ -239,7 +300,9 @@ mod tests {
     fn a_list_with_nothing_left() {
         for facts in [
             &[("next", Scalar::Nothing)][..],
-            &[("next", Scalar::Bool(false)), ("prev", Scalar::Text("x"))],
+            &[("next", Scalar::Bool(false)), ("prev", Scalar::Nothing)],
+            &[("cursor", number(0))],
+            &[("totaltimems", number(250))],
             &[("nextpage", number(0))],
             &[
                 ("cursor", Scalar::Text("abc")),

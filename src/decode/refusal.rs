@@ -4,8 +4,7 @@ use super::answer::Answer;
 use super::envelope::Envelope;
 use super::input::Input;
 use super::paging::Paging;
-use super::parse::parser;
-use super::words::mentions_starting;
+use super::words::{names_starting, speaks_of_starting};
 
 /// As much of a plain text as is kept, in characters. Less is shown, once secrets were taken out.
 const MAX_PLAIN_TEXT: usize = 4096;
@@ -16,24 +15,21 @@ pub fn refusal(body: &[u8]) -> Answer {
     let when_dry = || Ok(());
     let mut input = Input::new(&mut source, &when_dry);
     match input.open() {
-        Ok(b'{' | b'[') => of_json(&mut input),
-        Ok(b'<') | Err(_) => Answer::default(),
+        Ok(b'{' | b'[') => Envelope::of_json(body, Paging::default()).into_answer(),
+        Ok(b'<') => Answer {
+            is_starting: speaks_of_starting(&String::from_utf8_lossy(body)),
+            ..Answer::default()
+        },
+        Err(_) => Answer::default(),
         Ok(_) => of_text(&String::from_utf8_lossy(body)),
     }
-}
-
-fn of_json(input: &mut Input<'_>) -> Answer {
-    let mut envelope = Envelope::new(Paging::default());
-    // Where it is cut or malformed, what came before counts.
-    let _ = envelope.read_members(&mut parser(input));
-    envelope.into_answer()
 }
 
 fn of_text(text: &str) -> Answer {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     Answer {
         message: Some(text.chars().take(MAX_PLAIN_TEXT).collect()),
-        is_starting: mentions_starting(text),
+        is_starting: names_starting(text) || speaks_of_starting(text),
         ..Answer::default()
     }
 }
@@ -55,6 +51,9 @@ mod tests {
             r#"{"message":"The session is starting, try again later"}"#,
             r#"{"status":"STARTING","expec"#,
             "Session is starting",
+            r#"{"code":"session_starting","message":"Try later"}"#,
+            r#"{"current":"STARTING","expected":["WORKING"]}"#,
+            "<error><status>STARTING</status></error>",
         ] {
             assert!(refusal(body.as_bytes()).is_starting, "{body}");
         }
@@ -64,6 +63,9 @@ mod tests {
             r#"{"statusCode":422,"message":"Not implemented by the engine"}"#,
             "",
             "<html>starting</html>",
+            r#"{"code":"STARTING_FAILED"}"#,
+            r#"{"message":"Error starting the session: browser crashed"}"#,
+            r#"{"status":"STOPPED","expected":["STARTING","WORKING"]}"#,
         ] {
             assert!(!refusal(body.as_bytes()).is_starting, "{body}");
         }

@@ -1,13 +1,14 @@
 //! What the texts of an API mean: plainly a success, plainly a failure, or anything else.
 
 /// Words of which one has to stand in a text that is plainly a success.
-const SUCCESS: [&str; 19] = [
+const SUCCESS: [&str; 20] = [
     "complete",
     "completed",
     "done",
     "executed",
     "fetched",
     "found",
+    "listed",
     "loaded",
     "ok",
     "okay",
@@ -19,12 +20,11 @@ const SUCCESS: [&str; 19] = [
     "successful",
     "successfully",
     "true",
-    "yes",
     "working",
+    "yes",
 ];
 /// Words that may stand beside those. None of them can turn a success into a failure.
-const NEUTRAL: [&str; 33] = [
-    "200",
+const NEUTRAL: [&str; 45] = [
     "a",
     "all",
     "and",
@@ -34,13 +34,22 @@ const NEUTRAL: [&str; 33] = [
     "chat",
     "chats",
     "code",
+    "contact",
+    "contacts",
     "data",
+    "entries",
     "for",
+    "from",
     "get",
+    "group",
+    "groups",
     "has",
     "have",
     "http",
+    "in",
     "is",
+    "item",
+    "items",
     "label",
     "labels",
     "list",
@@ -48,22 +57,27 @@ const NEUTRAL: [&str; 33] = [
     "of",
     "operation",
     "query",
+    "record",
+    "records",
     "request",
     "response",
     "result",
     "results",
     "status",
     "the",
+    "total",
     "was",
     "were",
     "with",
+    "your",
 ];
 /// Texts that are a success as they are: connection states, and the absence of an error.
-const EXACT: [&str; 11] = [
+const EXACT: [&str; 12] = [
     "active",
     "authenticated",
     "connected",
     "no error",
+    "no errors",
     "no_error",
     "noerror",
     "none",
@@ -72,7 +86,7 @@ const EXACT: [&str; 11] = [
     "ready",
     "running",
 ];
-/// Words that mean a failure wherever they stand in a code or a status.
+/// Parts of words that mean a failure wherever they stand in a code or a status.
 const FAILURE: [&str; 18] = [
     "denied",
     "disconnect",
@@ -93,6 +107,45 @@ const FAILURE: [&str; 18] = [
     "unauthor",
     "unavailable",
 ];
+/// Words that mean trouble in the place of a name, an id or a version.
+const TROUBLE: [&str; 29] = [
+    "banned",
+    "blocked",
+    "closed",
+    "denied",
+    "disabled",
+    "disconnected",
+    "down",
+    "error",
+    "exceeded",
+    "expired",
+    "failed",
+    "inactive",
+    "invalid",
+    "loggedout",
+    "logout",
+    "maintenance",
+    "missing",
+    "not",
+    "offline",
+    "out",
+    "revoked",
+    "scan",
+    "stopped",
+    "suspended",
+    "unauthenticated",
+    "unauthorized",
+    "unavailable",
+    "unknown",
+    "unreachable",
+];
+/// The states of a WAHA session other than STARTING.
+const STATES: [&str; 4] = ["FAILED", "SCAN_QR_CODE", "STOPPED", "WORKING"];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+}
 
 /// Whether a text is plainly a success: one of a few fixed texts, or made of success words and neutral ones
 /// only. A text that is not understood is no success.
@@ -101,12 +154,12 @@ pub(super) fn is_success(text: &str) -> bool {
     if EXACT.contains(&text.as_str()) {
         return true;
     }
-    let words = || {
-        text.split(|c: char| !c.is_alphanumeric())
-            .filter(|word| !word.is_empty())
+    let is_neutral = |word: &str| match word.parse::<u32>() {
+        Ok(number) => !(400..600).contains(&number),
+        Err(_) => NEUTRAL.contains(&word),
     };
-    words().any(|word| SUCCESS.contains(&word))
-        && words().all(|word| SUCCESS.contains(&word) || NEUTRAL.contains(&word))
+    words(&text).any(|word| SUCCESS.contains(&word))
+        && words(&text).all(|word| SUCCESS.contains(&word) || is_neutral(word))
 }
 
 /// Whether a code or a status says that something failed, in words.
@@ -115,10 +168,45 @@ pub(super) fn is_failure(text: &str) -> bool {
     FAILURE.iter().any(|word| text.contains(word))
 }
 
-/// Whether a text has the word "starting" in it.
-pub(super) fn mentions_starting(text: &str) -> bool {
-    text.split(|c: char| !c.is_alphanumeric())
-        .any(|word| word.eq_ignore_ascii_case("starting"))
+/// Whether a text in the place of a name, an id or a version speaks of trouble.
+pub(super) fn is_trouble(text: &str) -> bool {
+    let text = text.to_lowercase();
+    words(&text).any(|word| TROUBLE.contains(&word))
+}
+
+/// Whether a text is the state of a WAHA session, other than STARTING.
+pub(super) fn is_other_state(text: &str) -> bool {
+    STATES.iter().any(|state| text.eq_ignore_ascii_case(state))
+}
+
+/// Whether a code, a state or a name of one says that a session is starting: `STARTING`, `session_starting`,
+/// "Starting up".
+pub(super) fn names_starting(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    words(&lower).count() <= 3
+        && words(&lower).any(|word| word == "starting")
+        && !lower.contains("fail")
+        && !lower.contains("error")
+}
+
+/// Whether a sentence says that a session is starting, and not that it failed to start, or what it should be.
+pub(super) fn speaks_of_starting(text: &str) -> bool {
+    const PHRASES: [&str; 4] = [
+        "is starting",
+        "still starting",
+        "currently starting",
+        "session starting",
+    ];
+    let lower = text.to_lowercase();
+    let has_state = |state: &str| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|word| word == state)
+    };
+    let says_so = PHRASES.iter().any(|phrase| lower.contains(phrase)) || has_state("STARTING");
+    says_so
+        && !["FAILED", "SCAN_QR_CODE", "STOPPED"]
+            .iter()
+            .any(|state| has_state(state))
 }
 
 #[cfg(test)]
@@ -131,8 +219,10 @@ mod tests {
             "OK",
             "ok.",
             "Success!",
-            "Request successful",
+            "Your request was successful",
             "Labels retrieved successfully.",
+            "Retrieved chats for label 1 successfully",
+            "Successfully retrieved 0 chats",
             "chats_found",
             "200 OK",
             "WORKING",
@@ -150,6 +240,7 @@ mod tests {
             "No label found",
             "Label not found",
             "Session found",
+            "404 found",
             "connected to nothing",
             "OK, but the session is stopped",
             "close",
@@ -162,8 +253,26 @@ mod tests {
     }
 
     #[test]
-    fn starting_is_a_word_of_its_own() {
-        assert!(mentions_starting("Session is STARTING."));
-        assert!(!mentions_starting("restarting"));
+    fn a_session_that_is_starting() {
+        for text in ["STARTING", "session_starting", "Starting up", "starting..."] {
+            assert!(names_starting(text), "{text}");
+        }
+        assert!(!names_starting("restarting"));
+        for text in [
+            "Session is STARTING.",
+            "The session is starting, try again",
+            "status: STARTING",
+        ] {
+            assert!(speaks_of_starting(text), "{text}");
+        }
+        for text in [
+            "Error starting the session: browser crashed",
+            "Dates starting before 2020 are invalid",
+            "Session is STOPPED, expected one of STARTING, WORKING",
+            "failed after starting",
+            "Try again later or restart the session",
+        ] {
+            assert!(!speaks_of_starting(text), "{text}");
+        }
     }
 }

@@ -225,19 +225,14 @@ proptest! {
 
 #[test]
 fn a_member_name_may_arrive_byte_by_byte() {
-    let name = "m".repeat(2000);
-    let body = format!(
-        "{{\"{name}\":1,\"code\":{},\"0\":{{\"id\":\"1@c.us\"}}}}",
-        "2".repeat(200)
-    );
+    let (name, number) = ("m".repeat(2000), "2".repeat(200));
+    let body =
+        |code: &str| format!("{{\"{name}\":{number},\"code\":{code},\"0\":{{\"id\":\"1@c.us\"}}}}");
     for lengths in [vec![1], vec![usize::MAX]] {
-        let (_, chats, end) = decode_parts(body.as_bytes(), lengths, &plan(10));
+        let (_, chats, end) = decode_parts(body("404").as_bytes(), lengths.clone(), &plan(10));
         assert!(matches!(end, Err(DecodeError::Answered(_))), "{end:?}");
         assert!(chats.is_empty());
-    }
-    let body = body.replace("\"code\"", "\"other\"");
-    for lengths in [vec![1], vec![usize::MAX]] {
-        let (_, chats, end) = decode_parts(body.as_bytes(), lengths, &plan(10));
+        let (_, chats, end) = decode_parts(body(&number).as_bytes(), lengths, &plan(10));
         assert!(end.is_ok(), "{end:?}");
         assert_eq!(chats.len(), 1);
     }

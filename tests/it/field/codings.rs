@@ -54,3 +54,15 @@ fn a_header_that_names_a_coding_which_the_body_does_not_have() {
         case.never("cut off").never("trying again").holds();
     }
 }
+
+#[test]
+fn a_header_that_names_no_coding_at_all() {
+    for coding in ["none", "utf-8", "identity, identity", ""] {
+        let reply = coded(coding, TWO.as_bytes().to_vec());
+        Case::reply(reply, 0).ids(TWO_IDS).holds();
+    }
+    Case::reply(coded("gzip, identity", gzip(TWO)), 0)
+        .named("one of two")
+        .ids(TWO_IDS)
+        .holds();
+}

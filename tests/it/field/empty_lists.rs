@@ -54,7 +54,20 @@ const DOUBTFUL: &[(&str, &str)] = &[
     ),
     (r#""success":true,"message":"no""#, "“no”"),
     (r#""success":false"#, "false"),
+    (r#""success":false,"reason":"bad one""#, "bad one"),
     (r#""error":"gone""#, "gone"),
+    (r#""connected":0"#, "connected"),
+    (r#""session":false"#, "session"),
+    (r#""session":{"name":"a","paired":false}"#, "paired"),
+    (r#""session":{"qr":"2@abc"}"#, "session.qr"),
+    (r#""session":"logged out""#, "logged out"),
+    (r#""server":"maintenance""#, "maintenance"),
+    (
+        r#""pagination":{"note":"session stopped"}"#,
+        "session stopped",
+    ),
+    (r#""limit":"exceeded""#, "exceeded"),
+    (r#""first":"scan the code""#, "scan the code"),
 ];
 
 /// What may stand beside an empty list.
@@ -73,6 +86,11 @@ const HARMLESS: &[&str] = &[
     r#""connected":true,"state":"open","cached":false"#,
     r#""links":{"first":"/a?page=1","next":null},"meta":{"current_page":1,"last_page":1,"per_page":15,"total":0,"path":"/a"}"#,
     r#""meta":{"links":[{"url":null,"label":"Next &raquo;","active":false}]}"#,
+    r#""query_time_ms":5,"cachedAt":"2026-11-26T00:00:00Z","ray_id":"a1","app_version":"1.2""#,
+    r#""error":{"code":0,"message":"OK"},"errors":[null]"#,
+    r#""totalPages":0,"number":0,"size":20,"sort":{"sorted":false,"empty":true},"pageable":{"paged":true,"offset":0}"#,
+    r#""startAt":0,"maxResults":50,"isLast":true,"connected":1"#,
+    r#""message":"Successfully retrieved 0 chats""#,
     r#""unheard_of":null,"other":"","more":[],"still":{},"zero":0"#,
 ];
 
@@ -144,6 +162,7 @@ fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
             65,
             "without a list",
         ),
+        (r#"{"message":["bad one"]}"#, 76, "bad one"),
         (r#"{"success":true,"message":"OK"}"#, 65, "without a list"),
         (
             r#"{"data":{"label":{"id":"7"},"chats":[]}}"#,

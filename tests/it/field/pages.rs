@@ -26,6 +26,13 @@ const PAGES: &[&str] = &[
     r#""offset":100,"limit":100"#,
     r#""done":false"#,
     r#""isTruncated":true"#,
+    r#""result_info":{"page":1,"total_pages":9}"#,
+    r#""paginatorInfo":{"hasMorePages":true}"#,
+    r#""response":{"pagination":{"next":"x"}}"#,
+    r#""extra":{"next_page_url":"x"}"#,
+    r#""last_page":false"#,
+    r#""page":"1 of 9""#,
+    r#""links":{"prev":"/a?page=1","next":null}"#,
 ];
 
 /// What stands beside the two chats of a whole list.
@@ -41,6 +48,9 @@ const WHOLE: &[&str] = &[
     r#""totalPages":1,"number":0,"last":true,"first":true,"totalElements":2,"size":20"#,
     r#""paging":{"cursors":{"before":"a","after":"b"}}"#,
     r#""stats":{"total":5000,"next":"x"}"#,
+    r#""cursor":0"#,
+    r#""links":{"next":{"url":null,"label":"Next &raquo;","active":false}}"#,
+    r#""sort":{"sorted":false,"unsorted":true,"empty":true}"#,
     r#""done":true,"offset":0"#,
 ];
 
@@ -73,6 +83,10 @@ fn a_total_above_the_entries_is_one_too() {
         r#""total_count":250"#,
         r#""meta":{"total":250}"#,
         r#""pagination":{"count":250}"#,
+        r#""@odata.count":250"#,
+        r#""totalItemCount":250"#,
+        r#""total":{"value":250,"relation":"eq"}"#,
+        r#""summary":{"total_count":250}"#,
     ] {
         for (body, ids) in [
             (
@@ -105,11 +119,12 @@ fn headers_say_it_as_well() {
         ("x-wp-totalpages", "3"),
         ("x-next-page", "2"),
         ("x-has-more", "true"),
+        ("x-pagination", r#"{"TotalPages":125,"CurrentPage":1}"#),
     ] {
         let reply = Reply::json(TWO).header(name, value);
         Case::reply(reply, 65).says("page").holds();
     }
-    for (name, value) in [("x-total-count", "250"), ("content-range", "items 0-1/250")] {
+    for (name, value) in [("x-total-count", "250"), ("content-range", "0-1/250")] {
         let reply = Reply::json(TWO).header(name, value);
         Case::reply(reply, 65).says("250").ids(TWO_IDS).holds();
     }

@@ -29,6 +29,9 @@ fn one_that_is_starting_is_waited_for() {
         format!(r#"{{"error":{{"details":[{waha}]}}}}"#),
         r#"{"message":"The session is starting. Please wait."}"#.to_owned(),
         "Session is STARTING".to_owned(),
+        r#"{"code":"SESSION_STARTING","message":"Try later"}"#.to_owned(),
+        r#"{"currentStatus":"STARTING","expected":["WORKING"]}"#.to_owned(),
+        "<error><status>STARTING</status></error>".to_owned(),
     ] {
         let case = Case::reply(refusal(&body), 0)
             .then(Reply::json(TWO))
@@ -44,6 +47,8 @@ fn any_other_state_is_final() {
         format!(r#"{{{ERROR},"status":"FAILED","message":"failed while starting"}}"#),
         r#"{"statusCode":422,"message":"The method is not implemented by the engine"}"#.to_owned(),
         r#"{"error":"Only in the PLUS version"}"#.to_owned(),
+        r#"{"message":"Error starting the session: browser crashed"}"#.to_owned(),
+        r#"{"message":"Session is STOPPED, expected one of STARTING, WORKING"}"#.to_owned(),
         String::new(),
     ] {
         let case = Case::reply(refusal(&body), 76).named(&body);
