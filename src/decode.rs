@@ -16,6 +16,7 @@ mod list;
 mod members;
 mod paging;
 mod parse;
+mod place;
 mod refusal;
 mod surrogates;
 mod words;
@@ -26,6 +27,7 @@ use std::io::Read;
 pub use self::answer::{Answer, Doubt};
 use self::chat::ChatEntries;
 pub use self::chunks::{ChunkReader, ChunkSender, chunks};
+use self::envelope::Envelope;
 use self::input::Input;
 pub use self::label::{Label, LabelList, labels};
 pub use self::paging::Paging;
@@ -198,6 +200,11 @@ pub fn decode(
         }
     };
     (out.seen(), end)
+}
+
+/// What JSON that is no list says of pages, beside what is known of them.
+pub(crate) fn paging_in_json(json: &[u8], known: Paging) -> Paging {
+    Envelope::of_json(json, known).paging
 }
 
 fn read_chats(source: &mut dyn Source, plan: &Plan, out: &Out<'_>) -> Result<(), DecodeError> {

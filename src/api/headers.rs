@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{CONTENT_RANGE, HeaderMap, LINK, RETRY_AFTER};
 
-use crate::decode::{Paging, PagingMember, Scalar, is_next};
+use crate::decode::{Paging, PagingMember, Scalar, is_next, paging_in_json};
 
 /// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3).
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -35,7 +35,7 @@ pub(super) fn paging(headers: &HeaderMap) -> Paging {
             content_range(&value, &mut paging);
         } else if let Some(member) = member(name) {
             if value.trim_start().starts_with('{') {
-                paging.note_json(value.as_bytes());
+                paging = paging_in_json(value.as_bytes(), paging);
             } else {
                 paging.note(member, name, Scalar::of_text(&value));
             }

@@ -12,7 +12,8 @@ use super::input::Input;
 use super::members::Kind;
 use super::paging::{Paging, PagingMember, Scalar, is_next};
 use super::parse::{Parser, name, parser, string, token, wrap};
-use super::words::{is_other_state, is_success, is_trouble, names_starting, speaks_of_starting};
+use super::place::{Place, is_harmless};
+use super::words::{is_other_state, names_starting, speaks_of_starting};
 
 /// As much of a text as is kept, in bytes. It is cut to what is shown only after secrets were taken out of it:
 /// half a token is a secret too.
@@ -21,51 +22,6 @@ const MAX_TEXT_BYTES: usize = 4096;
 const MAX_DEPTH: usize = 16;
 /// The longest path of a member that is kept, in bytes. Like a text it is cut to what is shown later.
 const MAX_PATH: usize = 4096;
-
-/// Where a member stands, which decides what it may say.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Right beside the list, or within `data`.
-    Top,
-    /// Within `meta` and its like.
-    Meta,
-    /// Within `links`, `pagination` and their like: pages only.
-    Paging,
-    /// Within the link to the next page.
-    NextPage,
-    /// Within a total of entries.
-    Total,
-    /// Within `session`, `me` and their like: names and texts are theirs, and say nothing of the list.
-    Technical,
-    /// Within an error right beside the list.
-    Error,
-    /// Within another member that speaks to people.
-    Speech,
-    /// Within anything else.
-    Nested,
-}
-
-impl Place {
-    /// Where the members of an object or an array stand that stands here itself.
-    fn within(self, kind: Kind) -> Self {
-        match (kind, self) {
-            (_, Self::Error | Self::NextPage | Self::Speech) => self,
-            (Kind::Error, Self::Top) => Self::Error,
-            (Kind::Message | Kind::Speech | Kind::Failure, Self::Top) => Self::Speech,
-            (Kind::Paging(PagingMember::Next), Self::Top | Self::Meta | Self::Paging) => {
-                Self::NextPage
-            }
-            (Kind::Paging(PagingMember::Total), Self::Top | Self::Meta | Self::Paging)
-            | (_, Self::Total) => Self::Total,
-            (Kind::Paging(_), Self::Top | Self::Meta | Self::Nested) | (_, Self::Paging) => {
-                Self::Paging
-            }
-            (Kind::Meta, Self::Top | Self::Meta) => Self::Meta,
-            (Kind::Technical | Kind::Own | Kind::Name, _) | (_, Self::Technical) => Self::Technical,
-            _ => Self::Nested,
-        }
-    }
-}
 
 /// What was found beside a list so far.
 pub(super) struct Envelope {
@@ -402,48 +358,6 @@ impl Envelope {
             value,
             is_statement,
         });
-    }
-}
-
-/// Whether a value beside an empty list is known to mean nothing bad.
-fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
-    match (kind, value) {
-        (_, Scalar::Nothing) => true,
-        (Kind::Success, Scalar::Number(_, number)) => number > 0.0 && number < 400.0,
-        (Kind::Health, Scalar::Number(_, number)) => number == 1.0,
-        (Kind::Code | Kind::Status | Kind::State, Scalar::Number(_, number)) => {
-            number == 0.0 || number == 200.0
-        }
-        (Kind::Error | Kind::Failure, Scalar::Bool(flag)) => !flag,
-        (
-            Kind::Success | Kind::Health | Kind::Status | Kind::State | Kind::Code,
-            Scalar::Bool(flag),
-        ) => flag,
-        (_, Scalar::Number(_, 0.0)) => true,
-        (_, Scalar::Text(text)) if is_success(text) => true,
-        (Kind::Neutral, value) => matches!(value, Scalar::Bool(_)),
-        (Kind::Name, value) => value != Scalar::Bool(false),
-        (Kind::Technical | Kind::Own, Scalar::Text(text)) => {
-            !is_trouble(text) && !is_other_state(text) && !text.eq_ignore_ascii_case("starting")
-        }
-        (Kind::Technical | Kind::Own, value) => value != Scalar::Bool(false),
-        (Kind::Paging(member), value)
-            if matches!(place, Place::Top | Place::Meta | Place::Paging) =>
-        {
-            match value {
-                Scalar::Text(text) => !member.is_number() && !text.contains(char::is_whitespace),
-                _ => true,
-            }
-        }
-        (Kind::Unknown | Kind::Meta | Kind::Paging(_), Scalar::Text(text)) => match place {
-            Place::Technical => !is_trouble(text),
-            Place::Paging => !text.contains(char::is_whitespace),
-            _ => false,
-        },
-        (Kind::Unknown | Kind::Meta | Kind::Paging(_), _) => {
-            matches!(place, Place::Technical | Place::Paging)
-        }
-        _ => false,
     }
 }
 

@@ -1,7 +1,5 @@
 //! What an API says about pages: whether a list is one page of several.
 
-use super::envelope::Envelope;
-
 /// A member that says something about pages. All names are compared without case and punctuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PagingMember {
@@ -188,11 +186,6 @@ impl Paging {
             }
             _ => {}
         }
-    }
-
-    /// Takes down what JSON in a header says.
-    pub(crate) fn note_json(&mut self, json: &[u8]) {
-        *self = Envelope::of_json(json, std::mem::take(self)).paging;
     }
 
     /// Takes down a text like `1/9` or `1 of 9`.

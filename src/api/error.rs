@@ -1,0 +1,125 @@
+//! Why a request to the API failed, and what follows from it.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use super::MAX_REDIRECTS;
+use crate::decode::{Answer, DecodeError};
+use crate::error::Exit;
+
+/// Why a request failed. No variant holds a URL: the token may stand in it.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No connection, a broken one, or silence.
+    #[error("the API could not be reached: {0}")]
+    Connection(String),
+    /// The connection broke, or the coding ended, in the middle of a body.
+    #[error("the body was cut off: {0}")]
+    Cut(String),
+    /// Any status but 200.
+    #[error("the API answered with status {status}: {answer}")]
+    Status {
+        /// The status.
+        status: StatusCode,
+        /// What the body says, without secrets and ids.
+        answer: Box<Answer>,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// A redirect to somewhere the token must not go.
+    #[error("the API redirects to another host, {0}; the token was not sent there")]
+    Redirect(String),
+    /// Redirects that come to no end.
+    #[error("the API redirects more than {MAX_REDIRECTS} times in a row")]
+    RedirectLoop,
+    /// A coding that was not asked for.
+    #[error("the body has the content coding “{0}”, which was not asked for")]
+    Coding(String),
+    /// A header that names a coding which the body does not have.
+    #[error("the body is not {0}, although its Content-Encoding header says so")]
+    NotCoded(&'static str),
+    /// A list of labels that is none.
+    #[error("cannot use the list of labels: {0}")]
+    Labels(Box<DecodeError>),
+    /// A list of labels without end.
+    #[error("the list of labels is over {0} bytes long")]
+    LabelsTooLong(usize),
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client could not be set up: {0}")]
+    Setup(String),
+}
+
+impl ApiError {
+    /// A list of labels that cannot be used.
+    pub(crate) fn labels(error: DecodeError) -> Self {
+        Self::Labels(Box::new(error))
+    }
+
+    /// The exit code, when trying again has not helped.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Connection(_) | Self::Cut(_) => Exit::Unavailable,
+            Self::Status { status, .. } => match status.as_u16() {
+                401 | 403 => Exit::Credentials,
+                _ if self.is_transient() => Exit::Unavailable,
+                _ => Exit::Api,
+            },
+            Self::Redirect(_) | Self::RedirectLoop | Self::Coding(_) => Exit::Api,
+            Self::Labels(error) => error.exit(),
+            Self::NotCoded(_) | Self::LabelsTooLong(_) => Exit::Data,
+            Self::Setup(_) => Exit::Settings,
+        }
+    }
+
+    /// Whether the same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connection(_) | Self::Cut(_) => true,
+            Self::Status { status, answer, .. } => match status.as_u16() {
+                501 | 505 => false,
+                408 | 425 | 429 | 500..=599 => true,
+                422 => answer.is_starting,
+                _ => false,
+            },
+            Self::Labels(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Connection(_) => {
+                Some("check --api-url, the network, and --connect-timeout and --read-timeout")
+            }
+            Self::Status { status, .. } => match status.as_u16() {
+                401 => Some("check WAWP_ACCESS_TOKEN, --instance-id and --auth"),
+                403 => Some(
+                    "check the plan and its quota, and whether a firewall refuses this address",
+                ),
+                404 => Some("check --api-url, --dialect and --instance-id"),
+                422 => Some("the session is not working: look at it in the dashboard"),
+                _ => None,
+            },
+            Self::Redirect(_) => Some("if that host is right, set it with --api-url"),
+            Self::Labels(error) => match &**error {
+                DecodeError::NotAList(_) | DecodeError::Empty => {
+                    Some("check --api-url and --dialect: this does not look like the API")
+                }
+                DecodeError::UntrustedEmpty(_) => {
+                    Some("the session may not be working: look at it in the dashboard")
+                }
+                error => error.hint(),
+            },
+            Self::Setup(_) => Some("are the system's CA certificates installed?"),
+            _ => None,
+        }
+    }
+}
