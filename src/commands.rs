@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
-use crate::config::{Layers, LogSettings, ReportFormat, ReportSettings, settings_of};
+use crate::config::{ConfigSources, LogSettings, ReportFormat, ReportSettings, settings_of};
 use crate::error::{Error, Exit};
 use crate::report::{self, Progress, Report};
 use crate::shutdown::{Listener, Shutdown};
@@ -34,10 +34,10 @@ pub fn main(invocation: Invocation) -> ExitCode {
         Action::Man => return man().into(),
         _ => {}
     }
-    let layers = match action {
+    let sources = match action {
         // The demo's chats are nobody's: they go only where the command line itself sends them.
-        Action::Demo { .. } => Layers::new(flags, of_the_log, config.as_deref()),
-        _ => Layers::new(flags, |name| std::env::var_os(name), config.as_deref()),
+        Action::Demo { .. } => ConfigSources::new(flags, of_the_log, config.as_deref()),
+        _ => ConfigSources::new(flags, |name| std::env::var_os(name), config.as_deref()),
     };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -51,15 +51,15 @@ pub fn main(invocation: Invocation) -> ExitCode {
     };
     let exit = runtime.block_on(async {
         match action {
-            Action::Run { dry_run } => run::run(layers, dry_run).await,
-            Action::Check => check::check(layers).await,
-            Action::Labels(flags) => labels::labels(layers, flags).await,
+            Action::Run { dry_run } => run::run(sources, dry_run).await,
+            Action::Check => check::check(sources).await,
+            Action::Labels(flags) => labels::labels(sources, flags).await,
             Action::Demo {
                 chats,
                 serve,
                 listen,
-            } => demo::demo(layers, chats, serve, listen).await,
-            Action::Tail(flags) => tail::tail(layers, flags).await,
+            } => demo::demo(sources, chats, serve, listen).await,
+            Action::Tail(flags) => tail::tail(sources, flags).await,
             Action::Completions(_) | Action::Man => Exit::Complete,
         }
     });
@@ -83,8 +83,8 @@ pub fn report_usage(arguments: &[OsString]) -> Exit {
     let flags = flag("--report-file").map(|path| ("report.file", path));
     let config = flag("--config").map(PathBuf::from);
     let env = |name: &str| std::env::var_os(name);
-    let mut layers = Layers::new(flags.into_iter().collect(), env, config.as_deref());
-    let file = layers.report().unwrap_or_else(|report| *report).file;
+    let mut sources = ConfigSources::new(flags.into_iter().collect(), env, config.as_deref());
+    let file = sources.report().unwrap_or_else(|report| *report).file;
     if let Some(path) = file.filter(|_| is_run) {
         let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(&Error::Usage));
         if let Err(error) = report.write(&path) {
@@ -118,19 +118,22 @@ fn listen(deadline: Option<Duration>) -> Result<(Shutdown, Listener), Error> {
 }
 
 /// Ends reading settings: gives what `read` needs, or says all that is wrong.
-fn settled<T>(mut layers: Layers, read: impl FnOnce(&mut Layers) -> Option<T>) -> Result<T, Error> {
-    let settings = read(&mut layers);
-    layers.finish()?;
+fn load<T>(
+    mut sources: ConfigSources,
+    read: impl FnOnce(&mut ConfigSources) -> Option<T>,
+) -> Result<T, Error> {
+    let settings = read(&mut sources);
+    sources.finish()?;
     settings.ok_or_else(|| Error::Bug("a fault of the settings was not noted".to_owned()))
 }
 
-fn set_up_log(log: &LogSettings, progress: &Progress) {
+fn init_log(log: &LogSettings, progress: &Progress) {
     telemetry::init(log, progress.bar());
 }
 
 /// Gives the report in each form that was asked for. What was done is not undone by a report that
 /// cannot be written, but it is said.
-fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> Exit {
+fn write_report(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> Exit {
     let mut exit = exit;
     if let Some(path) = &settings.file
         && let Err(error) = report.write(path)
@@ -153,11 +156,11 @@ fn give(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> 
 
 /// Looks whether the report could be written where it should go: to be asked before a run, since
 /// one that ends with 74 for want of its report alone would be run, and publish, again.
-fn could_give(settings: &ReportSettings) -> Result<(), Error> {
+fn check_report_path(settings: &ReportSettings) -> Result<(), Error> {
     let Some(path) = &settings.file else {
         return Ok(());
     };
-    report::could_write(path).map_err(|error| unwritten(path, error))
+    report::check_writable(path).map_err(|error| unwritten(path, error))
 }
 
 fn unwritten(path: &Path, error: io::Error) -> Error {
@@ -169,11 +172,11 @@ fn unwritten(path: &Path, error: io::Error) -> Error {
 }
 
 /// The report of a run that did not begin, wherever it can be told that it should go.
-fn report_faults(faults: &Error, settings: &ReportSettings) -> Exit {
-    let exit = fail(faults);
-    let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(faults));
-    // As text, the faults were listed already.
-    give(&report, exit, settings, true)
+fn report_config_errors(errors: &Error, settings: &ReportSettings) -> Exit {
+    let exit = fail(errors);
+    let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(errors));
+    // As text, the errors were listed already.
+    write_report(&report, exit, settings, true)
 }
 
 /// Prints data on stdout. A reader that has gone is a normal end.

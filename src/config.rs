@@ -1,9 +1,9 @@
 //! Settings: flags over environment over file over defaults, and every fault at once.
 //!
-//! [`Layers`] holds what was set where, as text. [`Layers::run`] and its like turn that into one
+//! [`ConfigSources`] holds what was set where, as text. [`ConfigSources::run`] and its like turn that into one
 //! small struct per concern, and note each fault on the way instead of stopping at the first.
 
-mod faults;
+mod errors;
 mod file;
 mod report;
 mod sink;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::SecretString;
 
-pub use self::faults::{Fault, Faults};
+pub use self::errors::{ConfigError, ConfigErrors};
 pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
@@ -177,33 +177,33 @@ pub(crate) enum Origin {
 /// The environment.
 type Env = Box<dyn Fn(&str) -> Option<String>>;
 
-/// What was set where. Later layers are asked first.
-pub struct Layers {
+/// What was set where. Later sources are asked first.
+pub struct ConfigSources {
     flags: BTreeMap<&'static str, String>,
     env: Env,
     file: BTreeMap<&'static str, String>,
     file_path: PathBuf,
     token: Option<SecretString>,
-    faults: Vec<Fault>,
+    errors: Vec<ConfigError>,
 }
 
-impl Layers {
-    /// The layers of flags (by key), environment and, if there is one, a file.
+impl ConfigSources {
+    /// The sources of flags (by key), environment and, if there is one, a file.
     pub fn new(
         flags: BTreeMap<&'static str, String>,
         env: impl Fn(&str) -> Option<OsString> + 'static,
         config: Option<&Path>,
     ) -> Self {
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         let others = [TOKEN_VARIABLE, CONFIG_VARIABLE];
         let others = others
             .into_iter()
             .chain(PROXY_VARIABLES.into_iter().flatten());
         for name in SETTINGS.iter().map(|setting| setting.env).chain(others) {
             if env(name).is_some_and(|text| text.to_str().is_none()) {
-                faults.push(Fault {
-                    what: format!("{name} is not UTF-8"),
-                    mend: name.to_owned(),
+                errors.push(ConfigError {
+                    problem: format!("{name} is not UTF-8"),
+                    fix: name.to_owned(),
                 });
             }
         }
@@ -216,7 +216,7 @@ impl Layers {
             .map(Path::to_owned)
             .or_else(|| env(CONFIG_VARIABLE).map(PathBuf::from));
         let file = match &file_path {
-            Some(path) => file::read(path, &mut faults),
+            Some(path) => file::read(path, &mut errors),
             None => BTreeMap::new(),
         };
         Self {
@@ -225,7 +225,7 @@ impl Layers {
             file,
             file_path: file_path.unwrap_or_default(),
             token: None,
-            faults,
+            errors,
         }
     }
 
@@ -257,16 +257,16 @@ impl Layers {
         (setting.default.to_owned(), Origin::Default)
     }
 
-    /// Ends reading with all the faults that were found.
+    /// Ends reading with all the errors that were found.
     ///
     /// # Errors
     ///
     /// When there is at least one.
-    pub fn finish(self) -> Result<(), Faults> {
-        Faults::or_nothing(self.faults)
+    pub fn finish(self) -> Result<(), ConfigErrors> {
+        ConfigErrors::or_nothing(self.errors)
     }
 
-    /// The settings of the API. What is wrong is kept for [`Layers::finish`], here as below.
+    /// The settings of the API. What is wrong is kept for [`ConfigSources::finish`], here as below.
     pub fn api(&mut self) -> Option<ApiSettings> {
         let mut read = Reader::new(self);
         let url = read.api_url("api.url");
@@ -314,9 +314,9 @@ impl Layers {
             Err(problems) => problems,
         };
         for NotAProxy { variable, problem } in problems {
-            self.faults.push(Fault {
-                what: format!("{variable} {problem}"),
-                mend: format!("{variable}: correct it, or remove it to connect directly"),
+            self.errors.push(ConfigError {
+                problem: format!("{variable} {problem}"),
+                fix: format!("{variable}: correct it, or remove it to connect directly"),
             });
         }
         None
@@ -359,11 +359,11 @@ impl Layers {
         let settings = self.sink()?;
         let mut read = Reader::new(self);
         if settings.queue.contains("{label_id}") || settings.queue.contains("{instance_id}") {
-            read.fault("sink.queue", "tail reads one queue, by its whole name");
+            read.error("sink.queue", "tail reads one queue, by its whole name");
             return None;
         }
         if read.is_set("sink.partitions") {
-            read.fault(
+            read.error(
                 "sink.partitions",
                 "tail reads one stream: name it with --queue, as in 'labelcast:4:{0}', and give --partitions '' where the file has some",
             );
@@ -372,7 +372,7 @@ impl Layers {
         if let Destination::RabbitMq(_) = settings.destination
             && settings.queue.len() > MAX_NAME
         {
-            read.fault("sink.queue", &format!("is over {MAX_NAME} bytes long"));
+            read.error("sink.queue", &format!("is over {MAX_NAME} bytes long"));
             return None;
         }
         Some((settings.destination, settings.queue))

@@ -56,7 +56,7 @@ pub struct Plan {
     /// What the digest has to be at `from`.
     pub digest: Digest,
     /// Positions behind `from`, in ascending order, at which the digest has to be this.
-    pub proofs: Vec<(Position, Digest)>,
+    pub expected_digests: Vec<(Position, Digest)>,
     /// Whether names are kept.
     pub include_names: bool,
     /// A batch that has this many entries is closed, where a message ends.
@@ -77,7 +77,7 @@ impl Plan {
         Self {
             from: 0,
             digest: Digest::of_nothing(),
-            proofs: Vec::new(),
+            expected_digests: Vec::new(),
             include_names: false,
             batch_entries: 512,
             batch_bytes: 64 * 1024,
@@ -228,14 +228,14 @@ struct Output<'a> {
     /// Whether the input ran dry while a message was not full.
     is_overdue: bool,
     /// Where the digest is to be compared next: the list of these, and how many are done.
-    proofs: Vec<(Position, Digest)>,
-    proven: usize,
+    expected_digests: Vec<(Position, Digest)>,
+    verified: usize,
 }
 
 impl<'a> Output<'a> {
     fn new(plan: &'a Plan, emit: &'a mut dyn FnMut(Batch) -> Option<Batch>) -> Self {
-        let mut proofs = vec![(plan.from, plan.digest)];
-        proofs.extend_from_slice(&plan.proofs);
+        let mut expected_digests = vec![(plan.from, plan.digest)];
+        expected_digests.extend_from_slice(&plan.expected_digests);
         Self {
             plan,
             emit,
@@ -244,8 +244,8 @@ impl<'a> Output<'a> {
             invalid: 0,
             skipped: 0,
             is_overdue: false,
-            proven: usize::from(plan.from == 0),
-            proofs,
+            verified: usize::from(plan.from == 0),
+            expected_digests,
         }
     }
 
@@ -275,7 +275,7 @@ impl<'a> Output<'a> {
         if self.plan.ids_per_message > 1 {
             return self.after_packed_entry();
         }
-        if self.is_full() || self.batch.end() == self.next_proof() || self.is_overdue {
+        if self.is_full() || self.batch.end() == self.next_expected() || self.is_overdue {
             self.cut_batch()?;
         }
         Ok(())
@@ -294,7 +294,7 @@ impl<'a> Output<'a> {
             return self.cut_batch();
         }
         let may_end = self.is_between_messages() && (self.is_full() || self.is_overdue);
-        if may_end || self.batch.end() == self.next_proof() {
+        if may_end || self.batch.end() == self.next_expected() {
             self.cut_batch()?;
         }
         Ok(())
@@ -307,9 +307,9 @@ impl<'a> Output<'a> {
 
     /// Where the next batch has to end, since the digest has to be compared there.
     #[inline]
-    fn next_proof(&self) -> Position {
-        self.proofs
-            .get(self.proven)
+    fn next_expected(&self) -> Position {
+        self.expected_digests
+            .get(self.verified)
             .map_or(Position::MAX, |(position, _)| *position)
     }
 
@@ -346,14 +346,14 @@ impl<'a> Output<'a> {
         self.is_overdue = false;
         self.digest.update(&self.batch);
         let end = self.batch.end();
-        if let Some((_, digest)) = self.proofs.get(self.proven)
-            && end == self.next_proof()
+        if let Some((_, digest)) = self.expected_digests.get(self.verified)
+            && end == self.next_expected()
         {
             if *digest != self.digest.digest() {
                 self.batch.restart(end);
                 return Err(DecodeError::ListChanged(end));
             }
-            self.proven += 1;
+            self.verified += 1;
         }
         if end > self.plan.from {
             self.batch.seal(self.digest.digest());
@@ -374,7 +374,7 @@ impl<'a> Output<'a> {
 
     fn end_of_list(&mut self) -> Result<(), DecodeError> {
         self.cut_batch()?;
-        if self.proven < self.proofs.len() {
+        if self.verified < self.expected_digests.len() {
             return Err(DecodeError::ListChanged(self.batch.end()));
         }
         Ok(())

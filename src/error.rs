@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::ApiError;
-use crate::config::Faults;
+use crate::config::ConfigErrors;
 use crate::decode::DecodeError;
 use crate::shutdown::Cause;
 use crate::sink::SinkError;
@@ -90,7 +90,7 @@ pub enum Error {
     Usage,
     /// Settings are wrong; every fault is listed.
     #[error(transparent)]
-    Settings(#[from] Faults),
+    Settings(#[from] ConfigErrors),
     /// A request to the API failed.
     #[error(transparent)]
     Api(#[from] ApiError),

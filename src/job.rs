@@ -5,7 +5,7 @@
 //! has proven that the list up to there is the same.
 
 mod attempt;
-mod gate;
+mod guards;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use self::attempt::Attempt;
-use self::gate::Gate;
+use self::guards::Guards;
 use crate::api::{ApiError, Client, Label};
 use crate::batch::Digest;
 use crate::config::RunSettings;
@@ -23,10 +23,10 @@ use crate::message::Layout;
 use crate::report::{Counts, LabelReport, Progress, Status};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
-use crate::sink::{Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use crate::sink::{Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished};
 
 /// A queue that loses what it has confirmed more often than this in one run is not to be relied on.
-const MAX_WENT_BACK: u32 = 20;
+const MAX_REWINDS: u32 = 20;
 
 /// What all labels of a run share.
 pub struct Context<'a> {
@@ -52,7 +52,7 @@ pub(crate) struct Tally {
     run_id: Uuid,
     attempts: u32,
     list_changed: bool,
-    went_back: u32,
+    rewinds: u32,
     digest: Digest,
     counts: Counts,
 }
@@ -64,7 +64,7 @@ impl Tally {
             run_id: Uuid::now_v7(),
             attempts: 0,
             list_changed: false,
-            went_back: 0,
+            rewinds: 0,
             digest: Digest::of_nothing(),
             counts: Counts::default(),
         }
@@ -119,7 +119,7 @@ fn report(label: Label, target: &Target, tally: &Tally, error: Option<&Error>) -
         attempts: tally.attempts,
         digest: tally.digest,
         list_changed: tally.list_changed,
-        went_back: tally.went_back,
+        rewinds: tally.rewinds,
         error: error.map(Error::to_string),
         elapsed: tally.began.elapsed(),
         exit,
@@ -163,16 +163,16 @@ async fn run<S: Sink>(
     let published = match within(context.shutdown, sink.start(start)).await {
         Ok(from) => {
             tally.list_changed = from.list_changed;
-            let mut gate = Gate::new(context.run, past.last_complete);
-            attempts(context, target, sink, tally, &mut gate, from).await
+            let mut guards = Guards::new(context.run, past.last_complete);
+            attempts(context, target, sink, tally, &mut guards, from).await
         }
         Err(error) => Err(error),
     };
-    settle(context, sink, published).await
+    conclude(context, sink, published).await
 }
 
 /// The unfinished run, if it is to be gone on with.
-fn to_resume(past: &Past, window: Option<Duration>) -> Option<Unfinished> {
+fn to_resume(past: &Recovered, window: Option<Duration>) -> Option<Unfinished> {
     let (unfinished, window) = past.unfinished.as_ref().zip(window)?;
     let run_id = unfinished.from.run_id;
     let age = SystemTime::now().duration_since(unfinished.at);
@@ -191,7 +191,7 @@ async fn attempts<S: Sink>(
     target: &Target,
     sink: &mut S,
     tally: &mut Tally,
-    gate: &mut Gate,
+    guards: &mut Guards,
     mut from: Unfinished,
 ) -> Result<u64, Error> {
     let mut retries = Retries::new(context.retries);
@@ -201,7 +201,7 @@ async fn attempts<S: Sink>(
             context,
             label_id: &target.label_id,
             sink: &mut *sink,
-            gate: &mut *gate,
+            guards: &mut *guards,
             tally: &mut *tally,
         };
         let ended = match attempt.run(&mut from).await {
@@ -212,7 +212,7 @@ async fn attempts<S: Sink>(
                 flushed.and(Err(error))
             }
             Err(attempt::End::Failed(error)) => Err(error),
-            Err(attempt::End::CountedEnough) => continue,
+            Err(attempt::End::Refetch) => continue,
         };
         let error = match ended {
             Ok(0) if context.run.check_label => {
@@ -228,18 +228,18 @@ async fn attempts<S: Sink>(
                 tally.counts.resumed = 0;
                 match within(context.shutdown, sink.flush()).await {
                     // What is lost there is found missing below.
-                    Ok(()) | Err(Error::Sink(SinkError::WentBack(_))) => {}
+                    Ok(()) | Err(Error::Sink(SinkError::Rewound(_))) => {}
                     Err(error) => return Err(error),
                 }
                 let again = sink.start(Start::Again(tally.run_id));
                 from = within(context.shutdown, again).await?;
             }
-            Error::Sink(SinkError::WentBack(to)) if tally.went_back < MAX_WENT_BACK => {
+            Error::Sink(SinkError::Rewound(to)) if tally.rewinds < MAX_REWINDS => {
                 warn!(
                     position = to.from.position,
                     "the queue has lost entries: publishing them again"
                 );
-                tally.went_back += 1;
+                tally.rewinds += 1;
                 from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;
                 tally.counts.resumed = tally.counts.resumed.min(from.from.chats);
             }
@@ -261,7 +261,7 @@ async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error
 }
 
 /// Makes durable what was published, whatever happened, and writes down how it ended.
-async fn settle<S: Sink>(
+async fn conclude<S: Sink>(
     context: &Context<'_>,
     sink: &mut S,
     published: Result<u64, Error>,

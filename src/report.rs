@@ -90,7 +90,7 @@ pub struct LabelReport {
     pub list_changed: bool,
     /// How often the queue had lost entries that it had confirmed, which were published again.
     #[serde(skip_serializing_if = "is_zero")]
-    pub went_back: u32,
+    pub rewinds: u32,
     /// What went wrong.
     pub error: Option<String>,
     /// How long it took.
@@ -325,7 +325,7 @@ pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()>
 /// # Errors
 ///
 /// When neither the file nor a new one beside it can be written.
-pub(crate) fn could_write(path: &Path) -> std::io::Result<()> {
+pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
     let metadata = std::fs::metadata(path);
     if metadata
         .as_ref()

@@ -3,13 +3,13 @@
 //! The lock and the checkpoint live where the messages live, so there is no other store to run,
 //! to mount or to lose.
 
+mod backpressure;
+pub mod blackhole;
 pub mod lines;
-pub mod nowhere;
-pub mod patience;
 pub mod rabbitmq;
 mod record;
 pub mod redis;
-mod room;
+pub mod retry_policy;
 mod url;
 
 use std::io;
@@ -77,7 +77,7 @@ pub struct Unfinished {
     pub from: Checkpoint,
     /// Further positions, behind `from`, at which the list has to have these digests: parts of the
     /// queue may have come further than others.
-    pub proofs: Vec<(Position, Digest)>,
+    pub expected_digests: Vec<(Position, Digest)>,
     /// When it last moved.
     pub at: SystemTime,
     /// Whether its list has changed since it began.
@@ -89,7 +89,7 @@ impl Unfinished {
     pub fn from_the_start(run_id: Uuid, at: SystemTime) -> Self {
         Self {
             from: Checkpoint::start_of(run_id),
-            proofs: Vec::new(),
+            expected_digests: Vec::new(),
             at,
             list_changed: false,
         }
@@ -109,7 +109,7 @@ pub enum Start<'a> {
 
 impl Start<'_> {
     /// Where it goes on, as it was told.
-    pub(crate) fn as_told(self) -> Unfinished {
+    pub(crate) fn resume_point(self) -> Unfinished {
         match self {
             Self::New(run_id) | Self::Again(run_id) => {
                 Unfinished::from_the_start(run_id, SystemTime::now())
@@ -121,7 +121,7 @@ impl Start<'_> {
 
 /// What earlier runs left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct Recovered {
     /// A run that did not come to its end.
     pub unfinished: Option<Unfinished>,
     /// How many chats the last complete run had.
@@ -163,7 +163,7 @@ pub trait Sink {
     /// # Errors
     ///
     /// [`SinkError::Locked`] when another run is alive.
-    fn open(&mut self) -> impl Future<Output = Result<Past, SinkError>>;
+    fn open(&mut self) -> impl Future<Output = Result<Recovered, SinkError>>;
 
     /// From here on, batches belong to a run; gives where they have to begin.
     ///
@@ -242,7 +242,7 @@ pub enum SinkError {
     },
     /// The queue has lost what it had confirmed: it has to be published from there again.
     #[error("the queue has lost entries that it had confirmed")]
-    WentBack(Box<Unfinished>),
+    Rewound(Box<Unfinished>),
     /// A stop came while waiting.
     #[error("cut short by {0}")]
     Interrupted(Cause),
@@ -257,7 +257,7 @@ impl SinkError {
             Self::Locked(_) => Exit::Locked,
             Self::File { .. } | Self::Stdout(_) => Exit::File,
             Self::NotAFile(_) | Self::WrongQueue(_) | Self::Misconfigured { .. } => Exit::Settings,
-            Self::Unavailable(_) | Self::WentBack(_) => Exit::Unavailable,
+            Self::Unavailable(_) | Self::Rewound(_) => Exit::Unavailable,
             Self::Credentials(_) => Exit::Credentials,
             Self::Interrupted(_) => Exit::Interrupted,
             // Whoever cuts a pipe short does so on purpose, as in `labelcast run | head`.

@@ -1,19 +1,19 @@
 //! `labelcast check`: could a run work? Each question is asked, and nothing is published.
 
 use super::run::{Settings, target};
-use super::{could_give, fail, labels, listen, print, set_up_log, settled};
+use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
-use crate::config::{Labels, Layers, ProgressMode};
+use crate::config::{ConfigSources, Labels, ProgressMode};
 use crate::error::{Error, Exit, Guard};
 use crate::report::{Progress, printable};
 use crate::sink::{Destination, lines, rabbitmq, redis};
 
-pub(super) async fn check(layers: Layers) -> Exit {
-    let settings = match settled(layers, |layers| Settings::read(layers, false)) {
+pub(super) async fn check(sources: ConfigSources) -> Exit {
+    let settings = match load(sources, |sources| Settings::read(sources, false)) {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
-    set_up_log(&settings.log, &Progress::new(ProgressMode::Never, true));
+    init_log(&settings.log, &Progress::new(ProgressMode::Never, true));
     let (shutdown, _listener) = match listen(None) {
         Ok(listening) => listening,
         Err(error) => return fail(&error),
@@ -22,7 +22,7 @@ pub(super) async fn check(layers: Layers) -> Exit {
     findings.add("settings", Ok("all are there".to_owned()));
     if let Some(path) = &settings.report.file {
         let good = |()| format!("{} can be written", path.display());
-        findings.add("report", could_give(&settings.report).map(good));
+        findings.add("report", check_report_path(&settings.report).map(good));
     }
     let known = match labels::ask(&settings.api, &shutdown).await {
         Err(error) => {

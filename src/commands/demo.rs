@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::run::{Settings, run_with};
-use super::{fail, listen, print, settled};
-use crate::config::Layers;
+use super::{fail, listen, load, print};
+use crate::config::ConfigSources;
 use crate::error::{Error, Exit};
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
 
@@ -16,7 +16,12 @@ const LABEL: &str = "1";
 /// As many lines of the file as are shown.
 const SHOWN_LINES: usize = 3;
 
-pub(super) async fn demo(layers: Layers, chats: u64, serve: bool, listen: SocketAddr) -> Exit {
+pub(super) async fn demo(
+    sources: ConfigSources,
+    chats: u64,
+    serve: bool,
+    listen: SocketAddr,
+) -> Exit {
     let account = Account {
         instance_id: DEMO_INSTANCE.to_owned(),
         token: DEMO_TOKEN.to_owned(),
@@ -38,7 +43,7 @@ pub(super) async fn demo(layers: Layers, chats: u64, serve: bool, listen: Socket
     let result = if serve {
         self::serve(&mock).await
     } else {
-        run_against(&mock, layers).await
+        run_against(&mock, sources).await
     };
     result.unwrap_or_else(|error| fail(&error))
 }
@@ -55,22 +60,22 @@ async fn serve(mock: &Mock) -> Result<Exit, Error> {
     Ok(Exit::Complete)
 }
 
-async fn run_against(mock: &Mock, mut layers: Layers) -> Result<Exit, Error> {
-    layers.set("api.url", mock.url());
-    layers.set("api.dialect", "wawp-v2");
-    layers.set("api.instance_id", DEMO_INSTANCE);
-    layers.set_token(DEMO_TOKEN);
-    if !layers.is_set("run.labels") && !layers.is_set("run.all_labels") {
-        layers.set("run.labels", LABEL);
+async fn run_against(mock: &Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
+    sources.set("api.url", mock.url());
+    sources.set("api.dialect", "wawp-v2");
+    sources.set("api.instance_id", DEMO_INSTANCE);
+    sources.set_token(DEMO_TOKEN);
+    if !sources.is_set("run.labels") && !sources.is_set("run.all_labels") {
+        sources.set("run.labels", LABEL);
     }
     let mut file = None;
-    if !layers.is_set("sink.url") && !layers.is_set("sink.url_file") {
+    if !sources.is_set("sink.url") && !sources.is_set("sink.url_file") {
         let name = format!("labelcast-demo-{}.jsonl", uuid::Uuid::now_v7());
         let path = std::env::temp_dir().join(name);
-        layers.set("sink.url", format!("file:{}", path.display()));
+        sources.set("sink.url", format!("file:{}", path.display()));
         file = Some(path);
     }
-    let settings = settled(layers, |layers| Settings::read(layers, false))?;
+    let settings = load(sources, |sources| Settings::read(sources, false))?;
     let exit = run_with(&settings).await;
     // A run that failed need not have come as far as the file.
     if let Some(path) = file.filter(|path| path.exists()) {

@@ -6,18 +6,18 @@ mod counts;
 
 use std::io::IsTerminal as _;
 
-use super::{fail, listen, logged, print, set_up_log, settled};
+use super::{fail, init_log, listen, load, logged, print};
 use crate::api::{ApiError, Client, Label, LabelList};
 use crate::cli::LabelsFlags;
-use crate::config::{ApiSettings, Layers, LogSettings, ProgressMode};
+use crate::config::{ApiSettings, ConfigSources, LogSettings, ProgressMode};
 use crate::error::{Error, Exit};
 use crate::report::{Progress, printable, replace_or_write};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 
-pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
-    let settings = settled(layers, |layers| {
-        let (api, log) = (layers.api(), layers.log());
+pub(super) async fn labels(sources: ConfigSources, flags: LabelsFlags) -> Exit {
+    let settings = load(sources, |sources| {
+        let (api, log) = (sources.api(), sources.log());
         Some((api?, log?))
     });
     let ended = match settings {
@@ -29,7 +29,7 @@ pub(super) async fn labels(layers: Layers, flags: LabelsFlags) -> Exit {
 }
 
 async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
-    set_up_log(log, &Progress::new(ProgressMode::Never, true));
+    init_log(log, &Progress::new(ProgressMode::Never, true));
     let (shutdown, _listener) = listen(None)?;
     let labels = ask(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;
@@ -49,7 +49,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
         tracing::Level::INFO => LogSettings { level, ..log },
         _ => log,
     };
-    set_up_log(&log, &progress);
+    init_log(&log, &progress);
     let (shutdown, _listener) = listen(None)?;
     let labels = ask(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;

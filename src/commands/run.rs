@@ -4,21 +4,23 @@ use std::time::SystemTime;
 
 use tracing::{info, warn};
 
-use super::{could_give, give, listen, logged, report_faults, set_up_log, settled};
+use super::{
+    check_report_path, init_log, listen, load, logged, report_config_errors, write_report,
+};
 use crate::api::{ApiError, Client, Label, LabelList};
 use crate::config::{
-    ApiSettings, Labels, Layers, LogSettings, ReportSettings, RunSettings, SinkSettings,
+    ApiSettings, ConfigSources, Labels, LogSettings, ReportSettings, RunSettings, SinkSettings,
 };
 use crate::error::{Error, Exit, Guard};
 use crate::job::{self, Context};
 use crate::report::{LabelReport, Progress, Report};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
+use crate::sink::blackhole::Blackhole;
 use crate::sink::lines::Lines;
-use crate::sink::nowhere::Nowhere;
-use crate::sink::patience::Patience;
 use crate::sink::rabbitmq::{BATCH_MESSAGES, RabbitMq};
 use crate::sink::redis::{BATCH_CHATS, Redis};
+use crate::sink::retry_policy::RetryPolicy;
 use crate::sink::{Destination, Target};
 
 /// All that a run needs to know.
@@ -31,20 +33,20 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads them all, so that all faults are found.
-    pub(super) fn read(layers: &mut Layers, dry_run: bool) -> Option<Self> {
-        let report = layers.report().ok();
-        Self::read_with(layers, report, dry_run)
+    /// Reads them all, so that all errors are found.
+    pub(super) fn read(sources: &mut ConfigSources, dry_run: bool) -> Option<Self> {
+        let report = sources.report().ok();
+        Self::read_with(sources, report, dry_run)
     }
 
     fn read_with(
-        layers: &mut Layers,
+        sources: &mut ConfigSources,
         report: Option<ReportSettings>,
         dry_run: bool,
     ) -> Option<Self> {
-        let (api, run) = (layers.api(), layers.run(dry_run));
-        let (sink, log) = (layers.sink(), layers.log());
-        layers.together(dry_run);
+        let (api, run) = (sources.api(), sources.run(dry_run));
+        let (sink, log) = (sources.sink(), sources.log());
+        sources.together(dry_run);
         Some(Self {
             api: api?,
             run: run?,
@@ -55,14 +57,16 @@ impl Settings {
     }
 }
 
-pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
-    let report = layers.report();
-    let settings = settled(layers, |layers| {
-        Settings::read_with(layers, report.clone().ok(), dry_run)
+pub(super) async fn run(mut sources: ConfigSources, dry_run: bool) -> Exit {
+    let report = sources.report();
+    let settings = load(sources, |sources| {
+        Settings::read_with(sources, report.clone().ok(), dry_run)
     });
     match (settings, report) {
         (Ok(settings), _) => run_with(&settings).await,
-        (Err(error), report) => report_faults(&error, &report.unwrap_or_else(|report| *report)),
+        (Err(error), report) => {
+            report_config_errors(&error, &report.unwrap_or_else(|report| *report))
+        }
     }
 }
 
@@ -70,8 +74,8 @@ pub(super) async fn run(mut layers: Layers, dry_run: bool) -> Exit {
 pub(super) async fn run_with(settings: &Settings) -> Exit {
     let started_at = SystemTime::now();
     let progress = Progress::new(settings.report.progress, settings.log.quiet);
-    set_up_log(&settings.log, &progress);
-    let (mut reports_to, writable) = (settings.report.clone(), could_give(&settings.report));
+    init_log(&settings.log, &progress);
+    let (mut reports_to, writable) = (settings.report.clone(), check_report_path(&settings.report));
     if writable.is_err() {
         // There it would fail once more.
         reports_to.file = None;
@@ -96,17 +100,17 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
-    let exit = give(&report, exit, &reports_to, settings.log.quiet);
+    let exit = write_report(&report, exit, &reports_to, settings.log.quiet);
     // After the report, since a gateway can take its time, and there may be none left after a stop.
     if !settings.run.dry_run {
-        give_metrics(&report, settings).await;
+        write_metrics(&report, settings).await;
     }
     exit
 }
 
 /// Gives metrics where they were asked for. A run is no worse for metrics that could not be given,
 /// and is not to be run again over them.
-async fn give_metrics(report: &Report, settings: &Settings) {
+async fn write_metrics(report: &Report, settings: &Settings) {
     let (instance_id, shard) = (&settings.api.instance_id, settings.run.shard);
     if let Some(path) = &settings.report.metrics_file
         && let Err(error) = report.write_metrics(path, instance_id, shard)
@@ -187,10 +191,10 @@ async fn publish_label(
 ) -> LabelReport {
     info!(label_id = label.id, queue = target.queue, "publishing");
     if settings.run.dry_run {
-        return job::publish_label(context, label, target, Nowhere).await;
+        return job::publish_label(context, label, target, Blackhole).await;
     }
     let layout = settings.sink.layout.clone();
-    let patience = Patience::new(context.retries, context.shutdown.clone());
+    let retry_policy = RetryPolicy::new(context.retries, context.shutdown.clone());
     let progress = context.progress.clone();
     match settings.sink.destination.clone() {
         Destination::Lines(destination) => {
@@ -198,11 +202,11 @@ async fn publish_label(
             job::publish_label(context, label, target, sink).await
         }
         Destination::Redis(redis) => {
-            let sink = Redis::new(*redis, target.clone(), layout, patience, progress);
+            let sink = Redis::new(*redis, target.clone(), layout, retry_policy, progress);
             job::publish_label(context, label, target, sink).await
         }
         Destination::RabbitMq(rabbitmq) => {
-            let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, patience, progress);
+            let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, retry_policy, progress);
             job::publish_label(context, label, target, sink).await
         }
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{fail, listen, logged, print_open, set_up_log, settled};
+use super::{fail, init_log, listen, load, logged, print_open};
 use crate::cli::TailFlags;
-use crate::config::{Layers, ProgressMode};
+use crate::config::{ConfigSources, ProgressMode};
 use crate::error::{Error, Exit};
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
@@ -15,16 +15,16 @@ use crate::sink::{Destination, SinkError, rabbitmq, redis};
 /// How often an empty queue of RabbitMQ's is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-pub(super) async fn tail(layers: Layers, flags: TailFlags) -> Exit {
-    let settings = settled(layers, |layers| {
-        let (tail, log) = (layers.tail(), layers.log());
+pub(super) async fn tail(sources: ConfigSources, flags: TailFlags) -> Exit {
+    let settings = load(sources, |sources| {
+        let (tail, log) = (sources.tail(), sources.log());
         Some((tail?, log?))
     });
     let ((destination, queue), log) = match settings {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };
-    set_up_log(&log, &Progress::new(ProgressMode::Never, true));
+    init_log(&log, &Progress::new(ProgressMode::Never, true));
     match read(destination, queue, flags).await {
         Ok(()) => Exit::Complete,
         Err(error) => logged(&error),

@@ -6,13 +6,13 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::TOKEN_VARIABLE;
-use super::faults::Fault;
+use super::errors::ConfigError;
 use super::table::{Group, SETTINGS, Setting};
 
 /// Reads a file into texts by key. What cannot be read is a fault, and so is what is not known.
-pub(super) fn read(path: &Path, faults: &mut Vec<Fault>) -> BTreeMap<&'static str, String> {
+pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
-    let mut fault = |what: String, mend: String| faults.push(Fault { what, mend });
+    let mut fault = |problem: String, fix: String| errors.push(ConfigError { problem, fix });
     let shown = path.display();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,

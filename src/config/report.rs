@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use reqwest::Url;
 
 use super::values::{Optional, Reader};
-use super::{Layers, ProgressMode, ReportFormat, ReportSettings};
+use super::{ConfigSources, ProgressMode, ReportFormat, ReportSettings};
 
 /// Each setting, if there is nothing wrong with it.
 struct Parts {
@@ -16,8 +16,8 @@ struct Parts {
     metrics_push: Optional<Url>,
 }
 
-pub(super) fn read(layers: &mut Layers) -> Result<ReportSettings, Box<ReportSettings>> {
-    let parts = Parts::read(&mut Reader::new(layers));
+pub(super) fn read(sources: &mut ConfigSources) -> Result<ReportSettings, Box<ReportSettings>> {
+    let parts = Parts::read(&mut Reader::new(sources));
     parts.all().ok_or_else(|| Box::new(parts.at_least()))
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{Optional, Reader};
-use super::{Labels, Layers, Origin, SinkSettings};
+use super::{ConfigSources, Labels, Origin, SinkSettings};
 use crate::message::{Format, Layout};
 use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings, problem_with};
 use crate::sink::redis::{self, RedisSettings, is_taggable};
@@ -39,8 +39,8 @@ const BROKERS_ONLY: [&str; 2] = ["sink.max_pending", "sink.marker"];
 /// Each partition has a connection of its own.
 const MAX_PARTITIONS: u64 = 256;
 
-pub(super) fn read(layers: &mut Layers) -> Option<SinkSettings> {
-    let mut read = Reader::new(layers);
+pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
+    let mut read = Reader::new(sources);
     let retain = read.retain("sink.retain");
     let place = place(&mut read);
     let queue = read.required("sink.queue");
@@ -143,7 +143,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
         );
         let has_host = url.starts_with("file://") && !path.starts_with('/');
         if path.is_empty() || path.ends_with('/') || has_host {
-            read.fault(
+            read.error(
                 key,
                 "a file's path has to follow file:, or file:// and a slash",
             );
@@ -156,7 +156,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
     match redis.or_else(|| rabbitmq().map(|found| found.map(Place::RabbitMq))) {
         Some(Ok(place)) => return Some(place),
         Some(Err(what)) => {
-            read.fault(key, &what);
+            read.error(key, &what);
             return None;
         }
         None => {}
@@ -166,9 +166,9 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
     let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
     let is_word = !scheme.is_empty() && scheme.chars().all(|c| c.is_alphanumeric() || c == '+');
     if is_word && url.contains("://") {
-        read.fault(key, &format!("there is no sink “{scheme}:”; {SINKS}"));
+        read.error(key, &format!("there is no sink “{scheme}:”; {SINKS}"));
     } else {
-        read.fault(key, &format!("is not a sink; {SINKS}"));
+        read.error(key, &format!("is not a sink; {SINKS}"));
     }
     None
 }
@@ -187,7 +187,7 @@ fn url(read: &mut Reader<'_>) -> Option<(&'static str, String)> {
     match std::fs::read_to_string(&path) {
         Ok(text) => Some(("sink.url_file", text.trim().to_owned())),
         Err(error) => {
-            read.fault("sink.url_file", &format!("cannot be read: {error}"));
+            read.error("sink.url_file", &format!("cannot be read: {error}"));
             None
         }
     }
@@ -199,7 +199,7 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
     let report_file = read.optional("report.file", Reader::path).flatten();
     let metrics_file = read.optional("report.metrics_file", Reader::path).flatten();
     if report_file.is_some() && report_file == metrics_file {
-        read.fault(
+        read.error(
             "report.metrics_file",
             "is the report's file: use another one",
         );
@@ -207,13 +207,13 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
     match place(read) {
         Some(Place::Stdout) => {
             if !dry_run && read.text("report.format") == "json" {
-                read.fault(
+                read.error(
                     "report.format",
                     "the JSON report goes to stdout, where the chats of the sink “-” go: use --report-file PATH",
                 );
             }
             if !read.text("run.max_shrink").is_empty() {
-                read.fault(
+                read.error(
                     "run.max_shrink",
                     "the sink “-” keeps no memory of the last complete run: use another --sink",
                 );
@@ -225,7 +225,7 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
                 ("report.metrics_file", metrics_file),
             ] {
                 if file.is_some_and(|file| lines::uses(&path, &file)) {
-                    read.fault(name, "is the sink's own file: use another one");
+                    read.error(name, "is the sink's own file: use another one");
                 }
             }
         }
@@ -254,7 +254,7 @@ fn fit_names(read: &mut Reader<'_>) {
         Some(format!("for label {label_id}, {problem}"))
     });
     if let Some(problem) = misnamed {
-        read.fault("sink.queue", &problem);
+        read.error("sink.queue", &problem);
     }
 }
 
@@ -268,7 +268,7 @@ fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, forma
             refuse(read, &BROKERS_ONLY, "brokers");
         }
         if format == Some(Format::Fields) {
-            read.fault(
+            read.error(
                 "sink.format",
                 "is for Redis; this sink takes json and cloudevents",
             );
@@ -284,9 +284,9 @@ fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, forma
         } else {
             "only {label_id} and {instance_id} can be filled in"
         };
-        read.fault("sink.queue", what);
+        read.error("sink.queue", what);
     } else if rest.contains('{') && read.is_set("sink.partitions") {
-        read.fault(
+        read.error(
             "sink.queue",
             "has a {hash tag}, which would keep all partitions in one slot",
         );
@@ -296,7 +296,7 @@ fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, forma
 fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
     for key in keys {
         if read.is_set(key) {
-            read.fault(
+            read.error(
                 key,
                 &format!("has no meaning for this sink, only for {sinks}"),
             );
@@ -307,10 +307,10 @@ fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
 /// What RabbitMQ cannot do.
 fn fit_rabbitmq(read: &mut Reader<'_>, retain: Option<Duration>) {
     if read.text("sink.exchange").len() > MAX_NAME {
-        read.fault("sink.exchange", &format!("is over {MAX_NAME} bytes long"));
+        read.error("sink.exchange", &format!("is over {MAX_NAME} bytes long"));
     }
     if retain.is_some_and(|retain| retain > MAX_RETAIN || retain.is_zero()) {
-        read.fault(
+        read.error(
             "sink.retain",
             "RabbitMQ keeps messages for at most 49 days, or forever",
         );
@@ -318,9 +318,9 @@ fn fit_rabbitmq(read: &mut Reader<'_>, retain: Option<Duration>) {
     if read.is_set("sink.max_pending") {
         let cannot_be_seen = "cannot be seen: how many messages wait behind";
         if read.is_set("sink.exchange") {
-            read.fault("sink.max_pending", &format!("{cannot_be_seen} an exchange"));
+            read.error("sink.max_pending", &format!("{cannot_be_seen} an exchange"));
         } else if read.text("sink.queue_type") == "stream" {
-            read.fault(
+            read.error(
                 "sink.max_pending",
                 &format!("{cannot_be_seen} the readers of a stream"),
             );

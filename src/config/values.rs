@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::faults::Fault;
+use super::errors::ConfigError;
 use super::table::Setting;
-use super::{Labels, Layers, Origin, TOKEN_VARIABLE};
+use super::{ConfigSources, Labels, Origin, TOKEN_VARIABLE};
 use crate::shard::Shard;
 
 /// Longer than anything here can take.
@@ -21,26 +21,26 @@ const SHORTEST_RETAIN: Duration = Duration::from_secs(1);
 
 /// Reads settings by key. `None` means that a fault was noted.
 pub(super) struct Reader<'a> {
-    layers: &'a mut Layers,
+    sources: &'a mut ConfigSources,
 }
 
 /// A value, or nothing at all where that is allowed.
 pub(super) type Optional<T> = Option<Option<T>>;
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(layers: &'a mut Layers) -> Self {
-        Self { layers }
+    pub(super) fn new(sources: &'a mut ConfigSources) -> Self {
+        Self { sources }
     }
 
     pub(super) fn get(&self, key: &'static str) -> (&'static Setting, String, Origin) {
         let setting = Setting::by_key(key).unwrap_or(&super::SETTINGS[0]);
         debug_assert_eq!(setting.key, key, "a key that is not in the table");
-        let (text, origin) = self.layers.lookup(setting);
+        let (text, origin) = self.sources.lookup(setting);
         (setting, text, origin)
     }
 
     /// Notes a fault of a setting.
-    pub(super) fn fault(&mut self, key: &'static str, what: &str) {
+    pub(super) fn error(&mut self, key: &'static str, problem: &str) {
         let (setting, text, origin) = self.get(key);
         let place = match &origin {
             Origin::Flag => format!("--{}", setting.flag),
@@ -53,9 +53,9 @@ impl<'a> Reader<'a> {
         } else {
             format!(" “{text}”")
         };
-        self.layers.faults.push(Fault {
-            what: format!("{place}{value}: {what}"),
-            mend: setting.ways(),
+        self.sources.errors.push(ConfigError {
+            problem: format!("{place}{value}: {problem}"),
+            fix: setting.ways(),
         });
     }
 
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     pub(super) fn required(&mut self, key: &'static str) -> Option<String> {
         let (_, text, _) = self.get(key);
         if text.trim().is_empty() {
-            self.fault(key, "is required");
+            self.error(key, "is required");
             return None;
         }
         Some(text)
@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
             "" | "false" | "0" | "no" | "off" => Some(false),
             "true" | "1" | "yes" | "on" => Some(true),
             _ => {
-                self.fault(key, "is neither true nor false");
+                self.error(key, "is neither true nor false");
                 None
             }
         }
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         let found = values.iter().find(|(name, _)| *name == text);
         if found.is_none() {
             let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-            self.fault(key, &format!("is none of {}", names.join(", ")));
+            self.error(key, &format!("is none of {}", names.join(", ")));
         }
         found.map(|(_, value)| *value)
     }
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
                 (0, u64::MAX) => "is not a whole number".to_owned(),
                 (start, end) => format!("is not a whole number from {start} to {end}"),
             };
-            self.fault(key, &what);
+            self.error(key, &what);
         }
         number
     }
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         let text = text.trim_end_matches('%').trim_end();
         let percent = text.parse().ok().filter(|percent| *percent <= 100);
         if percent.is_none() {
-            self.fault(key, "is not a whole number of percent from 0 to 100");
+            self.error(key, "is not a whole number of percent from 0 to 100");
         }
         percent
     }
@@ -138,11 +138,11 @@ impl<'a> Reader<'a> {
         match humantime::parse_duration(&text) {
             Ok(duration) if duration <= LONGEST => Some(duration),
             Ok(_) => {
-                self.fault(key, "is longer than ten years");
+                self.error(key, "is longer than ten years");
                 None
             }
             Err(_) => {
-                self.fault(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
+                self.error(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
                 None
             }
         }
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
     pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
         let timeout = self.duration(key)?;
         if timeout.is_zero() {
-            self.fault(key, "leaves no time at all");
+            self.error(key, "leaves no time at all");
             return None;
         }
         Some(timeout)
@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
             _ => {
                 let retain = self.duration(key)?;
                 if retain < SHORTEST_RETAIN {
-                    self.fault(key, "is under a second: nothing could be read");
+                    self.error(key, "is under a second: nothing could be read");
                     return None;
                 }
                 Some(Some(retain))
@@ -180,7 +180,7 @@ impl<'a> Reader<'a> {
     pub(super) fn shard(&mut self, key: &'static str) -> Option<Shard> {
         let shard = self.get(key).1.parse().ok();
         if shard.is_none() {
-            self.fault(
+            self.error(
                 key,
                 "is not INDEX/COUNT, with an index from 0 to below the count",
             );
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
             });
         let level = levels.next_back();
         if level.is_none() && !text.contains([',', '=']) {
-            self.fault(key, "is none of error, warn, info, debug, trace");
+            self.error(key, "is none of error, warn, info, debug, trace");
             return None;
         }
         Some(level.unwrap_or(tracing::Level::INFO))
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
             }
             Ok(url) => return Some(url),
         };
-        self.fault(key, fault);
+        self.error(key, fault);
         None
     }
 
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()));
         let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
         if url.is_none() {
-            self.fault(key, "is not an http or https URL without a query");
+            self.error(key, "is not an http or https URL without a query");
         }
         url
     }
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
     pub(super) fn instance_id(&mut self, key: &'static str) -> Option<String> {
         let id = self.required(key)?;
         if id.chars().any(char::is_control) || !id.is_ascii() {
-            self.fault(key, "has characters that an HTTP header cannot hold");
+            self.error(key, "has characters that an HTTP header cannot hold");
             return None;
         }
         Some(id)
@@ -258,28 +258,28 @@ impl<'a> Reader<'a> {
     /// A URL with more than an address in it: it may be a secret, and is not shown.
     fn secret_in_url(&mut self, key: &'static str) -> Option<Url> {
         let (setting, ..) = self.get(key);
-        self.layers.faults.push(Fault {
-            what: format!(
+        self.sources.errors.push(ConfigError {
+            problem: format!(
                 "--{}: has a user, a password, a query or a fragment in it; the address alone belongs there, and the token into {TOKEN_VARIABLE}",
                 setting.flag
             ),
-            mend: setting.ways(),
+            fix: setting.ways(),
         });
         None
     }
 
     pub(super) fn token(&mut self, file_key: &'static str) -> Option<SecretString> {
-        if let Some(token) = &self.layers.token {
+        if let Some(token) = &self.sources.token {
             return Some(token.clone());
         }
         let (setting, path, origin) = self.get(file_key);
-        let (text, from) = match (path.as_str(), (self.layers.env)(TOKEN_VARIABLE)) {
+        let (text, from) = match (path.as_str(), (self.sources.env)(TOKEN_VARIABLE)) {
             // A flag is nearer than a variable.
             (_, Some(token)) if origin != Origin::Flag => (token, TOKEN_VARIABLE.to_owned()),
             ("", _) => {
-                self.layers.faults.push(Fault {
-                    what: "the access token is required".to_owned(),
-                    mend: format!(
+                self.sources.errors.push(ConfigError {
+                    problem: "the access token is required".to_owned(),
+                    fix: format!(
                         "{TOKEN_VARIABLE}, or a file that holds it: {}",
                         setting.ways()
                     ),
@@ -289,18 +289,18 @@ impl<'a> Reader<'a> {
             _ => match std::fs::read_to_string(&path) {
                 Ok(text) => (text, format!("the file of --{}", setting.flag)),
                 Err(error) => {
-                    self.fault(file_key, &format!("cannot be read: {error}"));
+                    self.error(file_key, &format!("cannot be read: {error}"));
                     return None;
                 }
             },
         };
         let token = text.trim_start_matches('\u{feff}').trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.layers.faults.push(Fault {
-                what: format!(
+            self.sources.errors.push(ConfigError {
+                problem: format!(
                     "{from} does not hold an access token, which is one word of ASCII characters"
                 ),
-                mend: format!("{TOKEN_VARIABLE}, or {}", setting.ways()),
+                fix: format!("{TOKEN_VARIABLE}, or {}", setting.ways()),
             });
             return None;
         }
@@ -318,14 +318,14 @@ impl<'a> Reader<'a> {
         }
         // A URL's path has a meaning for these that no label has.
         if ids.iter().any(|id| id == "." || id == "..") {
-            self.fault(key, "a label's id is neither . nor ..");
+            self.error(key, "a label's id is neither . nor ..");
             return None;
         }
         match (all_labels?, ids.is_empty()) {
             (true, true) => Some(Labels::All),
             (false, false) => Some(Labels::These(ids)),
             (true, false) => {
-                // Set in different layers, the nearer one is meant.
+                // Set in different sources, the nearer one is meant.
                 let nearness = |origin: &Origin| match origin {
                     Origin::Flag => 3,
                     Origin::Env => 2,
@@ -337,13 +337,13 @@ impl<'a> Reader<'a> {
                     std::cmp::Ordering::Greater => Some(Labels::All),
                     std::cmp::Ordering::Less => Some(Labels::These(ids)),
                     std::cmp::Ordering::Equal => {
-                        self.fault(key, "goes either with single labels or with all of them");
+                        self.error(key, "goes either with single labels or with all of them");
                         None
                     }
                 }
             }
             (false, true) => {
-                self.fault(key, "a label is required, or --all-labels");
+                self.error(key, "a label is required, or --all-labels");
                 None
             }
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::{Gate, Passage};
+use super::guards::{Decision, Guards};
 use super::{Context, Tally, within};
 use crate::api::Body;
 use crate::batch::Batch;
@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Why an attempt did not publish the whole list.
 pub(super) enum End {
     /// The list is long enough, but was not kept: it has to be fetched again.
-    CountedEnough,
+    Refetch,
     /// It failed.
     Failed(Error),
 }
@@ -43,7 +43,7 @@ pub(super) struct Attempt<'a, 'c, S> {
     pub(super) context: &'a Context<'c>,
     pub(super) label_id: &'a str,
     pub(super) sink: &'a mut S,
-    pub(super) gate: &'a mut Gate,
+    pub(super) guards: &'a mut Guards,
     pub(super) tally: &'a mut Tally,
 }
 
@@ -57,7 +57,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
         // Where a changed list begins anew, what is on the queue says nothing about its length.
-        self.gate.begin(from.from.chats.min(from.from.position));
+        self.guards.begin(from.from.chats.min(from.from.position));
         let plan = self.plan(from, body.paging().clone());
         let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);
@@ -98,7 +98,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         Plan {
             from: from.from.position,
             digest: from.from.digest,
-            proofs: from.proofs.clone(),
+            expected_digests: from.expected_digests.clone(),
             include_names: layout.include_names,
             batch_entries: messages * per_message,
             batch_bytes: BATCH_BYTES.max(per_message as usize * 32),
@@ -127,22 +127,22 @@ impl<S: Sink> Attempt<'_, '_, S> {
                 return Ok(());
             }
             for batch in taken.drain(..) {
-                match self.gate.pass(batch) {
-                    Passage::Held => {}
-                    Passage::CountedEnough => return Err(End::CountedEnough),
-                    Passage::Through(batch) => {
+                match self.guards.pass(batch) {
+                    Decision::Hold => {}
+                    Decision::Refetch => return Err(End::Refetch),
+                    Decision::Publish(batch) => {
                         self.publish_one(&batch, from).await?;
                         // Where there is no room for another, it is freed.
                         let _ = emptied.try_send(batch);
                     }
-                    Passage::Opened => self.publish_held(from).await?,
+                    Decision::PublishHeld => self.publish_held(from).await?,
                 }
             }
         }
     }
 
     async fn publish_held(&mut self, from: &mut Unfinished) -> Result<(), Error> {
-        for batch in self.gate.take_held() {
+        for batch in self.guards.take_held() {
             self.publish_one(&batch, from).await?;
         }
         Ok(())
@@ -154,7 +154,8 @@ impl<S: Sink> Attempt<'_, '_, S> {
         reached.position = batch.end();
         reached.digest = batch.digest();
         reached.chats += u64::from(batch.chats());
-        from.proofs.retain(|(position, _)| *position > batch.end());
+        from.expected_digests
+            .retain(|(position, _)| *position > batch.end());
         self.context.progress.add(u64::from(batch.chats()));
         Ok(())
     }
@@ -176,11 +177,11 @@ impl<S: Sink> Attempt<'_, '_, S> {
         invalid: u64,
         from: &mut Unfinished,
     ) -> Result<u64, End> {
-        self.gate.end(chats).map_err(Error::Guarded)?;
-        match self.gate.open_at_end() {
-            Passage::CountedEnough => return Err(End::CountedEnough),
-            Passage::Opened => self.publish_held(from).await?,
-            Passage::Held | Passage::Through(_) => {}
+        self.guards.end(chats).map_err(Error::Guarded)?;
+        match self.guards.open_at_end() {
+            Decision::Refetch => return Err(End::Refetch),
+            Decision::PublishHeld => self.publish_held(from).await?,
+            Decision::Hold | Decision::Publish(_) => {}
         }
         let allowed = self.context.run.max_invalid;
         if invalid > allowed {

@@ -19,7 +19,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use self::file::LineFile;
-use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use super::{
+    Checkpoint, Delivered, Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished,
+};
 use crate::batch::Batch;
 use crate::message::{Encoder, Layout};
 
@@ -121,12 +123,12 @@ impl Lines {
 }
 
 impl Sink for Lines {
-    async fn open(&mut self) -> Result<Past, SinkError> {
+    async fn open(&mut self) -> Result<Recovered, SinkError> {
         let Destination::File { path, retain } = self.destination.clone() else {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             let stdout = stdout.map_err(SinkError::Stdout)?;
             self.writer = Some(Writer::Stdout(File::from(stdout)));
-            return Ok(Past::default());
+            return Ok(Recovered::default());
         };
         let target = self.target.clone();
         let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
@@ -137,7 +139,7 @@ impl Sink for Lines {
 
     async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
         self.written().await?;
-        let unfinished = start.as_told();
+        let unfinished = start.resume_point();
         let from = unfinished.from;
         self.taken = from;
         let Target {

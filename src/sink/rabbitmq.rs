@@ -7,20 +7,20 @@
 //! sent again under the same ids.
 
 mod alarm;
+mod backpressure;
 pub mod check;
 mod checkpoint;
 pub mod connect;
 mod control;
-mod course;
-mod ending;
 mod failure;
-mod ledger;
+mod finish;
+mod in_flight;
+mod lifecycle;
 mod lock;
 mod names;
 mod publisher;
-mod room;
 pub mod tail;
-mod unproven;
+mod unverified;
 
 use std::time::Duration;
 
@@ -30,14 +30,16 @@ use self::alarm::Alarm;
 use self::checkpoint::Record;
 use self::connect::Endpoint;
 use self::control::Control;
-pub(crate) use self::ledger::BATCH_MESSAGES;
-use self::ledger::Ledger;
+pub(crate) use self::in_flight::BATCH_MESSAGES;
+use self::in_flight::InFlight;
 use self::names::Names;
 pub(crate) use self::names::{MAX_NAME, problem_with};
 use self::publisher::{Form, Publisher};
-use self::unproven::Unproven;
-use super::patience::{Failure, Patience};
-use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use self::unverified::Unverified;
+use super::retry_policy::{Failure, RetryPolicy};
+use super::{
+    Checkpoint, Delivered, Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished,
+};
 use crate::batch::{Batch, Digest, Position};
 use crate::message::Layout;
 use crate::report::Progress;
@@ -96,13 +98,13 @@ pub struct RabbitMq {
     target: Target,
     names: Names,
     layout: Layout,
-    patience: Patience,
+    retry_policy: RetryPolicy,
     progress: Progress,
     owner: Uuid,
     control: Option<Control>,
     publisher: Option<Publisher>,
     alarm: Alarm,
-    ledger: Ledger,
+    in_flight: InFlight,
     /// What the run's messages have in common; none before it is known which run it is.
     form: Option<Form>,
     /// How far the run has come, by the confirms.
@@ -113,7 +115,7 @@ pub struct RabbitMq {
     /// How far messages of several chats may have been sent, as the checkpoint says.
     ahead: Option<(Position, Digest)>,
     /// What follows the checkpoint, until it is proven.
-    unproven: Unproven,
+    unverified: Unverified,
     /// Whether the run began with another number of chats in a message.
     repacked: bool,
     last_complete: Option<u64>,
@@ -126,7 +128,7 @@ pub struct RabbitMq {
     had_queue: bool,
     delivered: Delivered,
     /// Messages that may be sent before it has to be looked whether the queue is full.
-    room: u64,
+    capacity: u64,
     /// The pauses since something last went well.
     pauses: Option<Retries>,
     /// The pauses since the queue last took a message.
@@ -139,7 +141,7 @@ impl RabbitMq {
         settings: RabbitSettings,
         target: Target,
         layout: Layout,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         progress: Progress,
     ) -> Self {
         Self {
@@ -147,19 +149,19 @@ impl RabbitMq {
             settings,
             target,
             layout,
-            patience,
+            retry_policy,
             progress,
             owner: Uuid::now_v7(),
             control: None,
             publisher: None,
             alarm: Alarm::default(),
-            ledger: Ledger::default(),
+            in_flight: InFlight::default(),
             form: None,
             at: Checkpoint::start_of(Uuid::nil()),
             durable: 0,
             list_changed: false,
             ahead: None,
-            unproven: Unproven::default(),
+            unverified: Unverified::default(),
             repacked: false,
             last_complete: None,
             has_looked: false,
@@ -167,19 +169,19 @@ impl RabbitMq {
             has_begun: false,
             had_queue: false,
             delivered: Delivered::default(),
-            room: 0,
+            capacity: 0,
             pauses: None,
             refusals: None,
         }
     }
 
     /// Does something that may be done twice, until it succeeds or there is no point in it.
-    async fn insist<T>(
+    async fn with_retry<T>(
         &mut self,
         mut work: impl AsyncFnMut(&mut Self) -> Result<T, Failure>,
     ) -> Result<T, SinkError> {
         loop {
-            self.patience.ended()?;
+            self.retry_policy.ended()?;
             let alarm = self.alarm.clone();
             let failure = match alarm.within(work(self)).await {
                 Ok(value) => {
@@ -190,18 +192,18 @@ impl RabbitMq {
             };
             self.control = None;
             self.publisher = None;
-            self.ledger.lose();
-            self.patience.pause(&mut self.pauses, failure).await?;
+            self.in_flight.lose();
+            self.retry_policy.pause(&mut self.pauses, failure).await?;
         }
     }
 
     /// Publishes a batch that holds the same chats as whatever may have been sent in its place.
-    async fn publish_proven(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    async fn publish_verified(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.begin().await?;
         let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
-        self.wait_for_room(messages as u64).await?;
-        while self.ledger.is_full() {
-            self.retire().await?;
+        self.wait_for_capacity(messages as u64).await?;
+        while self.in_flight.is_full() {
+            self.confirm_oldest().await?;
         }
         if self.layout.ids_per_message > 1 {
             // What was announced before may have been sent, be it not yet again.
@@ -211,17 +213,19 @@ impl RabbitMq {
             {
                 self.ahead = Some((batch.end(), batch.digest()));
             }
-            self.insist(async |this| this.announce().await).await?;
+            self.with_retry(async |this| this.announce().await).await?;
         }
-        self.ledger.push(batch, messages);
-        self.insist(async |this| this.pump().await).await
+        self.in_flight.push(batch, messages);
+        self.with_retry(async |this| this.send_pending().await)
+            .await
     }
 }
 
 impl Sink for RabbitMq {
-    async fn open(&mut self) -> Result<Past, SinkError> {
+    async fn open(&mut self) -> Result<Recovered, SinkError> {
         names::check(&self.names.queue)?;
-        self.insist(async |this| this.look_back().await).await
+        self.with_retry(async |this| this.load_checkpoint().await)
+            .await
     }
 
     async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
@@ -229,21 +233,21 @@ impl Sink for RabbitMq {
     }
 
     async fn publish(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.unproven.holds(batch) {
+        if self.unverified.holds(batch) {
             return Ok(());
         }
-        for held in self.unproven.take() {
-            self.publish_proven(&held).await?;
+        for held in self.unverified.take() {
+            self.publish_verified(&held).await?;
         }
-        self.publish_proven(batch).await
+        self.publish_verified(batch).await
     }
 
     async fn flush(&mut self) -> Result<(), SinkError> {
-        while !self.ledger.is_empty() {
-            self.retire().await?;
+        while !self.in_flight.is_empty() {
+            self.confirm_oldest().await?;
         }
         if self.has_begun {
-            self.insist(async |this| this.confirm_checkpoint().await)
+            self.with_retry(async |this| this.confirm_checkpoint().await)
                 .await?;
         }
         Ok(())

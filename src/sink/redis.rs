@@ -5,16 +5,16 @@
 //! from that: see `stream` for what becomes of batches in flight, `lock` for who may write, and
 //! `seen` for a list that has changed.
 
+mod backpressure;
 pub mod check;
 pub mod connect;
-mod course;
+mod dedup;
 mod failure;
 mod keys;
+mod lifecycle;
 mod link;
 mod lock;
 mod publish;
-mod room;
-mod seen;
 mod stream;
 pub mod tail;
 mod url;
@@ -26,16 +26,18 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use self::connect::Endpoint;
-use self::course::unfinished;
 use self::keys::Keys;
 pub(crate) use self::keys::is_taggable;
+use self::lifecycle::unfinished;
 use self::link::{Link, Stored, load};
 use self::lock::Heart;
 pub use self::publish::partition_of;
 pub(crate) use self::stream::BATCH_CHATS;
 use self::stream::Stream;
-use super::patience::Patience;
-use super::{Checkpoint, Delivered, Outcome, Past, Sink, SinkError, Start, Target, Unfinished};
+use super::retry_policy::RetryPolicy;
+use super::{
+    Checkpoint, Delivered, Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished,
+};
 use crate::batch::{Batch, Digest, Position};
 use crate::message::{Encoder, Layout};
 use crate::report::Progress;
@@ -82,7 +84,7 @@ pub struct Redis {
     /// Whether the streams know of the run.
     has_begun: bool,
     /// Messages that may be sent before it has to be looked whether the streams are full.
-    room: Vec<u64>,
+    capacity: Vec<u64>,
 }
 
 impl Redis {
@@ -91,13 +93,13 @@ impl Redis {
         settings: RedisSettings,
         target: Target,
         layout: Layout,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         progress: Progress,
     ) -> Self {
         let owner = Uuid::now_v7().to_string();
         let keep = settings.retain.map_or(0, |retain| retain.as_millis());
-        let shutdown = patience.shutdown.clone();
-        let patience = Rc::new(patience);
+        let shutdown = retry_policy.shutdown.clone();
+        let retry_policy = Rc::new(retry_policy);
         let stream = |partition: Option<u32>| {
             let mut keys = Keys::new(&target, partition);
             if partition.is_some_and(|partition| partition > 0) {
@@ -110,7 +112,7 @@ impl Redis {
                 owner.clone(),
                 keep.to_string(),
                 settings.min_replicas,
-                Rc::clone(&patience),
+                Rc::clone(&retry_policy),
             )
         };
         let streams: Vec<Stream> = match settings.partitions {
@@ -120,7 +122,7 @@ impl Redis {
                 .collect(),
         };
         Self {
-            room: vec![0; streams.len()],
+            capacity: vec![0; streams.len()],
             streams,
             settings,
             target,
@@ -143,18 +145,18 @@ impl Redis {
         for stream in &mut self.streams {
             let mut watch = None;
             let fence = stream
-                .insist(async |link: &mut Link, keys: &Keys, claim| {
+                .with_retry(async |link: &mut Link, keys: &Keys, lease| {
                     loop {
-                        let fence = lock::take(link, keys, claim, &mut watch, &shutdown);
+                        let fence = lock::take(link, keys, lease, &mut watch, &shutdown);
                         if let Some(fence) = fence.await? {
                             return Ok(fence);
                         }
                     }
                 })
                 .await?;
-            stream.claim.fence = fence;
+            stream.lease.fencing_token = fence;
             let endpoint = self.settings.endpoint.clone();
-            let heart = Heart::start(endpoint, stream.keys.clone(), stream.claim.clone());
+            let heart = Heart::start(endpoint, stream.keys.clone(), stream.lease.clone());
             self.hearts.push(heart);
         }
         Ok(())
@@ -166,8 +168,8 @@ impl Redis {
         let releasing = async {
             for stream in &mut self.streams {
                 stream
-                    .insist(async |link, keys, claim| {
-                        lock::release(link, keys, claim, settles).await
+                    .with_retry(async |link, keys, lease| {
+                        lock::release(link, keys, lease, settles).await
                     })
                     .await?;
             }
@@ -192,7 +194,7 @@ impl Redis {
         for stream in &mut self.streams {
             all.push(
                 stream
-                    .insist(async |link, keys, _| load(link, keys).await)
+                    .with_retry(async |link, keys, _| load(link, keys).await)
                     .await?,
             );
         }
@@ -201,7 +203,7 @@ impl Redis {
 }
 
 impl Sink for Redis {
-    async fn open(&mut self) -> Result<Past, SinkError> {
+    async fn open(&mut self) -> Result<Recovered, SinkError> {
         self.take_locks().await?;
         let stored = self.stored().await?;
         let last_complete = stored.first().and_then(|stored| stored.last_complete);
@@ -228,7 +230,7 @@ impl Sink for Redis {
             }
             _ => None,
         };
-        Ok(Past {
+        Ok(Recovered {
             unfinished,
             last_complete,
         })
@@ -289,7 +291,7 @@ impl Sink for Redis {
         if !self.has_begun {
             return Ok(());
         }
-        self.level().await?;
+        self.sync_partitions().await?;
         for stream in &mut self.streams {
             stream.confirm_all().await?;
             stream.verify().await?;

@@ -14,7 +14,7 @@ use crate::message::{Format, Layout};
 use crate::report::{Progress, Status};
 use crate::shutdown::Shutdown;
 use crate::sink::Target;
-use crate::sink::nowhere::Nowhere;
+use crate::sink::blackhole::Blackhole;
 
 /// Lists that are fetched at once: an engine takes minutes for a long one, and memory is bounded.
 const AT_ONCE: usize = 4;
@@ -83,7 +83,7 @@ async fn count_one(context: &Context<'_>, instance_id: &str, label: Label) -> Co
     };
     let report = match context.shutdown.cause() {
         Some(cause) => job::not_tried(label.clone(), &target, &Error::Interrupted(cause)),
-        None => job::publish_label(context, &label, &target, Nowhere).await,
+        None => job::publish_label(context, &label, &target, Blackhole).await,
     };
     let is_whole = report.status == Status::Complete;
     Counted {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::{Checkpoint, Outcome, Past, SinkError, Target, Unfinished};
+use super::super::{Checkpoint, Outcome, Recovered, SinkError, Target, Unfinished};
 use super::journal::{self, Journal, OwnEnd, Record};
 use crate::sink::record::State;
 
@@ -37,7 +37,7 @@ impl LineFile {
         path: PathBuf,
         target: Target,
         retain: Option<Duration>,
-    ) -> Result<(Self, Past), SinkError> {
+    ) -> Result<(Self, Recovered), SinkError> {
         let file = open_data(&path)?;
         // By whatever name it was called, there is one journal.
         let path = path.canonicalize().unwrap_or(path);
@@ -59,7 +59,7 @@ impl LineFile {
     }
 
     /// What the journal knows of this queue and label, as far as the file still bears it out.
-    fn past(&mut self, retain: Option<Duration>) -> Result<Past, SinkError> {
+    fn past(&mut self, retain: Option<Duration>) -> Result<Recovered, SinkError> {
         let is_fresh = |record: &&Record| {
             let age = record.at.elapsed().unwrap_or_default();
             retain.is_none_or(|retain| age <= retain)
@@ -79,7 +79,7 @@ impl LineFile {
                 self.own_end = record.own_end;
                 Some(Unfinished {
                     from: record.checkpoint,
-                    proofs: Vec::new(),
+                    expected_digests: Vec::new(),
                     at: record.at,
                     list_changed: false,
                 })
@@ -93,7 +93,7 @@ impl LineFile {
             }
             None => None,
         };
-        Ok(Past {
+        Ok(Recovered {
             unfinished,
             last_complete,
         })

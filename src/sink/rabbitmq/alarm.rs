@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::report::Progress;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// How long a broker that takes messages may be silent. One that flushes to a slow disk, or elects
 /// a leader, can be so for seconds; one that is silent for longer is asked anew.
@@ -76,7 +76,7 @@ impl Alarm {
             match tokio::time::timeout(SILENCE, work.as_mut()).await {
                 Ok(done) => return done,
                 Err(_) if self.0.is_set.load(Ordering::SeqCst) || said() != before => {}
-                Err(_) => return Err(Failure::Passing("it is silent".to_owned())),
+                Err(_) => return Err(Failure::Transient("it is silent".to_owned())),
             }
         }
     }

@@ -15,7 +15,7 @@ use super::RabbitSettings;
 use super::connect::close;
 use super::names::{self, Names, fitting};
 use super::publisher::{exists, settle_target};
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, Target};
 
 /// How long a check may take. A broker that is in an alarm takes the message, and says nothing.

@@ -31,8 +31,8 @@ use super::publisher::exists;
 use super::{PERSISTENT, millis};
 use crate::batch::{Digest, Position};
 use crate::sink::Checkpoint;
-use crate::sink::patience::Failure;
 use crate::sink::record::{self, State};
+use crate::sink::retry_policy::Failure;
 
 /// How long the broker may take to give back what a dead process held.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
@@ -78,7 +78,7 @@ pub(super) struct Record {
 impl Record {
     /// What has to be proven before that part is sent again: what lies between is no more than can be
     /// on its way at once.
-    pub(super) fn proofs(&self) -> Vec<(Position, Digest)> {
+    pub(super) fn expected_digests(&self) -> Vec<(Position, Digest)> {
         let is_behind = |(position, _): &(Position, Digest)| *position > self.checkpoint.position;
         self.ahead.filter(is_behind).into_iter().collect()
     }
@@ -287,9 +287,11 @@ pub(super) fn payload(record: &Record) -> Vec<u8> {
 pub(super) fn taken(confirmation: Result<Confirmation, lapin::Error>) -> Result<(), Failure> {
     match confirmation? {
         Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
-        Confirmation::Ack(Some(_)) => Err(Failure::Passing(
+        Confirmation::Ack(Some(_)) => Err(Failure::Transient(
             "the checkpoint's queue is gone".to_owned(),
         )),
-        Confirmation::Nack(_) => Err(Failure::Passing("the checkpoint was not taken".to_owned())),
+        Confirmation::Nack(_) => Err(Failure::Transient(
+            "the checkpoint was not taken".to_owned(),
+        )),
     }
 }

@@ -12,7 +12,7 @@ use lapin::uri::{AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 
 use super::names::MAX_NAME;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 use crate::sink::url::{ENCODING, Parameters, Parts};
 
 /// The parameters of a URL.
@@ -91,7 +91,7 @@ impl Endpoint {
 
     /// Connects with the first host that answers, under a name that the broker shows.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, Failure> {
-        let mut failure = Failure::Passing("no host".to_owned());
+        let mut failure = Failure::Transient("no host".to_owned());
         for host in &self.hosts {
             let properties =
                 ConnectionProperties::default().with_connection_name(name.to_owned().into());
@@ -111,7 +111,7 @@ impl Endpoint {
             match tokio::time::timeout(2 * CONNECT_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => failure = Failure::from(error),
-                Err(_) => failure = Failure::Passing("it does not answer in time".to_owned()),
+                Err(_) => failure = Failure::Transient("it does not answer in time".to_owned()),
             }
             if matches!(failure, Failure::Final(_)) {
                 return Err(failure);

@@ -13,14 +13,14 @@ use super::RabbitSettings;
 use super::alarm::{Alarm, Watch};
 use super::checkpoint::{CheckpointQueue, Record, payload, taken};
 use super::connect::close;
-use super::ledger::WINDOW;
+use super::in_flight::WINDOW;
 use super::lock::{self, Lock};
 use super::names::Names;
 use super::publisher::exists;
 use crate::batch::Position;
 use crate::report::Progress;
 use crate::shutdown::Shutdown;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Batches whose checkpoint is still to be confirmed, at the most: with those that are unconfirmed
 /// themselves, they are all that can come twice after a crash.

@@ -4,7 +4,7 @@ use lapin::ErrorKind;
 
 use super::names;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// The reply codes of AMQP 0-9-1 that are told apart, from its specification, section 1.2.
 pub(super) mod code {
@@ -55,12 +55,12 @@ fn read(error: &lapin::Error) -> Failure {
         return if text.contains("certificate") {
             Failure::Final(SinkError::Unavailable(text))
         } else {
-            Failure::Passing(text)
+            Failure::Transient(text)
         };
     };
     let text = text.to_owned();
     match code {
-        code::NOT_ALLOWED if says(&text, &["limit"]) => Failure::Passing(text),
+        code::NOT_ALLOWED if says(&text, &["limit"]) => Failure::Transient(text),
         // No login may use such a name.
         code::ACCESS_REFUSED if says(&text, &["reserved prefix"]) => {
             Failure::Final(names::misnamed(text))
@@ -69,14 +69,14 @@ fn read(error: &lapin::Error) -> Failure {
         code::NOT_ALLOWED if says(&text, &["refused"]) => {
             Failure::Final(SinkError::Credentials(text))
         }
-        code::NOT_FOUND if says(&text, AWAY) => Failure::Passing(text),
+        code::NOT_FOUND if says(&text, AWAY) => Failure::Transient(text),
         code::INVALID_PATH
         | code::NOT_FOUND
         | code::RESOURCE_LOCKED
         | code::PRECONDITION_FAILED
         | code::NOT_ALLOWED => Failure::Final(SinkError::WrongQueue(text)),
         // It stops, is short of something, or did not understand: a new connection may help.
-        _ => Failure::Passing(text),
+        _ => Failure::Transient(text),
     }
 }
 

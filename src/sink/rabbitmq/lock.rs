@@ -17,7 +17,7 @@ use tracing::info;
 use super::failure::{code, is_refused_with};
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Where RabbitMQ takes answers for whoever asked, on the same channel.
 /// <https://www.rabbitmq.com/docs/direct-reply-to>
@@ -112,7 +112,7 @@ async fn ask(connection: &Connection, name: &str) -> Result<(), Failure> {
     match answers.next().await {
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) => Err(Failure::from(error)),
-        None => Err(Failure::Passing("the connection is gone".to_owned())),
+        None => Err(Failure::Transient("the connection is gone".to_owned())),
     }
 }
 

@@ -11,14 +11,14 @@ use uuid::Uuid;
 use super::alarm::{Alarm, Watch};
 use super::connect::close;
 use super::failure::{code, is_refused_with, refusal};
-use super::ledger::Sending;
+use super::in_flight::Sending;
 use super::names::fitting;
 use super::{PERSISTENT, QueueType, RabbitSettings, millis};
 use crate::batch::{Batch, Chat};
 use crate::message::{Encoder, Format, Layout};
 use crate::report::Progress;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// A connection that publishes to one queue.
 pub(super) struct Publisher {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::connect::Endpoint;
 use super::publisher::passive;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Messages of a stream that are on their way at once.
 const PREFETCH: u16 = 100;
@@ -116,7 +116,7 @@ impl Reader {
 
 fn outside(failure: Failure) -> SinkError {
     match failure {
-        Failure::Passing(text) if text.contains("not supported by stream queues") => {
+        Failure::Transient(text) if text.contains("not supported by stream queues") => {
             SinkError::WrongQueue(format!("{text}: use --queue-type stream"))
         }
         failure => failure.into(),

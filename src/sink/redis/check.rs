@@ -9,7 +9,7 @@ use super::RedisSettings;
 use super::connect::RESPONSE_TIMEOUT;
 use super::keys::Keys;
 use super::link::{Link, word};
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, Target};
 
 /// What a check has found.
@@ -38,7 +38,7 @@ pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding,
         let checked = timeout(RESPONSE_TIMEOUT * 2, check_one(&mut link, &keys));
         let found = match checked.await {
             Ok(found) => found,
-            Err(_) => Err(Failure::Passing("no answer in time".to_owned())),
+            Err(_) => Err(Failure::Transient("no answer in time".to_owned())),
         };
         finding.doubtful.extend(found?);
         let separator = if finding.good.is_empty() { "" } else { ", " };

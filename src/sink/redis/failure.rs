@@ -4,7 +4,7 @@ use redis::{ErrorKind, RedisError};
 
 use super::connect::IN_CLUSTER;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
@@ -30,7 +30,7 @@ impl From<RedisError> for Failure {
             _ if text.contains("certificate") => Self::Final(SinkError::Unavailable(text)),
             // What else a server says may change: it is loading, a replica by now, out of memory,
             // busy, moving a slot; and a connection that broke may be made again.
-            _ => Self::Passing(text),
+            _ => Self::Transient(text),
         }
     }
 }

@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::connect::Endpoint;
 use super::keys::Keys;
-use super::stream::{Claim, Reply};
+use super::stream::{Lease, Reply};
 use crate::sink::Checkpoint;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// How long a lock lasts without a heartbeat. What takes over waits for this long at the most.
 pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
@@ -128,7 +128,7 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
 /// What the checkpoint holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
-    pub(super) fence: Option<String>,
+    pub(super) fencing_token: Option<String>,
     /// Whose fence it is.
     pub(super) fence_owner: Option<String>,
     pub(super) checkpoint: Option<Checkpoint>,
@@ -201,7 +201,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         })
     };
     Ok(Stored {
-        fence: field("fence"),
+        fencing_token: field("fence"),
         fence_owner: field("fence_owner"),
         checkpoint: checkpoint(),
         is_over: field("status").is_some_and(|status| status != "running")
@@ -234,12 +234,12 @@ pub(super) enum Acquired {
 pub(super) async fn acquire(
     link: &mut Link,
     keys: &Keys,
-    claim: &Claim,
+    lease: &Lease,
 ) -> Result<Acquired, Failure> {
     let script = Script::new(include_str!("acquire.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint);
-    script.arg(&claim.owner).arg(lock_millis()).arg(&claim.keep);
+    script.arg(&lease.owner).arg(lock_millis()).arg(&lease.keep);
     let reply = link.run(&script).await?;
     match &reply {
         Value::Array(held) => {

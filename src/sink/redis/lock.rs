@@ -10,14 +10,14 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::connect::Endpoint;
-use super::course::now;
+use super::dedup::SET_LASTS;
 use super::keys::Keys;
+use super::lifecycle::now;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, load, lock_millis};
-use super::seen::SET_LASTS;
-use super::stream::Claim;
+use super::stream::Lease;
 use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// How often the heart beats: some beats may be lost before the lock runs out.
 const BEAT: Duration = Duration::from_millis(2500);
@@ -34,11 +34,11 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) async fn take(
     link: &mut Link,
     keys: &Keys,
-    claim: &Claim,
+    lease: &Lease,
     watch: &mut Option<Watch>,
     shutdown: &Shutdown,
 ) -> Result<Option<String>, Failure> {
-    let (holder, left, settled) = match (acquire(link, keys, claim).await?, &watch) {
+    let (holder, left, settled) = match (acquire(link, keys, lease).await?, &watch) {
         (Acquired::Fence(fence), None) => return Ok(Some(fence)),
         (Acquired::Fence(fence), Some(watch)) => {
             let settled = load(link, keys).await?.settled;
@@ -46,7 +46,7 @@ pub(super) async fn take(
                 return Ok(Some(fence));
             }
             // It was alive all the time, and has come to its end meanwhile.
-            release(link, keys, claim, false).await?;
+            release(link, keys, lease, false).await?;
             return Err(SinkError::Locked(keys.stream.clone()).into());
         }
         (
@@ -106,7 +106,7 @@ impl Drop for Heart {
 }
 
 impl Heart {
-    pub(super) fn start(endpoint: Endpoint, keys: Keys, claim: Claim) -> Self {
+    pub(super) fn start(endpoint: Endpoint, keys: Keys, lease: Lease) -> Self {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
             let mut beats = tokio::time::interval(BEAT);
@@ -114,7 +114,7 @@ impl Heart {
             loop {
                 beats.tick().await;
                 // Within the time that a lock lasts: a server that hangs is asked anew.
-                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &claim));
+                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &lease));
                 match beat.await {
                     Ok(Ok(is_ours)) => {
                         if was_ours && !is_ours {
@@ -138,14 +138,14 @@ impl Heart {
     }
 }
 
-async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failure> {
+async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failure> {
     let script = Script::new(include_str!("renew.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint).key(&keys.seen);
     script
-        .arg(&claim.owner)
+        .arg(&lease.owner)
         .arg(lock_millis())
-        .arg(&claim.keep)
+        .arg(&lease.keep)
         .arg(SET_LASTS)
         .arg(now());
     Ok(link.run(&script).await? == Value::Int(1))
@@ -155,13 +155,13 @@ async fn beat(link: &mut Link, keys: &Keys, claim: &Claim) -> Result<bool, Failu
 pub(super) async fn release(
     link: &mut Link,
     keys: &Keys,
-    claim: &Claim,
+    lease: &Lease,
     settles: bool,
 ) -> Result<(), Failure> {
     let script = Script::new(include_str!("release.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint);
-    script.arg(&claim.owner).arg(u8::from(settles));
+    script.arg(&lease.owner).arg(u8::from(settles));
     link.run(&script).await?;
     Ok(())
 }

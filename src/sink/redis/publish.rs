@@ -19,7 +19,7 @@ impl Redis {
             return Ok(());
         }
         if self.settings.max_pending.is_some() {
-            self.wait_for_room(index).await?;
+            self.wait_for_capacity(index).await?;
         }
         if !self.suppress && self.is_whole(index, batch) {
             let count = u64::from(batch.chats());
@@ -70,7 +70,7 @@ impl Redis {
         };
         // An id in an array has its quotes and a comma; what needs more grows.
         let bytes = batch.bytes() + 4 * batch.chats() as usize;
-        self.room[index] = self.room[index].saturating_sub(append.messages);
+        self.capacity[index] = self.capacity[index].saturating_sub(append.messages);
         let command = self.command(index, &append, chats, bytes);
         self.streams[index].send(&append, command).await
     }
@@ -95,7 +95,7 @@ impl Redis {
             (true, true) => ("chat_ids", self.target.label_id.as_str()),
             (false, _) => ("data", ""),
         };
-        let layout = [stream.claim.keep.as_str(), values, field, label];
+        let layout = [stream.lease.keep.as_str(), values, field, label];
         let mut command = stream.command(append, &layout, bytes);
         if is_fields && !is_packed {
             for chat in chats {
@@ -115,7 +115,7 @@ impl Redis {
     }
 
     /// Moves each stream to where the list has been read, so that all are at the same place.
-    pub(super) async fn level(&mut self) -> Result<(), SinkError> {
+    pub(super) async fn sync_partitions(&mut self) -> Result<(), SinkError> {
         let (end, digest) = self.reached;
         for index in 0..self.streams.len() {
             if self.streams[index].next < end {

@@ -17,13 +17,13 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
-use super::course::now;
+use super::dedup::{self, Token};
 use super::keys::Keys;
+use super::lifecycle::now;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
-use super::seen::{self, Token};
 use crate::batch::{Chat, Digest, Position};
 use crate::retry::Retries;
-use crate::sink::patience::{Failure, Patience};
+use crate::sink::retry_policy::{Failure, RetryPolicy};
 use crate::sink::{Delivered, SinkError, Unfinished};
 
 /// The chats of a batch, for each stream. The server serves nobody else while it appends one, for
@@ -35,11 +35,11 @@ const WINDOW: usize = 4;
 
 /// What a stream's writer is known by.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(super) struct Lease {
     /// This process: the value of the lock.
     pub(super) owner: String,
     /// Its fence.
-    pub(super) fence: String,
+    pub(super) fencing_token: String,
     /// How long what is beside the stream is kept, in milliseconds; `0` for ever.
     pub(super) keep: String,
 }
@@ -69,7 +69,7 @@ pub(super) struct Append {
 pub(super) struct Stream {
     pub(super) keys: Keys,
     link: Link,
-    pub(super) claim: Claim,
+    pub(super) lease: Lease,
     run_id: Uuid,
     append: Script,
     /// The reading that filled the set of seen chats, where there is one.
@@ -80,7 +80,7 @@ pub(super) struct Stream {
     /// By the replies.
     pub(super) delivered: Delivered,
     min_replicas: u32,
-    patience: Rc<Patience>,
+    retry_policy: Rc<RetryPolicy>,
     /// The pauses since something last went well.
     pauses: Option<Retries>,
 }
@@ -92,14 +92,14 @@ impl Stream {
         owner: String,
         keep: String,
         min_replicas: u32,
-        patience: Rc<Patience>,
+        retry_policy: Rc<RetryPolicy>,
     ) -> Self {
         Self {
             link: Link::new(endpoint, keys.checkpoint.clone()),
             keys,
-            claim: Claim {
+            lease: Lease {
                 owner,
-                fence: String::new(),
+                fencing_token: String::new(),
                 keep,
             },
             run_id: Uuid::nil(),
@@ -109,18 +109,18 @@ impl Stream {
             next: 0,
             delivered: Delivered::default(),
             min_replicas,
-            patience,
+            retry_policy,
             pauses: None,
         }
     }
 
     /// Does something that may be done twice, until it succeeds or there is no point in it.
-    pub(super) async fn insist<T>(
+    pub(super) async fn with_retry<T>(
         &mut self,
-        mut work: impl AsyncFnMut(&mut Link, &Keys, &Claim) -> Result<T, Failure>,
+        mut work: impl AsyncFnMut(&mut Link, &Keys, &Lease) -> Result<T, Failure>,
     ) -> Result<T, SinkError> {
         loop {
-            match work(&mut self.link, &self.keys, &self.claim).await {
+            match work(&mut self.link, &self.keys, &self.lease).await {
                 Ok(value) => {
                     self.pauses = None;
                     return Ok(value);
@@ -132,10 +132,10 @@ impl Stream {
 
     /// Breaks the connection off, and waits until the next try is due.
     async fn pause(&mut self, failure: Failure) -> Result<(), SinkError> {
-        if matches!(failure, Failure::Passing(_)) {
+        if matches!(failure, Failure::Transient(_)) {
             self.link.drop_connection();
         }
-        self.patience.pause(&mut self.pauses, failure).await
+        self.retry_policy.pause(&mut self.pauses, failure).await
     }
 
     /// The head of an append: the values follow.
@@ -148,7 +148,7 @@ impl Stream {
             .arg(2)
             .arg(&self.keys.stream)
             .arg(&self.keys.checkpoint)
-            .arg(&self.claim.fence)
+            .arg(&self.lease.fencing_token)
             .arg(self.run_id.to_string())
             .arg(self.next)
             .arg(batch.end)
@@ -202,7 +202,7 @@ impl Stream {
         let Some(oldest) = self.ledger.front_mut() else {
             return Ok(());
         };
-        self.patience.ended()?;
+        self.retry_policy.ended()?;
         let reply = (&mut oldest.reply).await;
         // It has said all that it will; what comes of it is settled below.
         oldest.reply = lost();
@@ -225,7 +225,7 @@ impl Stream {
             }
             Err(error) => Failure::from(error),
         };
-        self.settle(failure).await
+        self.reconcile(failure).await
     }
 
     /// The oldest batch is durable.
@@ -238,7 +238,7 @@ impl Stream {
     }
 
     /// Finds out which batches were applied, and sends the others again.
-    async fn settle(&mut self, mut failure: Failure) -> Result<(), SinkError> {
+    async fn reconcile(&mut self, mut failure: Failure) -> Result<(), SinkError> {
         loop {
             self.pause(failure).await?;
             failure = match self.settle_once().await {
@@ -250,11 +250,11 @@ impl Stream {
 
     async fn settle_once(&mut self) -> Result<(), Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
-        let fence = self.claim.fence.clone();
+        let fence = self.lease.fencing_token.clone();
         self.keep_claim(&stored).await?;
         let Some(at) = stored.of(self.run_id) else {
             let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
-            return Err(self.went_back(start).into());
+            return Err(self.rewinds(start).into());
         };
         if self.min_replicas > 0 {
             // On this connection, nothing was written yet that replicas could confirm.
@@ -270,14 +270,14 @@ impl Stream {
         }
         let expected = self.ledger.front().map_or(self.next, |batch| batch.first);
         // The commands hold the fence that they were made with: under another they are of no use.
-        if at.position != expected || self.claim.fence != fence {
+        if at.position != expected || self.lease.fencing_token != fence {
             let unfinished = Unfinished {
                 from: at,
-                proofs: Vec::new(),
+                expected_digests: Vec::new(),
                 at: SystemTime::now(),
                 list_changed: false,
             };
-            return Err(self.went_back(unfinished).into());
+            return Err(self.rewinds(unfinished).into());
         }
         info!(
             batches = self.ledger.len(),
@@ -289,32 +289,32 @@ impl Stream {
         Ok(())
     }
 
-    fn went_back(&mut self, to: Unfinished) -> SinkError {
+    fn rewinds(&mut self, to: Unfinished) -> SinkError {
         warn!(position = to.from.position, "the checkpoint went backwards");
         self.ledger.clear();
-        SinkError::WentBack(Box::new(to))
+        SinkError::Rewound(Box::new(to))
     }
 
     /// A server that has lost its memory has lost the fence too. Where nobody came meanwhile, the
     /// stream is still ours.
     async fn keep_claim(&mut self, stored: &Stored) -> Result<(), Failure> {
-        if stored.fence.as_ref() == Some(&self.claim.fence) {
+        if stored.fencing_token.as_ref() == Some(&self.lease.fencing_token) {
             return Ok(());
         }
-        if let (Some(fence), Some(owner)) = (&stored.fence, &stored.fence_owner)
-            && *owner == self.claim.owner
+        if let (Some(fence), Some(owner)) = (&stored.fencing_token, &stored.fence_owner)
+            && *owner == self.lease.owner
         {
-            self.claim.fence.clone_from(fence);
+            self.lease.fencing_token.clone_from(fence);
             return Ok(());
         }
         let number = |fence: &str| fence.parse::<u64>().unwrap_or(0);
-        let theirs = stored.fence.as_deref().map_or(0, number);
-        if theirs > number(&self.claim.fence) {
+        let theirs = stored.fencing_token.as_deref().map_or(0, number);
+        if theirs > number(&self.lease.fencing_token) {
             return Err(lost_lock(&self.keys).into());
         }
-        match acquire(&mut self.link, &self.keys, &self.claim).await? {
+        match acquire(&mut self.link, &self.keys, &self.lease).await? {
             Acquired::Fence(fence) => {
-                self.claim.fence = fence;
+                self.lease.fencing_token = fence;
                 Ok(())
             }
             Acquired::Held { .. } => Err(lost_lock(&self.keys).into()),
@@ -329,7 +329,9 @@ impl Stream {
         loop {
             if let Some(token) = self.seen.take() {
                 let unseen = self
-                    .insist(async |link, keys, _| seen::unseen(link, keys, &token, chats).await)
+                    .with_retry(async |link, keys, _| {
+                        dedup::unseen(link, keys, &token, chats).await
+                    })
                     .await?;
                 if let Some(unseen) = unseen {
                     self.seen = Some(token);
@@ -346,9 +348,9 @@ impl Stream {
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
         let run_id = self.run_id;
         let token = self
-            .insist(async |link, keys, _| {
+            .with_retry(async |link, keys, _| {
                 let first = load(link, keys).await?.first_id;
-                seen::read_back(link, keys, run_id, first.as_deref()).await
+                dedup::read_back(link, keys, run_id, first.as_deref()).await
             })
             .await?;
         self.seen = Some(token);
@@ -377,15 +379,15 @@ impl Stream {
         let stored = self.look().await?;
         match stored.of(self.run_id) {
             Some(at) if at.position == self.next => Ok(()),
-            Some(at) => Err(self.went_back(Unfinished {
+            Some(at) => Err(self.rewinds(Unfinished {
                 from: at,
-                proofs: Vec::new(),
+                expected_digests: Vec::new(),
                 at: SystemTime::now(),
                 list_changed: false,
             })),
             None => {
                 let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
-                Err(self.went_back(start))
+                Err(self.rewinds(start))
             }
         }
     }

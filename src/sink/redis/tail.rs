@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, Value};
 use super::connect::Endpoint;
 use super::link::{Link, word};
 use crate::sink::SinkError;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Entries that are read at once.
 const PAGE: u64 = 100;

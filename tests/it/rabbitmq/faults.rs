@@ -376,7 +376,7 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     proxy.cut_connections();
     gates[1].cancel();
     let ended = process.end().expect(0);
-    assert!(ended.label()["went_back"].as_u64().unwrap() >= 1);
+    assert!(ended.label()["rewinds"].as_u64().unwrap() >= 1);
     let from = early.data["position"].as_u64().unwrap() as usize;
     // What was on its way when the connection broke may have come first.
     let (mut found, _) = once(&client.drain(QUEUE));

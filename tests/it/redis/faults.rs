@@ -157,7 +157,7 @@ fn a_server_that_is_started_again_empty() {
     let label = ended.label();
     assert_eq!(label["published"], 20_000);
     assert_eq!(label["messages"], 20_000);
-    assert!(label["went_back"].as_u64().unwrap() >= 1, "{label}");
+    assert!(label["rewinds"].as_u64().unwrap() >= 1, "{label}");
 }
 
 #[test]

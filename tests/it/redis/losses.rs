@@ -33,7 +33,7 @@ fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
         delete(&server, "labelcast:checkpoint:*");
         gate.cancel();
         let ended = process.end().expect(0);
-        assert!(ended.label()["went_back"].as_u64().unwrap() >= 1);
+        assert!(ended.label()["rewinds"].as_u64().unwrap() >= 1);
         let mut connection = server.connection();
         if arguments.len() == 1 {
             holds(&server, &ids);
@@ -81,7 +81,7 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
         gate.cancel();
         let ended = process.end().expect(0);
         let label = ended.label();
-        assert!(label["went_back"].as_u64().unwrap() >= 1);
+        assert!(label["rewinds"].as_u64().unwrap() >= 1);
         assert_eq!(label["published"], 10_000);
         if streams.len() > 1 {
             ids.sort();

@@ -11,7 +11,7 @@ use crate::shutdown::Shutdown;
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Trying again may help, and the outcome of what was sent is not known.
-    Passing(String),
+    Transient(String),
     /// It will not help.
     Final(SinkError),
 }
@@ -27,20 +27,20 @@ impl From<Failure> for SinkError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Final(error) => error,
-            Failure::Passing(text) => Self::Unavailable(text),
+            Failure::Transient(text) => Self::Unavailable(text),
         }
     }
 }
 
 /// How to go on after a failure.
-pub struct Patience {
+pub struct RetryPolicy {
     retries: usize,
     pub(super) shutdown: Shutdown,
     /// Why nothing is tried for long any more.
     failed: RefCell<Option<String>>,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// Tries so often again in a row, until the stop.
     pub fn new(retries: usize, shutdown: Shutdown) -> Self {
         Self {
@@ -65,12 +65,12 @@ impl Patience {
         failure: Failure,
     ) -> Result<(), SinkError> {
         let text = match failure {
-            Failure::Final(error @ SinkError::WentBack(_)) => return Err(error),
+            Failure::Final(error @ SinkError::Rewound(_)) => return Err(error),
             Failure::Final(error) => {
                 self.failed.replace(Some(error.to_string()));
                 return Err(error);
             }
-            Failure::Passing(text) => text,
+            Failure::Transient(text) => text,
         };
         if self.ended().is_err() {
             return Err(SinkError::Unavailable(text));

@@ -8,13 +8,13 @@ use uuid::Uuid;
 use super::RabbitMq;
 use super::checkpoint::Record;
 use super::control::Control;
-use super::ledger::Oldest;
+use super::in_flight::Oldest;
 use super::publisher::{Form, Publisher};
-use super::unproven::Unproven;
+use super::unverified::Unverified;
 use crate::message::{Encoder, Marker};
-use crate::sink::patience::Failure;
 use crate::sink::record::State;
-use crate::sink::{Checkpoint, Past, SinkError, Start, Target, Unfinished};
+use crate::sink::retry_policy::Failure;
+use crate::sink::{Checkpoint, Recovered, SinkError, Start, Target, Unfinished};
 
 /// What a nack means.
 pub(super) const REFUSES: &str = "the queue refuses messages, as one does that is full";
@@ -34,7 +34,7 @@ impl RabbitMq {
     /// Connects what is not connected.
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
         if self.control.is_none() {
-            let shutdown = self.patience.shutdown.clone();
+            let shutdown = self.retry_policy.shutdown.clone();
             let (owner, progress) = (self.owner, self.progress.clone());
             let (settings, names, alarm) = (&self.settings, &self.names, &self.alarm);
             let control = Control::open(settings, names, owner, &shutdown, alarm, progress).await?;
@@ -65,7 +65,7 @@ impl RabbitMq {
     }
 
     /// What the checkpoint says of earlier runs.
-    pub(super) async fn look_back(&mut self) -> Result<Past, Failure> {
+    pub(super) async fn load_checkpoint(&mut self) -> Result<Recovered, Failure> {
         self.connect().await?;
         let Some((control, record)) = self
             .control
@@ -73,27 +73,27 @@ impl RabbitMq {
             .and_then(|control| Some((control, control.found.clone()?)))
         else {
             self.has_looked = true;
-            return Ok(Past::default());
+            return Ok(Recovered::default());
         };
         self.has_looked = true;
         self.looked_at = Some(record.clone());
         self.last_complete = record.last_complete;
-        let mut past = Past {
+        let mut past = Recovered {
             unfinished: None,
             last_complete: record.last_complete,
         };
         if record.state == State::Running || !record.settled {
-            let (mut from, mut proofs) = (record.checkpoint, record.proofs());
+            let (mut from, mut expected_digests) = (record.checkpoint, record.expected_digests());
             let is_ours_to_declare = self.settings.declare && self.settings.exchange.is_none();
             if from.position > 0 && is_ours_to_declare && !control.has(&self.names.queue).await? {
                 info!(run_id = %from.run_id, "the queue is gone, with what the run had put there");
-                (from, proofs) = (Checkpoint::start_of(from.run_id), Vec::new());
+                (from, expected_digests) = (Checkpoint::start_of(from.run_id), Vec::new());
             }
             let packed_before = record.ids_per_message.max(1);
             self.repacked = record.repacked || packed_before != self.layout.ids_per_message;
             past.unfinished = Some(Unfinished {
                 from,
-                proofs,
+                expected_digests,
                 at: record.at,
                 list_changed: record.list_changed,
             });
@@ -126,15 +126,15 @@ impl RabbitMq {
                 info!(run_id = %other.checkpoint.run_id, "another run has taken over");
                 return Err(SinkError::Locked(self.names.queue.clone()).into());
             }
-            return Err(self.went_back(Unfinished::from_the_start(run_id, SystemTime::now())));
+            return Err(self.rewinds(Unfinished::from_the_start(run_id, SystemTime::now())));
         };
         if found.owner != self.owner {
             return Err(SinkError::Locked(self.names.queue.clone()).into());
         }
         if found.checkpoint.position < self.durable {
-            return Err(self.went_back(Unfinished {
+            return Err(self.rewinds(Unfinished {
                 from: found.checkpoint,
-                proofs: found.proofs(),
+                expected_digests: found.expected_digests(),
                 at: SystemTime::now(),
                 list_changed: self.list_changed,
             }));
@@ -142,14 +142,14 @@ impl RabbitMq {
         Ok(())
     }
 
-    fn went_back(&mut self, to: Unfinished) -> Failure {
-        self.ledger.clear();
-        SinkError::WentBack(Box::new(to)).into()
+    fn rewinds(&mut self, to: Unfinished) -> Failure {
+        self.in_flight.clear();
+        SinkError::Rewound(Box::new(to)).into()
     }
 
     /// From here on, batches belong to this run.
     pub(super) async fn begin_at(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
-        let unfinished = start.as_told();
+        let unfinished = start.resume_point();
         let is_first = self.at.run_id != unfinished.from.run_id;
         self.list_changed |= unfinished.list_changed || matches!(start, Start::Again(_));
         if !is_first {
@@ -162,9 +162,9 @@ impl RabbitMq {
                 self.delivered.messages = self.delivered.messages.saturating_sub(lost);
             }
         }
-        self.unproven = Unproven::of(&unfinished);
+        self.unverified = Unverified::of(&unfinished);
         // What may have been sent behind the checkpoint is to be sent again, the same.
-        self.ahead = unfinished.proofs.last().copied();
+        self.ahead = unfinished.expected_digests.last().copied();
         self.at = unfinished.from;
         self.durable = 0;
         // Where nothing is proven to be there, the queue may have gone with the rest.
@@ -176,7 +176,7 @@ impl RabbitMq {
         } else {
             // One that had not come to its first chat may not have come to its marker either.
             let marker = self.settings.marker && unfinished.from.position == 0;
-            self.insist(async |this| this.write_first(marker).await)
+            self.with_retry(async |this| this.write_first(marker).await)
                 .await?;
         }
         Ok(Unfinished {
@@ -209,7 +209,7 @@ impl RabbitMq {
             return Ok(());
         }
         let marker = self.settings.marker;
-        self.insist(async |this| this.write_first(marker).await)
+        self.with_retry(async |this| this.write_first(marker).await)
             .await
     }
 
@@ -256,27 +256,30 @@ impl RabbitMq {
     }
 
     /// Sends what is not sent; the newest batch may still be on its way when this returns.
-    pub(super) async fn pump(&mut self) -> Result<(), Failure> {
+    pub(super) async fn send_pending(&mut self) -> Result<(), Failure> {
         self.connect().await?;
         if let (Some(publisher), Some(form)) = (&self.publisher, &self.form) {
-            self.ledger
+            self.in_flight
                 .send(|batch, wants| publisher.send_batch(form, batch, wants));
         }
-        self.ledger.wait_until_written().await
+        self.in_flight.wait_until_written().await
     }
 
     /// Waits for the oldest batches, and moves the checkpoint behind them; a queue that refuses messages
     /// is given time.
-    pub(super) async fn retire(&mut self) -> Result<(), SinkError> {
-        match self.insist(async |this| this.try_to_retire().await).await? {
+    pub(super) async fn confirm_oldest(&mut self) -> Result<(), SinkError> {
+        match self
+            .with_retry(async |this| this.try_to_retire().await)
+            .await?
+        {
             Retired::Oldest => Ok(()),
             Retired::Nothing { took_some } => self.wait_after_refusal(took_some).await,
         }
     }
 
     async fn try_to_retire(&mut self) -> Result<Retired, Failure> {
-        self.pump().await?;
-        let count = match self.ledger.wait_for_oldest().await? {
+        self.send_pending().await?;
+        let count = match self.in_flight.wait_for_oldest().await? {
             Oldest::Confirmed(0) => return Ok(Retired::Oldest),
             Oldest::Confirmed(count) => count,
             Oldest::Refused { took_some } => return Ok(Retired::Nothing { took_some }),
@@ -291,7 +294,7 @@ impl RabbitMq {
             self.progress.say("");
         }
         let mut at = self.at;
-        for batch in self.ledger.oldest(count) {
+        for batch in self.in_flight.oldest(count) {
             at = Checkpoint {
                 position: batch.end(),
                 digest: batch.digest(),
@@ -309,7 +312,7 @@ impl RabbitMq {
             self.durable = position;
         }
         self.delivered.chats += at.chats - self.at.chats;
-        self.delivered.messages += self.ledger.drop_oldest(count);
+        self.delivered.messages += self.in_flight.drop_oldest(count);
         self.at = at;
         Ok(Retired::Oldest)
     }
@@ -320,8 +323,8 @@ impl RabbitMq {
             self.refusals = None;
         }
         self.progress.say("the queue refuses messages");
-        let failure = Failure::Passing(REFUSES.to_owned());
-        self.patience.pause(&mut self.refusals, failure).await
+        let failure = Failure::Transient(REFUSES.to_owned());
+        self.retry_policy.pause(&mut self.refusals, failure).await
     }
 
     /// Waits until the checkpoint is durable.

@@ -23,13 +23,13 @@ pub(super) async fn wait(
     let mut waits = false;
     loop {
         let pending = pending().await?;
-        let room = max.saturating_sub(pending);
-        if room > 0 {
+        let capacity = max.saturating_sub(pending);
+        if capacity > 0 {
             if waits {
                 info!("going on");
                 progress.say("");
             }
-            return Ok(room);
+            return Ok(capacity);
         }
         if !waits {
             info!(queue, pending, "waiting for consumers to catch up");

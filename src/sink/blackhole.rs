@@ -1,19 +1,19 @@
 //! A sink that takes everything and keeps nothing, for `--dry-run`.
 
-use super::{Delivered, Outcome, Past, Sink, SinkError, Start, Unfinished};
+use super::{Delivered, Outcome, Recovered, Sink, SinkError, Start, Unfinished};
 use crate::batch::Batch;
 
 /// Takes everything, keeps nothing.
 #[derive(Debug, Default)]
-pub struct Nowhere;
+pub struct Blackhole;
 
-impl Sink for Nowhere {
-    async fn open(&mut self) -> Result<Past, SinkError> {
-        Ok(Past::default())
+impl Sink for Blackhole {
+    async fn open(&mut self) -> Result<Recovered, SinkError> {
+        Ok(Recovered::default())
     }
 
     async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
-        Ok(start.as_told())
+        Ok(start.resume_point())
     }
 
     async fn publish(&mut self, _: &Batch) -> Result<(), SinkError> {

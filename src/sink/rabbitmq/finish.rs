@@ -6,10 +6,10 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::RabbitMq;
 use super::checkpoint::Record;
-use super::course::REFUSES;
+use super::lifecycle::REFUSES;
 use crate::message::Marker;
-use crate::sink::patience::Failure;
 use crate::sink::record::State;
+use crate::sink::retry_policy::Failure;
 use crate::sink::{Outcome, SinkError};
 
 /// How long a run that stops tries to say so: a broker that is blocked says nothing.
@@ -41,7 +41,7 @@ impl RabbitMq {
         if let Outcome::Complete { chats } = outcome {
             self.last_complete = Some(chats);
             if self.settings.marker {
-                self.insist(async |this| {
+                self.with_retry(async |this| {
                     this.connect().await?;
                     this.mark(Marker::Completed, chats).await
                 })
@@ -49,7 +49,7 @@ impl RabbitMq {
             }
         }
         let record = self.record(state);
-        self.insist(async |this| {
+        self.with_retry(async |this| {
             this.connect().await?;
             match &mut this.control {
                 Some(control) => control.write(&record).await,
@@ -94,7 +94,7 @@ impl RabbitMq {
                 let text = form.unroutable(returned.reply_text.as_str());
                 Err(SinkError::WrongQueue(text).into())
             }
-            lapin::Confirmation::Nack(_) => Err(Failure::Passing(REFUSES.to_owned())),
+            lapin::Confirmation::Nack(_) => Err(Failure::Transient(REFUSES.to_owned())),
             _ => Ok(()),
         }
     }

@@ -9,16 +9,19 @@ use crate::sink::Unfinished;
 
 /// Batches that wait for the proof. There are no more of them than can be on their way at once.
 #[derive(Default)]
-pub(super) struct Unproven {
+pub(super) struct Unverified {
     until: Option<Position>,
     held: Vec<Batch>,
 }
 
-impl Unproven {
+impl Unverified {
     /// What has to be proven where a run goes on.
     pub(super) fn of(unfinished: &Unfinished) -> Self {
         Self {
-            until: unfinished.proofs.last().map(|(position, _)| *position),
+            until: unfinished
+                .expected_digests
+                .last()
+                .map(|(position, _)| *position),
             held: Vec::new(),
         }
     }

@@ -8,24 +8,29 @@ use super::Redis;
 use super::keys::Keys;
 use super::link::{Link, word};
 use super::tail::TAIL_GROUP;
-use crate::sink::patience::Failure;
-use crate::sink::{SinkError, room};
+use crate::sink::retry_policy::Failure;
+use crate::sink::{SinkError, backpressure};
 
 impl Redis {
     /// Waits while a stream holds too much.
-    pub(super) async fn wait_for_room(&mut self, index: usize) -> Result<(), SinkError> {
-        let Some(max) = self.settings.max_pending.filter(|_| self.room[index] == 0) else {
+    pub(super) async fn wait_for_capacity(&mut self, index: usize) -> Result<(), SinkError> {
+        let Some(max) = self
+            .settings
+            .max_pending
+            .filter(|_| self.capacity[index] == 0)
+        else {
             return Ok(());
         };
         let stream = &mut self.streams[index];
         let queue = stream.keys.stream.clone();
-        self.room[index] = room::wait(&queue, max, &self.shutdown, &self.progress, async || {
-            stream.confirm_all().await?;
-            stream
-                .insist(async |link, keys, _| pending(link, keys).await)
-                .await
-        })
-        .await?;
+        self.capacity[index] =
+            backpressure::wait(&queue, max, &self.shutdown, &self.progress, async || {
+                stream.confirm_all().await?;
+                stream
+                    .with_retry(async |link, keys, _| pending(link, keys).await)
+                    .await
+            })
+            .await?;
         Ok(())
     }
 }

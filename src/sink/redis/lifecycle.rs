@@ -31,7 +31,7 @@ impl Redis {
             return Ok(());
         };
         first
-            .insist(async |link, keys, _| {
+            .with_retry(async |link, keys, _| {
                 redis::cmd("HSET")
                     .arg(&keys.checkpoint)
                     .arg(&["begun", &run_id])
@@ -60,24 +60,27 @@ impl Redis {
         // Once more where the server has lost its memory since the lock was taken.
         for _ in 0..2 {
             let reply = stream
-                .insist(async |link, keys, claim| {
+                .with_retry(async |link, keys, lease| {
                     let script = Script::new(include_str!("start.lua"));
                     let mut script = script.prepare_invoke();
                     script.key(&keys.stream).key(&keys.checkpoint);
                     script.key(keys.manifest(run_id));
-                    script.arg(&claim.fence).arg(run_id.to_string()).arg(label);
+                    script
+                        .arg(&lease.fencing_token)
+                        .arg(run_id.to_string())
+                        .arg(label);
                     script
                         .arg(Digest::of_nothing().to_string())
-                        .arg(&claim.keep);
+                        .arg(&lease.keep);
                     script.arg(u8::from(suppress)).arg(now()).arg(partitions);
-                    script.arg(&claim.owner).arg(&token).arg(&marker);
+                    script.arg(&lease.owner).arg(&token).arg(&marker);
                     Ok(link.run(&script).await?)
                 })
                 .await?;
             match word(&reply).as_str() {
                 "fence" => drop(stream.look().await?),
                 fence => {
-                    fence.clone_into(&mut stream.claim.fence);
+                    fence.clone_into(&mut stream.lease.fencing_token);
                     stream.restart(run_id, 0);
                     return Ok(());
                 }
@@ -164,13 +167,16 @@ impl Redis {
         let (run_id, replicas) = (self.run_id, self.settings.min_replicas);
         let stream = &mut self.streams[index];
         let reply = stream
-            .insist(async |link, keys, claim| {
+            .with_retry(async |link, keys, lease| {
                 let script = Script::new(include_str!("finish.lua"));
                 let mut script = script.prepare_invoke();
                 script.key(&keys.stream).key(&keys.checkpoint);
                 script.key(keys.manifest(run_id));
-                script.arg(&claim.fence).arg(run_id.to_string()).arg(status);
-                script.arg(position).arg(chats).arg(&claim.keep).arg(now());
+                script
+                    .arg(&lease.fencing_token)
+                    .arg(run_id.to_string())
+                    .arg(status);
+                script.arg(position).arg(chats).arg(&lease.keep).arg(now());
                 script.arg(marker.len()).arg(&marker);
                 for (name, value) in &facts {
                     script.arg(name).arg(value);
@@ -199,12 +205,12 @@ pub(super) fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
     let chats = sorted.iter().map(|checkpoint| checkpoint.chats).sum();
     let mut from = sorted.remove(0);
     from.chats = chats;
-    let mut proofs: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
-    proofs.retain(|(position, _)| *position > from.position);
-    proofs.dedup();
+    let mut expected_digests: Vec<_> = sorted.iter().map(|at| (at.position, at.digest)).collect();
+    expected_digests.retain(|(position, _)| *position > from.position);
+    expected_digests.dedup();
     Unfinished {
         from,
-        proofs,
+        expected_digests,
         at,
         list_changed: false,
     }

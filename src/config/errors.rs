@@ -4,53 +4,53 @@ use std::fmt;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct ConfigError {
     /// What is wrong, and where it was set.
-    pub what: String,
+    pub problem: String,
     /// The flag, variable and key that mend it.
-    pub mend: String,
+    pub fix: String,
 }
 
 /// All that is wrong; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(Vec<Fault>);
+pub struct ConfigErrors(Vec<ConfigError>);
 
-impl Faults {
-    pub(super) fn or_nothing(mut faults: Vec<Fault>) -> Result<(), Self> {
+impl ConfigErrors {
+    pub(super) fn or_nothing(mut errors: Vec<ConfigError>) -> Result<(), Self> {
         // A setting that was read twice is wrong once.
-        let mut seen = Vec::new();
-        faults.retain(|fault| {
-            let is_new = !seen.contains(fault);
-            seen.push(fault.clone());
+        let mut reported = Vec::new();
+        errors.retain(|error| {
+            let is_new = !reported.contains(error);
+            reported.push(error.clone());
             is_new
         });
-        if faults.is_empty() {
+        if errors.is_empty() {
             Ok(())
         } else {
-            Err(Self(faults))
+            Err(Self(errors))
         }
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => f.write_str("a setting is wrong")?,
             count => write!(f, "{count} settings are wrong")?,
         }
-        for fault in &self.0 {
-            write!(f, "\n  - {}", fault.what)?;
-            if !fault.mend.is_empty() {
-                write!(f, "\n    set it with {}", fault.mend)?;
+        for error in &self.0 {
+            write!(f, "\n  - {}", error.problem)?;
+            if !error.fix.is_empty() {
+                write!(f, "\n    set it with {}", error.fix)?;
             }
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Faults {}
+impl std::error::Error for ConfigErrors {}

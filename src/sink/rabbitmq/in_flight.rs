@@ -13,7 +13,7 @@ use lapin::message::BasicReturnMessage;
 use lapin::{Confirmation, PublisherConfirm};
 
 use crate::batch::Batch;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Messages in a batch, at the most. A checkpoint follows each, and all confirms are looked at then: with
 /// fewer in a batch, both take more of the time (benches/SIZES.md).
@@ -35,12 +35,12 @@ enum Message {
 
 /// A batch on its way.
 #[derive(Default)]
-struct InFlight {
+struct SentBatch {
     batch: Batch,
     messages: Vec<Message>,
 }
 
-impl InFlight {
+impl SentBatch {
     fn is_confirmed(&self) -> bool {
         let confirmed = |message: &Message| matches!(message, Message::Confirmed);
         self.messages.iter().all(confirmed)
@@ -70,15 +70,15 @@ pub(super) enum Oldest {
 
 /// Batches on their way, in order.
 #[derive(Default)]
-pub(super) struct Ledger {
-    batches: VecDeque<InFlight>,
+pub(super) struct InFlight {
+    batches: VecDeque<SentBatch>,
     /// What has left: its memory is used again.
-    spare: Vec<InFlight>,
+    spare: Vec<SentBatch>,
     /// Whether the broker has taken a message since it last refused one.
     took_some: bool,
 }
 
-impl Ledger {
+impl InFlight {
     pub(super) fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
@@ -137,7 +137,7 @@ impl Ledger {
         &mut self,
         mut send: impl FnMut(&Batch, &mut dyn FnMut(usize) -> bool) -> Vec<Sending>,
     ) {
-        for InFlight { batch, messages } in &mut self.batches {
+        for SentBatch { batch, messages } in &mut self.batches {
             let is_unsent = |message: &Message| matches!(message, Message::Unsent);
             if !messages.iter().any(is_unsent) {
                 continue;

@@ -12,7 +12,7 @@ use crate::error::Guard;
 const MAX_HELD_BYTES: usize = 256 * 1024;
 
 /// Holds batches back until there are enough chats.
-pub(super) struct Gate {
+pub(super) struct Guards {
     min_chats: u64,
     shrink: Option<Shrink>,
     is_open: bool,
@@ -40,18 +40,18 @@ impl Shrink {
 }
 
 /// What is to be done with a batch.
-pub(super) enum Passage {
+pub(super) enum Decision {
     /// Publish it.
-    Through(Batch),
+    Publish(Batch),
     /// It is held, or was counted only.
-    Held,
+    Hold,
     /// Publish all that is held.
-    Opened,
+    PublishHeld,
     /// There are enough chats, but the first of them were not kept: fetch the list again.
-    CountedEnough,
+    Refetch,
 }
 
-impl Gate {
+impl Guards {
     /// The guards of a run.
     pub(super) fn new(run: &RunSettings, last_complete: Option<u64>) -> Self {
         let shrink = run.max_shrink.zip(last_complete);
@@ -83,9 +83,9 @@ impl Gate {
     }
 
     /// A batch comes.
-    pub(super) fn pass(&mut self, batch: Batch) -> Passage {
+    pub(super) fn pass(&mut self, batch: Batch) -> Decision {
         if self.is_open {
-            return Passage::Through(batch);
+            return Decision::Publish(batch);
         }
         self.chats += u64::from(batch.chats());
         if !self.overflowed {
@@ -96,35 +96,35 @@ impl Gate {
         if self.overflowed && self.counted {
             // The list was long enough a moment ago, and is no short one now.
             self.is_open = true;
-            return Passage::Opened;
+            return Decision::PublishHeld;
         }
         if self.overflowed {
             self.held = Vec::new();
         }
         if self.chats < self.least() {
-            return Passage::Held;
+            return Decision::Hold;
         }
         if self.overflowed {
             self.counted = true;
-            return Passage::CountedEnough;
+            return Decision::Refetch;
         }
         self.is_open = true;
-        Passage::Opened
+        Decision::PublishHeld
     }
 
     /// The list has ended, and is long enough: what is held back still is to be published.
     ///
     /// That is so where more chats lay before the first batch than the queue could tell.
-    pub(super) fn open_at_end(&mut self) -> Passage {
+    pub(super) fn open_at_end(&mut self) -> Decision {
         if self.is_open {
-            return Passage::Held;
+            return Decision::Hold;
         }
         if self.overflowed {
             self.counted = true;
-            return Passage::CountedEnough;
+            return Decision::Refetch;
         }
         self.is_open = true;
-        Passage::Opened
+        Decision::PublishHeld
     }
 
     /// What was held back, in its order.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::keys::Keys;
 use super::link::{Link, word};
 use crate::batch::Chat;
-use crate::sink::patience::Failure;
+use crate::sink::retry_policy::Failure;
 
 /// Entries that are read back at once, and the bytes after which no further one is.
 const PAGE: [usize; 2] = [1000, 64 * 1024];
@@ -95,7 +95,7 @@ async fn add(
         return Ok(());
     }
     let text = format!("{}: it was removed while it was filled", keys.seen);
-    Err(Failure::Passing(text))
+    Err(Failure::Transient(text))
 }
 
 /// Which of these chats are not on the stream; `None` where the set is not there any more, or is
