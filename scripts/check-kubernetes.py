@@ -155,7 +155,8 @@ def check_pod(job, documents, readme, faults):
     pod = job["template"]["spec"]
     container = pod["containers"][0]
     for entry in container.get("env", []):
-        faults.check(f"`{entry['name']}`" in readme, f"the README does not know the variable {entry['name']}")
+        known = f"`{entry['name']}`" in readme
+        faults.check(known, f"the documentation does not know the variable {entry['name']}")
     kinds = {(document["kind"], document["metadata"]["name"]) for document in documents}
     for volume in pod["volumes"]:
         if name := volume.get("configMap", {}).get("name"):
@@ -214,6 +215,7 @@ def check(path, codes, known_keys, readme):
 def main(paths):
     readme = Path("README.md").read_text()
     codes = exit_codes(readme)
+    readme += Path("docs/configuration.md").read_text()
     known_keys = setting_keys(Path("config/labelcast.example.toml").read_text())
     faults = [fault for path in paths for fault in check(Path(path), codes, known_keys, readme)]
     elsewhere = Faults("config")

@@ -339,12 +339,12 @@ fn the_example_file_is_the_table_of_settings_and_is_accepted() {
 }
 
 #[test]
-fn the_readme_lists_every_setting() {
-    let readme = include_str!("../../README.md");
+fn the_documentation_lists_every_setting() {
+    let documentation = include_str!("../../docs/configuration.md");
     for setting in labelcast::config::table::SETTINGS {
         let row = format!("| `--{}", setting.flag);
-        let found = readme.lines().find(|line| line.starts_with(&row));
-        let line = found.unwrap_or_else(|| panic!("{row} is not in the README"));
+        let found = documentation.lines().find(|line| line.starts_with(&row));
+        let line = found.unwrap_or_else(|| panic!("{row} is not in docs/configuration.md"));
         assert!(line.contains(&format!("`{}`", setting.env)), "{line}");
         assert!(line.contains(&format!("`{}`", setting.key)), "{line}");
     }
