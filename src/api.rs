@@ -49,7 +49,7 @@ pub enum Dialect {
     Waha,
 }
 
-/// How Wawp is told who asks.
+/// How requests to Wawp are authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
     /// `instance_id` and `access_token` in the query, as the documentation has it.

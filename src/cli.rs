@@ -70,7 +70,7 @@ pub struct TailFlags {
     pub delete: bool,
     /// Wait for more.
     pub follow: bool,
-    /// End after so many messages.
+    /// End after this many messages.
     pub count: Option<u64>,
 }
 

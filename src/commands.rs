@@ -35,7 +35,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
         _ => {}
     }
     let sources = match action {
-        // The demo's chats are nobody's: they go only where the command line itself sends them.
+        // The demo publishes synthetic chats: only its own flags may send them to a broker.
         Action::Demo { .. } => ConfigSources::new(flags, of_the_log, config.as_deref()),
         _ => ConfigSources::new(flags, |name| std::env::var_os(name), config.as_deref()),
     };
@@ -155,7 +155,7 @@ fn write_report(report: &Report, exit: Exit, settings: &ReportSettings, quiet: b
 }
 
 /// Looks whether the report could be written where it should go: to be asked before a run, since
-/// one that ends with 74 for want of its report alone would be run, and publish, again.
+/// one that ends with 74 only because of its report would be run, and publish, again.
 fn check_report_path(settings: &ReportSettings) -> Result<(), Error> {
     let Some(path) = &settings.file else {
         return Ok(());
@@ -171,7 +171,7 @@ fn unwritten(path: &Path, error: io::Error) -> Error {
     }
 }
 
-/// The report of a run that did not begin, wherever it can be told that it should go.
+/// Writes the report of a run that did not begin, where its destination is known.
 fn report_config_errors(errors: &Error, settings: &ReportSettings) -> Exit {
     let exit = fail(errors);
     let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(errors));

@@ -78,7 +78,7 @@ pub struct RunSettings {
     pub shard: Option<Shard>,
     /// When to end, counted from the start.
     pub deadline: Option<Duration>,
-    /// How long an unfinished run is gone on with; `None` for never.
+    /// How long an unfinished run can be resumed; `None` for never.
     pub resume_window: Option<Duration>,
     /// Fewer chats stop the run.
     pub min_chats: u64,
@@ -139,7 +139,7 @@ pub enum ProgressMode {
     Never,
 }
 
-/// What is told of a run.
+/// The settings of report, metrics and progress.
 #[derive(Clone, Debug)]
 pub struct ReportSettings {
     /// On stdout or stderr.
@@ -382,7 +382,7 @@ impl ConfigSources {
     ///
     /// # Errors
     ///
-    /// With defaults for those that are wrong: that they are wrong has to be told somewhere too.
+    /// Where a setting is wrong, its default: the error itself has to be reported somewhere.
     pub fn report(&mut self) -> Result<ReportSettings, Box<ReportSettings>> {
         report::read(self)
     }

@@ -192,7 +192,7 @@ pub fn decode(
     let end = match end {
         Ok(()) => out.end_of_list(),
         Err(error @ (DecodeError::Stopped | DecodeError::ListChanged(_))) => Err(error),
-        // What came before the error is good, and somebody waits for it; but half a message would
+        // Entries before the error are valid and are published; but half a message would
         // be another one than that of the next try.
         Err(error) => {
             out.drop_half_message();

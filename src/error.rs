@@ -1,7 +1,7 @@
 //! What ends a run, in the terms of whoever has to act on it: an exit code, whether trying again
 //! can help, and a hint that mends it.
 //!
-//! Each room has errors of its own; this is where they meet.
+//! Each module has errors of its own; they meet here.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub enum Exit {
     Bug = 70,
     /// Reading or writing a local file failed.
     File = 74,
-    /// Cut short by a signal or the deadline; a later run goes on.
+    /// Cut short by a signal or the deadline; a later run resumes.
     Interrupted = 75,
     /// The API answered with an error.
     Api = 76,

@@ -171,7 +171,7 @@ async fn run<S: Sink>(
     conclude(context, sink, published).await
 }
 
-/// The unfinished run, if it is to be gone on with.
+/// The unfinished run, if it is to be resumed.
 fn to_resume(past: &Recovered, window: Option<Duration>) -> Option<Unfinished> {
     let (unfinished, window) = past.unfinished.as_ref().zip(window)?;
     let run_id = unfinished.from.run_id;

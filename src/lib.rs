@@ -10,7 +10,7 @@
 //! Data goes one way. A sink that is slow pushes back through the bounded channels to the TCP
 //! window of the HTTP body: nothing grows.
 //!
-//! | room | what it is for |
+//! | module | contents |
 //! | --- | --- |
 //! | [`cli`], [`config`] | from flags, environment and file to settings, with all faults at once |
 //! | [`api`], [`http`] | the client: dialects, login, errors, proxies, the list as a stream of bytes |
@@ -18,7 +18,7 @@
 //! | [`message`], [`sink`] | what consumers see, and where it goes |
 //! | [`job`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
-//! | [`report`], [`telemetry`], [`error`] | what is told, and how it ends |
+//! | [`report`], [`telemetry`], [`error`] | report, metrics, progress, logging; exit codes |
 //! | [`commands`] | the commands, built from the above |
 //! | [`mock`] | the stand-in for the API, for the demo and the tests |
 

@@ -27,7 +27,7 @@ const SCHEMA: &str = "labelcast.report/1";
 pub enum Status {
     /// All is on the queue.
     Complete,
-    /// A part is; with a broker or a file, running again goes on.
+    /// A part is published; with a broker or a file, running again resumes.
     Partial,
     /// Nothing is on the queue, or it needs a person.
     Failed,
@@ -331,7 +331,7 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
         .as_ref()
         .is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     {
-        // To open a pipe or a device may wait for somebody, or do something.
+        // Opening a pipe or a device may block, or have an effect.
         return Ok(());
     }
     if metadata.is_ok() && std::fs::File::options().write(true).open(path).is_ok() {

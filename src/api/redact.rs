@@ -80,7 +80,7 @@ fn without(text: &str, token: &str) -> String {
     out
 }
 
-/// Takes out what may be a chat id or a phone number: the word before an `@`, and words and numbers with so many
+/// Masks what may be a chat id or a phone number: the word before an `@`, and words and numbers with seven or more
 /// digits, however they are grouped.
 fn without_ids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

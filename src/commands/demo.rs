@@ -84,7 +84,7 @@ async fn run_against(mock: &Mock, mut sources: ConfigSources) -> Result<Exit, Er
     Ok(exit)
 }
 
-/// Shows where the chats went, and the first of them: the stand-in's, which are nobody's.
+/// Shows where the synthetic chats went, and the first of them.
 fn show(path: &PathBuf) -> Result<(), Error> {
     let unreadable = |error| Error::File {
         what: "could not read",

@@ -54,7 +54,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     let labels = ask(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
-    // The picture first: somebody may have closed stdout.
+    // The picture first: stdout may be closed.
     if let Some(path) = &flags.svg {
         let drawn = chart::svg(&counted);
         replace_or_write(path, drawn.as_bytes()).map_err(|error| Error::File {

@@ -164,7 +164,7 @@ async fn publish(
     Ok(reports)
 }
 
-/// Batches are large where nothing speaks against it; where only so many messages may be pending,
+/// Batches are as large as the sink allows; where `--max-pending` limits the queue,
 /// they are small enough to keep to that within a tenth.
 fn batch_entries(sink: &SinkSettings) -> u32 {
     const MOST: u32 = 2048;

@@ -1,23 +1,23 @@
-//! What is wrong with the settings, all of it, each with what mends it.
+//! Configuration errors: all of them at once, each with its fix.
 
 use std::fmt;
 
-/// One thing that is wrong.
+/// One configuration error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// What is wrong, and where it was set.
+    /// The problem, and where the value was set.
     pub problem: String,
-    /// The flag, variable and key that mend it.
+    /// The flag, variable and key that fix it.
     pub fix: String,
 }
 
-/// All that is wrong; never empty.
+/// All configuration errors; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     pub(super) fn or_nothing(mut errors: Vec<ConfigError>) -> Result<(), Self> {
-        // A setting that was read twice is wrong once.
+        // A setting that was read twice is reported once.
         let mut reported = Vec::new();
         errors.retain(|error| {
             let is_new = !reported.contains(error);
@@ -31,7 +31,7 @@ impl ConfigErrors {
         }
     }
 
-    /// Each of them.
+    /// Iterates over the errors.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }

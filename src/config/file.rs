@@ -117,12 +117,12 @@ fn unknown(key: &str) -> String {
 /// A file with every setting in it, as a comment where it has a default.
 pub fn example() -> String {
     let mut text = "\
-# Settings of labelcast. Every key may be left out; what is shown is the default, or where there is
-# none, in capitals what the key takes.
-# A flag beats a variable, a variable beats this file.
+# Settings of labelcast. Every key is optional. The values shown are the defaults, or, in capitals, the
+# kind of value where there is no default.
+# Flags override environment variables, and these override this file.
 #
-# Secrets do not belong here: the access token comes from WAWP_ACCESS_TOKEN or a file, and so does
-# a sink's URL with a password in it.
+# Do not put secrets here: the access token comes from WAWP_ACCESS_TOKEN or a file, and a sink URL with a
+# password can come from a file too.
 "
     .to_owned();
     for group in Group::ALL {

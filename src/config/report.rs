@@ -1,4 +1,4 @@
-//! The settings of what is told of a run.
+//! The settings of report, metrics and progress.
 
 use std::path::PathBuf;
 

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Source;
 
-/// No further chunk is taken while so many bytes wait to be read: some milliseconds' worth, since a
+/// No further chunk is taken while this many bytes wait to be read: some milliseconds' worth, since a
 /// thread that has to be woken for less begins each time with cold caches (benches/SIZES.md).
 const ENOUGH_BYTES: usize = 256 * 1024;
 /// Small chunks that wait to be read, at the most.
@@ -59,7 +59,7 @@ impl ChunkSender {
         }
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until the reader is dropped.
     pub async fn closed(&self) {
         self.chunks.closed().await;
     }
@@ -68,7 +68,7 @@ impl ChunkSender {
     ///
     /// # Errors
     ///
-    /// When nobody reads any more.
+    /// When the reader was dropped.
     pub async fn send(&self, chunk: io::Result<Bytes>) -> Result<(), Closed> {
         let bytes = chunk.as_ref().map_or(0, Bytes::len);
         self.level.unread.fetch_add(bytes, Ordering::AcqRel);
@@ -76,7 +76,7 @@ impl ChunkSender {
     }
 }
 
-/// Nobody reads any more.
+/// The reader was dropped.
 #[derive(Debug)]
 pub struct Closed;
 

@@ -19,18 +19,18 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The parser's reader.
 ///
-/// It passes over a byte-order mark, mends lone surrogates, bounds single tokens, and keeps what
+/// It skips byte-order marks, replaces lone surrogates, bounds single tokens, and keeps what
 /// the parser's own errors do not tell: whether the bytes had run out, or the source had failed.
 pub(super) struct Input<'s> {
     source: &'s mut dyn Source,
     /// Called before waiting for the source.
     when_dry: &'s dyn Fn() -> Result<(), DecodeError>,
     buffer: Box<[u8]>,
-    /// What of the buffer was given away.
+    /// End of the bytes that the parser has consumed.
     given_end: usize,
-    /// What of the buffer may be given away.
+    /// End of the bytes that the parser may consume.
     ready_end: usize,
-    /// What of the buffer is filled: behind `ready_end` is the start of an escape.
+    /// End of the filled part; between `ready_end` and here lies the start of an escape.
     filled_end: usize,
     /// Bytes before the parser's first.
     offset: u64,

@@ -209,7 +209,7 @@ impl Paging {
         self.why(u64::MAX).is_some()
     }
 
-    /// Why a list of so many entries is one page of several, in words; `None` where it is whole.
+    /// Why a list with this many entries is one page of several, in words; `None` if it is whole.
     pub(crate) fn why(&self, entries: u64) -> Option<String> {
         if let Some(path) = &self.more {
             return Some(format!("“{path}” says that this is not all"));

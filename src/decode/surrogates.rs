@@ -32,7 +32,7 @@ pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
 
 enum Escape {
     Incomplete,
-    /// This long, and not to be changed, be it right or wrong.
+    /// An escape of this length that is left as it is, valid or not.
     Fine(usize),
     Lone,
 }
@@ -57,7 +57,7 @@ fn escape_at(json: &[u8]) -> Escape {
     }
 }
 
-/// Whether the low half of a pair begins here; `None` where that cannot be told yet.
+/// Whether the low half of a pair begins here; `None` where more bytes are needed.
 fn second_half(json: &[u8]) -> Option<bool> {
     let start = &json[..json.len().min(2)];
     if !b"\\u".starts_with(start) {

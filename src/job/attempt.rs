@@ -56,7 +56,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
             cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
-        // Where a changed list begins anew, what is on the queue says nothing about its length.
+        // After a restart of a changed list, the chats on the queue say nothing about its length.
         self.guards.begin(from.from.chats.min(from.from.position));
         let plan = self.plan(from, body.paging().clone());
         let (chunks, arriving) = chunks();
@@ -68,7 +68,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
                 Some(empty.try_recv().unwrap_or_default())
             })
         });
-        // Ends the feeding when there is nobody left to publish for, however silent the API is.
+        // Stops feeding when publishing has ended, even if the API sends nothing.
         let over = CancellationToken::new();
         let feeding = feed(&mut body, chunks, shutdown, &over);
         // Takes the receiver, and with it away when it ends: then the decoder ends too.
@@ -211,7 +211,7 @@ async fn feed(
             biased;
             _ = stop.stopped() => return count,
             () = over.cancelled() => return count,
-            // The decoder has ended, by an error or because nobody takes its batches.
+            // The decoder has ended, by an error or because publishing has.
             () = chunks.closed() => return count,
             next = next => next,
         };

@@ -72,7 +72,7 @@ impl Guards {
             .max(self.shrink.map_or(0, |shrink| shrink.least()))
     }
 
-    /// A new attempt begins behind so many chats, which the list is proven to begin with: what was
+    /// A new attempt begins after `chats` chats, which the list is proven to begin with: what was
     /// held of the last attempt is of no use. That it has counted enough chats is still known.
     pub(super) fn begin(&mut self, chats: u64) {
         self.chats = chats;

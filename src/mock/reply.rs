@@ -108,7 +108,7 @@ fn chunks(piece: Piece) -> Chunks {
     }
 }
 
-/// A map of so many chats, written while it is sent.
+/// A map of `count` chats, written while it is sent.
 fn generated(count: u64) -> impl Stream<Item = Bytes> + Send {
     stream::unfold(0, move |from| async move {
         let mut chunk = BytesMut::with_capacity(GENERATED_CHUNK + 256);

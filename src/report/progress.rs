@@ -9,7 +9,7 @@ use crate::config::ProgressMode;
 /// How often the line is drawn at the most, in hertz.
 const DRAWS: u8 = 10;
 
-/// The progress of a run: chats and bytes so far. How many there will be, nobody knows.
+/// The progress of a run: chats and bytes so far. The total is unknown until the list ends.
 #[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
