@@ -8,6 +8,7 @@ mod error;
 mod headers;
 mod redact;
 mod redirect;
+mod settings;
 
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
@@ -21,7 +22,7 @@ pub use self::body::Body;
 pub use self::error::ApiError;
 use self::redact::Redact;
 use self::redirect::Redirect;
-use crate::config::ApiSettings;
+pub use self::settings::ApiSettings;
 use crate::decode::{self, Answer, DecodeError, Doubt, Trust};
 pub use crate::decode::{Label, LabelList};
 use crate::error::Error;

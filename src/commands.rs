@@ -16,11 +16,11 @@ use tracing::error;
 
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
-use crate::config::{ConfigSources, LogSettings, ReportFormat, ReportSettings, settings_of};
+use crate::config::{ConfigSources, settings_of};
 use crate::error::{Error, Exit};
-use crate::report::{self, Progress, Report};
+use crate::report::{self, Progress, Report, ReportFormat, ReportSettings};
 use crate::shutdown::{Listener, Shutdown};
-use crate::telemetry;
+use crate::telemetry::{self, LogSettings};
 
 /// Does what the command line says, and returns the exit code.
 pub fn main(invocation: Invocation) -> ExitCode {

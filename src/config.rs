@@ -13,157 +13,26 @@ mod values;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use reqwest::Url;
 use secrecy::SecretString;
 
 pub use self::errors::{ConfigError, ConfigErrors};
 pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
-use crate::api::{Auth, Dialect};
+use crate::api::{ApiSettings, Auth, Dialect};
 use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
-use crate::message::Layout;
-use crate::shard::Shard;
-use crate::sink::Destination;
+use crate::job::{Labels, RunSettings};
+use crate::report::ReportSettings;
 use crate::sink::rabbitmq::MAX_NAME;
+use crate::sink::{Destination, SinkSettings};
+use crate::telemetry::LogSettings;
 
 /// The variable that holds the access token.
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
 /// The variable that names the file with settings.
 pub const CONFIG_VARIABLE: &str = "LABELCAST_CONFIG";
-
-/// How to reach the API, and as whom.
-#[derive(Clone, Debug)]
-pub struct ApiSettings {
-    /// Without a query, credentials or fragment.
-    pub url: Url,
-    /// Which API is spoken there.
-    pub dialect: Dialect,
-    /// The account, or WAHA's session.
-    pub instance_id: String,
-    /// The access token, or WAHA's API key.
-    pub token: SecretString,
-    /// How to log in.
-    pub auth: Auth,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// How long the API may be silent.
-    pub read_timeout: Duration,
-    /// How often to try again.
-    pub retries: usize,
-    /// What is trusted although the API casts doubt on it.
-    pub trust: Trust,
-    /// The proxies that the environment names.
-    pub proxies: Proxies,
-}
-
-/// Which labels a run is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Labels {
-    /// Those that the account has.
-    All,
-    /// These, each once.
-    These(Vec<String>),
-}
-
-/// What a run does with the list.
-#[derive(Clone, Debug)]
-pub struct RunSettings {
-    /// Which labels.
-    pub labels: Labels,
-    /// Which part of them; `None` for all.
-    pub shard: Option<Shard>,
-    /// When to end, counted from the start.
-    pub deadline: Option<Duration>,
-    /// How long an unfinished run can be resumed; `None` for never.
-    pub resume_window: Option<Duration>,
-    /// Fewer chats stop the run.
-    pub min_chats: u64,
-    /// Shrinking by more percent stops the run.
-    pub max_shrink: Option<u8>,
-    /// So many invalid entries are acceptable.
-    pub max_invalid: u64,
-    /// Whether to look first whether the label exists.
-    pub check_label: bool,
-    /// Whether to publish nothing.
-    pub dry_run: bool,
-}
-
-impl RunSettings {
-    /// Whether a label is in the part of them that the run is for.
-    pub fn is_for(&self, label_id: &str) -> bool {
-        self.shard.is_none_or(|shard| shard.has(label_id))
-    }
-}
-
-/// Where chats go, and how.
-#[derive(Clone, Debug)]
-pub struct SinkSettings {
-    /// stdout, a file or a broker.
-    pub destination: Destination,
-    /// The queue's name, with its placeholders.
-    pub queue: String,
-    /// What messages look like.
-    pub layout: Layout,
-}
-
-impl SinkSettings {
-    /// The queue of a label.
-    pub fn queue_for(&self, label_id: &str, instance_id: &str) -> String {
-        sink::filled_in(&self.queue, label_id, instance_id)
-    }
-}
-
-/// Which report to give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportFormat {
-    /// A JSON line on stdout.
-    Json,
-    /// Text on stderr.
-    Text,
-    /// None.
-    None,
-}
-
-/// When to show progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgressMode {
-    /// On a terminal.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// The settings of report, metrics and progress.
-#[derive(Clone, Debug)]
-pub struct ReportSettings {
-    /// On stdout or stderr.
-    pub format: ReportFormat,
-    /// Also as a file.
-    pub file: Option<PathBuf>,
-    /// Progress on stderr.
-    pub progress: ProgressMode,
-    /// Metrics as a file.
-    pub metrics_file: Option<PathBuf>,
-    /// The Pushgateway that metrics are pushed to.
-    pub metrics_push: Option<Url>,
-}
-
-/// What is logged.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// JSON or text; `None` for what fits stderr.
-    pub json: Option<bool>,
-    /// The most detailed level.
-    pub level: tracing::Level,
-    /// Errors only.
-    pub quiet: bool,
-}
 
 /// Where a value was set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod guards;
+mod settings;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,9 +15,9 @@ use uuid::Uuid;
 
 use self::attempt::Attempt;
 use self::guards::Guards;
+pub use self::settings::{Labels, RunSettings};
 use crate::api::{ApiError, Client, Label};
 use crate::batch::Digest;
-use crate::config::RunSettings;
 use crate::decode::DecodeError;
 use crate::error::{Error, Exit, Guard};
 use crate::message::Layout;

@@ -3,6 +3,7 @@
 mod metrics;
 mod progress;
 mod push;
+mod settings;
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
@@ -14,6 +15,7 @@ use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 pub use self::progress::Progress;
+pub use self::settings::{ProgressMode, ReportFormat, ReportSettings};
 use crate::batch::Digest;
 use crate::error::{Error, Exit};
 use crate::http::Proxies;

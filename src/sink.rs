@@ -21,7 +21,33 @@ use uuid::Uuid;
 
 use crate::batch::{Batch, Digest, Position};
 use crate::error::Exit;
+use crate::message::Layout;
 use crate::shutdown::Cause;
+
+/// Where chats go, and how.
+#[derive(Clone, Debug)]
+pub struct SinkSettings {
+    /// stdout, a file or a broker.
+    pub destination: Destination,
+    /// The queue's name, with its placeholders.
+    pub queue: String,
+    /// What messages look like.
+    pub layout: Layout,
+}
+
+impl SinkSettings {
+    /// The queue of a label.
+    pub fn queue_for(&self, label_id: &str, instance_id: &str) -> String {
+        filled_in(&self.queue, label_id, instance_id)
+    }
+}
+
+/// A queue's name with its placeholders filled in.
+pub(crate) fn filled_in(queue: &str, label_id: &str, instance_id: &str) -> String {
+    queue
+        .replace("{label_id}", label_id)
+        .replace("{instance_id}", instance_id)
+}
 
 /// Where chats go.
 #[derive(Clone, Debug)]

@@ -8,7 +8,16 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::LogSettings;
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// JSON or text; `None` for what fits stderr.
+    pub json: Option<bool>,
+    /// The most detailed level.
+    pub level: tracing::Level,
+    /// Errors only.
+    pub quiet: bool,
+}
 
 /// Sets logging up, for the whole process.
 ///

@@ -7,13 +7,14 @@ mod counts;
 use std::io::IsTerminal as _;
 
 use super::{fail, init_log, listen, load, logged, print};
-use crate::api::{ApiError, Client, Label, LabelList};
+use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::cli::LabelsFlags;
-use crate::config::{ApiSettings, ConfigSources, LogSettings, ProgressMode};
+use crate::config::ConfigSources;
 use crate::error::{Error, Exit};
-use crate::report::{Progress, printable, replace_or_write};
+use crate::report::{Progress, ProgressMode, printable, replace_or_write};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
+use crate::telemetry::LogSettings;
 
 pub(super) async fn labels(sources: ConfigSources, flags: LabelsFlags) -> Exit {
     let settings = load(sources, |sources| {

@@ -7,13 +7,11 @@ use tracing::{info, warn};
 use super::{
     check_report_path, init_log, listen, load, logged, report_config_errors, write_report,
 };
-use crate::api::{ApiError, Client, Label, LabelList};
-use crate::config::{
-    ApiSettings, ConfigSources, Labels, LogSettings, ReportSettings, RunSettings, SinkSettings,
-};
+use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
+use crate::config::ConfigSources;
 use crate::error::{Error, Exit, Guard};
-use crate::job::{self, Context};
-use crate::report::{LabelReport, Progress, Report};
+use crate::job::{self, Context, Labels, RunSettings};
+use crate::report::{LabelReport, Progress, Report, ReportSettings};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::blackhole::Blackhole;
@@ -21,7 +19,8 @@ use crate::sink::lines::Lines;
 use crate::sink::rabbitmq::{BATCH_MESSAGES, RabbitMq};
 use crate::sink::redis::{BATCH_CHATS, Redis};
 use crate::sink::retry_policy::RetryPolicy;
-use crate::sink::{Destination, Target};
+use crate::sink::{Destination, SinkSettings, Target};
+use crate::telemetry::LogSettings;
 
 /// All that a run needs to know.
 pub(super) struct Settings {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
+use super::ConfigSources;
 use super::values::{Optional, Reader};
-use super::{ConfigSources, ProgressMode, ReportFormat, ReportSettings};
+use crate::report::{ProgressMode, ReportFormat, ReportSettings};
 
 /// Each setting, if there is nothing wrong with it.
 struct Parts {

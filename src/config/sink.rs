@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::{Optional, Reader};
-use super::{ConfigSources, Labels, Origin, SinkSettings};
+use super::{ConfigSources, Labels, Origin};
 use crate::message::{Format, Layout};
 use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings, problem_with};
 use crate::sink::redis::{self, RedisSettings, is_taggable};
-use crate::sink::{Destination, lines};
+use crate::sink::{Destination, SinkSettings, filled_in, lines};
 
 /// What a sink's URL says.
 enum Place {
@@ -232,13 +232,6 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
         Some(Place::RabbitMq(_)) => fit_names(read),
         Some(Place::Redis(_)) | None => {}
     }
-}
-
-/// A queue's name with its placeholders filled in.
-pub(super) fn filled_in(queue: &str, label_id: &str, instance_id: &str) -> String {
-    queue
-        .replace("{label_id}", label_id)
-        .replace("{instance_id}", instance_id)
 }
 
 /// Checks the names that RabbitMQ is going to see, as far as the labels are known.

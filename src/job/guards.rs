@@ -4,8 +4,8 @@
 //! are held back as long as there is room; when there is none left, the rest is only counted, and
 //! the list is fetched once more.
 
+use super::RunSettings;
 use crate::batch::Batch;
-use crate::config::RunSettings;
 use crate::error::Guard;
 
 /// As many bytes of batches as are held back: about 10,000 chats, fewer where they come one by one.

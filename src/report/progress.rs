@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::config::ProgressMode;
+use super::ProgressMode;
 
 /// How often the line is drawn at the most, in hertz.
 const DRAWS: u8 = 10;

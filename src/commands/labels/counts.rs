@@ -6,10 +6,9 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::json;
 
-use crate::api::{Client, Label};
-use crate::config::{ApiSettings, Labels, RunSettings};
+use crate::api::{ApiSettings, Client, Label};
 use crate::error::{Error, Exit};
-use crate::job::{self, Context};
+use crate::job::{self, Context, Labels, RunSettings};
 use crate::message::{Format, Layout};
 use crate::report::{Progress, Status};
 use crate::shutdown::Shutdown;
