@@ -25,10 +25,7 @@ use self::redirect::Redirect;
 pub use self::settings::ApiSettings;
 use crate::decode::{self, Answer, DecodeError, Doubt, Trust};
 pub use crate::decode::{Label, LabelList};
-use crate::error::Error;
-use crate::http;
-use crate::retry::Retries;
-use crate::shutdown::Shutdown;
+use crate::http::{self, causes};
 
 /// The longest list of labels that is read, in bytes. An account has about twenty labels.
 const MAX_LABELS_BYTES: usize = 1024 * 1024;
@@ -127,29 +124,6 @@ impl Client {
             warn!(labels = list.unusable, "labels without an id skipped");
         }
         Ok(list)
-    }
-
-    /// The account's labels, asked for until they come.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::labels`], when no try is left; or that a stop came first.
-    pub async fn labels_with(
-        &self,
-        retries: &mut Retries,
-        shutdown: &Shutdown,
-    ) -> Result<LabelList, Error> {
-        loop {
-            let labels = tokio::select! {
-                biased;
-                cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),
-                labels = self.labels() => labels,
-            };
-            match labels {
-                Ok(labels) => return Ok(labels),
-                Err(error) => retries.pause(error.into(), shutdown).await?,
-            }
-        }
     }
 
     /// The chats that carry a label, as the body of the answer.
@@ -296,19 +270,4 @@ fn connection(error: reqwest::Error) -> ApiError {
         return ApiError::Connection("no answer within --read-timeout".to_owned());
     }
     ApiError::Connection(causes(&error.without_url()))
-}
-
-/// An error with all that caused it. The URL has to be taken out before.
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -17,8 +17,10 @@ use tracing::error;
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
 use crate::config::{ConfigSources, settings_of};
-use crate::error::{Error, Exit};
-use crate::report::{self, Progress, Report, ReportFormat, ReportSettings};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::report::{self, Report, ReportFormat, ReportSettings};
 use crate::shutdown::{Listener, Shutdown};
 use crate::telemetry::{self, LogSettings};
 

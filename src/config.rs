@@ -3,7 +3,6 @@
 //! [`ConfigSources`] holds what was set where, as text. [`ConfigSources::run`] and its like turn that into one
 //! small struct per concern, and note each fault on the way instead of stopping at the first.
 
-mod errors;
 mod file;
 mod report;
 mod sink;
@@ -16,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-pub use self::errors::{ConfigError, ConfigErrors};
 pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{ApiSettings, Auth, Dialect};
+use crate::config_error::{ConfigError, ConfigErrors};
 use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
 use crate::job::{Labels, RunSettings};

@@ -131,6 +131,21 @@ pub(crate) fn client(proxies: &Proxies) -> reqwest::Result<ClientBuilder> {
     Ok(builder)
 }
 
+/// An error with all that caused it. The URL has to be taken out before.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {

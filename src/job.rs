@@ -16,12 +16,14 @@ use uuid::Uuid;
 use self::attempt::Attempt;
 use self::guards::Guards;
 pub use self::settings::{Labels, RunSettings};
-use crate::api::{ApiError, Client, Label};
+use crate::api::{ApiError, Client, Label, LabelList};
 use crate::batch::Digest;
 use crate::decode::DecodeError;
-use crate::error::{Error, Exit, Guard};
+use crate::error::{Error, Guard};
+use crate::exit::Exit;
 use crate::message::Layout;
-use crate::report::{Counts, LabelReport, Progress, Status};
+use crate::progress::Progress;
+use crate::report::{Counts, LabelReport, Status};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::{Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished};
@@ -251,10 +253,33 @@ async fn attempts<S: Sink>(
     }
 }
 
+/// Fetches the account's labels, and retries transient errors.
+///
+/// # Errors
+///
+/// As [`Client::labels`], when no try is left; or that a stop came first.
+pub async fn fetch_labels(
+    client: &Client,
+    retries: &mut Retries,
+    shutdown: &Shutdown,
+) -> Result<LabelList, Error> {
+    loop {
+        let labels = tokio::select! {
+            biased;
+            cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),
+            labels = client.labels() => labels,
+        };
+        match labels {
+            Ok(labels) => return Ok(labels),
+            Err(error) => retries.pause(Error::from(error), shutdown).await?,
+        }
+    }
+}
+
 /// An empty list may be that of a label that was deleted since the labels were asked for.
 async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
     let mut retries = Retries::new(context.retries);
-    let labels = context.client.labels_with(&mut retries, context.shutdown);
+    let labels = fetch_labels(context.client, &mut retries, context.shutdown);
     match labels.await?.find(label_id).map_err(ApiError::labels)? {
         Some(_) => Ok(()),
         None => Err(Guard::LabelWent(label_id.to_owned()).into()),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use labelcast::error::Exit;
+use labelcast::exit::Exit;
 use labelcast::{cli, commands, telemetry};
 
 fn main() -> ExitCode {

@@ -1,7 +1,6 @@
 //! What a run did: for machines as JSON, for people as text, and as a progress line meanwhile.
 
 mod metrics;
-mod progress;
 mod push;
 mod settings;
 
@@ -14,10 +13,10 @@ use reqwest::Url;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-pub use self::progress::Progress;
-pub use self::settings::{ProgressMode, ReportFormat, ReportSettings};
+pub use self::settings::{ReportFormat, ReportSettings};
 use crate::batch::Digest;
-use crate::error::{Error, Exit};
+use crate::error::Error;
+use crate::exit::Exit;
 use crate::http::Proxies;
 use crate::shard::Shard;
 

@@ -7,7 +7,6 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::error::Error;
 use crate::shutdown::{Cause, Shutdown};
 
 /// The first pause: long enough for a connection to be set up elsewhere.
@@ -16,6 +15,21 @@ const SHORTEST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(30);
 /// An API that wants to be left alone for longer than this is left to a later run.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// An error after which another attempt may succeed.
+pub trait Retryable: std::fmt::Display + Sized {
+    /// Whether the same request may succeed a little later.
+    fn is_transient(&self) -> bool;
+
+    /// How long the other side asks to wait.
+    fn retry_after(&self) -> Option<Duration>;
+
+    /// The error for a signal or the deadline that came first.
+    fn interrupted(cause: Cause) -> Self;
+
+    /// This error, where the other side asks to wait longer than a run waits.
+    fn waits_too_long(self, asked: Duration, longest: Duration) -> Self;
+}
 
 /// The tries that are left for one thing to be had from the API or a broker.
 pub struct Retries {
@@ -39,9 +53,9 @@ impl Retries {
     ///
     /// # Errors
     ///
-    /// `error` itself, when another try cannot help or none is left; [`Error::Interrupted`], when
+    /// `error` itself, when another try cannot help or none is left; [`Retryable::interrupted`], when
     /// a signal or the deadline comes first.
-    pub async fn pause(&mut self, error: Error, shutdown: &Shutdown) -> Result<(), Error> {
+    pub async fn pause<E: Retryable>(&mut self, error: E, shutdown: &Shutdown) -> Result<(), E> {
         if !error.is_transient() {
             return Err(error);
         }
@@ -50,11 +64,7 @@ impl Retries {
         };
         let pause = match error.retry_after() {
             Some(asked) if asked > LONGEST_RETRY_AFTER => {
-                return Err(Error::WaitTooLong {
-                    error: Box::new(error),
-                    asked,
-                    longest: LONGEST_RETRY_AFTER,
-                });
+                return Err(error.waits_too_long(asked, LONGEST_RETRY_AFTER));
             }
             Some(asked) => asked.max(SHORTEST),
             None => pause.min(LONGEST),
@@ -63,11 +73,11 @@ impl Retries {
         let deadline = shutdown.deadline();
         if deadline.is_some_and(|deadline| deadline <= until) {
             warn!("{error}; the deadline leaves no time for another try");
-            return Err(Error::Interrupted(Cause::Deadline));
+            return Err(E::interrupted(Cause::Deadline));
         }
         warn!(pause_ms = pause.as_millis(), "{error}; trying again");
         tokio::select! {
-            cause = shutdown.stopped() => Err(Error::Interrupted(cause)),
+            cause = shutdown.stopped() => Err(E::interrupted(cause)),
             () = tokio::time::sleep_until(until) => Ok(()),
         }
     }

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Exit;
+use crate::exit::Exit;
 
 /// How long the sink may take, after the stop, to confirm what it was handed. With the report
 /// this stays under the ten seconds that are promised.

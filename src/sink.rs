@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::batch::{Batch, Digest, Position};
-use crate::error::Exit;
+use crate::exit::Exit;
 use crate::message::Layout;
 use crate::shutdown::Cause;
 

@@ -15,8 +15,9 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
-use super::{ApiError, causes, headers};
+use super::{ApiError, headers};
 use crate::decode::Paging;
+use crate::http::causes;
 
 /// The largest zstd window, as a power of two: 8 MiB, by RFC 9659.
 const ZSTD_WINDOW_LOG: u32 = 23;

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 
 use super::MAX_REDIRECTS;
 use crate::decode::{Answer, DecodeError};
-use crate::error::Exit;
+use crate::exit::Exit;
 
 /// Why a request failed. No variant holds a URL: the token may stand in it.
 #[derive(Debug, thiserror::Error)]

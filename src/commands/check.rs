@@ -4,9 +4,11 @@ use super::run::{Settings, target};
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
 use crate::config::ConfigSources;
-use crate::error::{Error, Exit, Guard};
+use crate::error::{Error, Guard};
+use crate::exit::Exit;
 use crate::job::Labels;
-use crate::report::{Progress, ProgressMode, printable};
+use crate::progress::{Progress, ProgressMode};
+use crate::report::printable;
 use crate::sink::{Destination, lines, rabbitmq, redis};
 
 pub(super) async fn check(sources: ConfigSources) -> Exit {

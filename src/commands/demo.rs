@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use super::run::{Settings, run_with};
 use super::{fail, listen, load, print};
 use crate::config::ConfigSources;
-use crate::error::{Error, Exit};
+use crate::error::Error;
+use crate::exit::Exit;
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
 
 /// The stand-in's label.

@@ -10,8 +10,11 @@ use super::{fail, init_log, listen, load, logged, print};
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::cli::LabelsFlags;
 use crate::config::ConfigSources;
-use crate::error::{Error, Exit};
-use crate::report::{Progress, ProgressMode, printable, replace_or_write};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::job;
+use crate::progress::{Progress, ProgressMode};
+use crate::report::{printable, replace_or_write};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
@@ -79,7 +82,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
 pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<LabelList, Error> {
     let client = Client::new(settings)?;
     let mut retries = Retries::new(settings.retries);
-    client.labels_with(&mut retries, shutdown).await
+    job::fetch_labels(&client, &mut retries, shutdown).await
 }
 
 fn lines(labels: &[Label]) -> String {

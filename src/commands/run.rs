@@ -9,9 +9,11 @@ use super::{
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::config::ConfigSources;
-use crate::error::{Error, Exit, Guard};
+use crate::error::{Error, Guard};
+use crate::exit::Exit;
 use crate::job::{self, Context, Labels, RunSettings};
-use crate::report::{LabelReport, Progress, Report, ReportSettings};
+use crate::progress::Progress;
+use crate::report::{LabelReport, Report, ReportSettings};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::blackhole::Blackhole;
@@ -268,8 +270,5 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
 
 async fn known_labels(context: &Context<'_>) -> Result<LabelList, Error> {
     let mut retries = Retries::new(context.retries);
-    context
-        .client
-        .labels_with(&mut retries, context.shutdown)
-        .await
+    job::fetch_labels(context.client, &mut retries, context.shutdown).await
 }

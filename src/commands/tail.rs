@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 use super::{fail, init_log, listen, load, logged, print_open};
 use crate::cli::TailFlags;
 use crate::config::ConfigSources;
-use crate::error::{Error, Exit};
-use crate::report::{Progress, ProgressMode};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::progress::{Progress, ProgressMode};
+
 use crate::shutdown::Shutdown;
 use crate::sink::{Destination, SinkError, rabbitmq, redis};
 

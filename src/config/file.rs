@@ -6,8 +6,8 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::TOKEN_VARIABLE;
-use super::errors::ConfigError;
 use super::table::{Group, SETTINGS, Setting};
+use crate::config_error::ConfigError;
 
 /// Reads a file into texts by key. What cannot be read is a fault, and so is what is not known.
 pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {

@@ -6,7 +6,8 @@ use reqwest::Url;
 
 use super::ConfigSources;
 use super::values::{Optional, Reader};
-use crate::report::{ProgressMode, ReportFormat, ReportSettings};
+use crate::progress::ProgressMode;
+use crate::report::{ReportFormat, ReportSettings};
 
 /// Each setting, if there is nothing wrong with it.
 struct Parts {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::Url;
 use secrecy::SecretString;
 
-use super::errors::ConfigError;
 use super::table::Setting;
 use super::{ConfigSources, Labels, Origin, TOKEN_VARIABLE};
+use crate::config_error::ConfigError;
 use crate::shard::Shard;
 
 /// Longer than anything here can take.

@@ -11,8 +11,7 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, Url};
 
 use super::metrics::{Group, text};
-use crate::api::causes;
-use crate::http::{self, Proxies};
+use crate::http::{self, Proxies, causes};
 
 /// How long all of it may take: a stop has to end within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);

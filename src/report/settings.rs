@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
+use crate::progress::ProgressMode;
+
 /// Which report to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
@@ -13,17 +15,6 @@ pub enum ReportFormat {
     Text,
     /// None.
     None,
-}
-
-/// When to show progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProgressMode {
-    /// On a terminal.
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
 }
 
 /// The settings of report, metrics and progress.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::SinkError;
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 
 /// How often a full queue is looked at.

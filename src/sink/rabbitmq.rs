@@ -42,7 +42,7 @@ use super::{
 };
 use crate::batch::{Batch, Digest, Position};
 use crate::message::Layout;
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::retry::Retries;
 
 /// AMQP's delivery mode of messages that outlive a restart of the broker.

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::batch::{Batch, Digest, Position};
 use crate::message::{Encoder, Layout};
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 
 /// How long giving the locks back may take after a stop: its end, confirmed before, has to be told.

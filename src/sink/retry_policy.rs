@@ -1,11 +1,11 @@
 //! Going on after a broker's failure: what may pass, and how long it is waited for.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use super::SinkError;
-use crate::error::Error;
-use crate::retry::Retries;
-use crate::shutdown::Shutdown;
+use crate::retry::{Retries, Retryable};
+use crate::shutdown::{Cause, Shutdown};
 
 /// A broker's failure, seen by whoever has to decide how to go on.
 #[derive(Debug)]
@@ -76,13 +76,30 @@ impl RetryPolicy {
             return Err(SinkError::Unavailable(text));
         }
         let pauses = pauses.get_or_insert_with(|| Retries::new(self.retries));
-        let error = Error::Sink(SinkError::Unavailable(text.clone()));
-        let error = match pauses.pause(error, &self.shutdown).await {
-            Ok(()) => return Ok(()),
-            Err(Error::Interrupted(cause)) => SinkError::Interrupted(cause),
-            Err(_) => SinkError::Unavailable(text.clone()),
-        };
-        self.failed.replace(Some(text));
-        Err(error)
+        let error = SinkError::Unavailable(text.clone());
+        let paused = pauses.pause(error, &self.shutdown).await;
+        if paused.is_err() {
+            self.failed.replace(Some(text));
+        }
+        paused
+    }
+}
+
+impl Retryable for SinkError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// No broker says how long to wait.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+
+    fn interrupted(cause: Cause) -> Self {
+        Self::Interrupted(cause)
+    }
+
+    fn waits_too_long(self, _asked: Duration, _longest: Duration) -> Self {
+        self
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use labelcast::error::Exit;
+use labelcast::exit::Exit;
 
 /// The codes that Kubernetes may try again after: those that the README says “yes” for.
 const PASSING: [Exit; 3] = [Exit::Unavailable, Exit::File, Exit::Interrupted];

@@ -7,10 +7,12 @@ use futures_util::stream;
 use serde_json::json;
 
 use crate::api::{ApiSettings, Client, Label};
-use crate::error::{Error, Exit};
+use crate::error::Error;
+use crate::exit::Exit;
 use crate::job::{self, Context, Labels, RunSettings};
 use crate::message::{Format, Layout};
-use crate::report::{Progress, Status};
+use crate::progress::Progress;
+use crate::report::Status;
 use crate::shutdown::Shutdown;
 use crate::sink::Target;
 use crate::sink::blackhole::Blackhole;

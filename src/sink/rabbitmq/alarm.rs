@@ -10,7 +10,7 @@ use lapin::{Connection, Event};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::sink::retry_policy::Failure;
 
 /// How long a broker that takes messages may be silent. One that flushes to a slow disk, or elects

@@ -18,7 +18,7 @@ use super::lock::{self, Lock};
 use super::names::Names;
 use super::publisher::exists;
 use crate::batch::Position;
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::sink::retry_policy::Failure;
 

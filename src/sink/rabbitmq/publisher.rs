@@ -16,7 +16,7 @@ use super::names::fitting;
 use super::{PERSISTENT, QueueType, RabbitSettings, millis};
 use crate::batch::{Batch, Chat};
 use crate::message::{Encoder, Format, Layout};
-use crate::report::Progress;
+use crate::progress::Progress;
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 

@@ -16,7 +16,7 @@ pub struct ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    pub(super) fn or_nothing(mut errors: Vec<ConfigError>) -> Result<(), Self> {
+    pub(crate) fn or_nothing(mut errors: Vec<ConfigError>) -> Result<(), Self> {
         // A setting that was read twice is reported once.
         let mut reported = Vec::new();
         errors.retain(|error| {
