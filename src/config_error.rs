@@ -40,7 +40,7 @@ impl ConfigErrors {
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
-            1 => f.write_str("a setting is wrong")?,
+            1 => f.write_str("1 setting is wrong")?,
             count => write!(f, "{count} settings are wrong")?,
         }
         for error in &self.0 {

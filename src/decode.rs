@@ -149,7 +149,7 @@ pub enum DecodeError {
         at: u64,
     },
     /// The reader under the decoder failed.
-    #[error("the body could not be read on after {at} bytes: {error}")]
+    #[error("reading the body failed after {at} bytes: {error}")]
     Input {
         /// Bytes that came, uncompressed.
         at: u64,

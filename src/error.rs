@@ -89,7 +89,7 @@ pub enum Guard {
     )]
     LabelGone(String),
     /// The list is empty, and the label is not there any more.
-    #[error("label {0} was deleted during the run: its list is empty, and that means nothing")]
+    #[error("label {0} was deleted during the run: its empty list is not trusted")]
     LabelWent(String),
     /// `--all-labels`, and there is none.
     #[error("the account has no label at all")]

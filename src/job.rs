@@ -137,7 +137,7 @@ fn log(label_id: &str, target: &Target, tally: &Tally, status: Status, error: Op
     let (queue, status) = (&target.queue, status.name());
     match error {
         None => {
-            info!(label_id, queue, %run_id, status, read, published, "the label's run has ended");
+            info!(label_id, queue, %run_id, status, read, published, "label run finished");
         }
         Some(error) => {
             let exit_code = error.exit().code();
@@ -180,11 +180,11 @@ fn to_resume(past: &Recovered, window: Option<Duration>) -> Option<Unfinished> {
     let run_id = unfinished.from.run_id;
     let age = SystemTime::now().duration_since(unfinished.at);
     if age.unwrap_or_default() > window {
-        info!(%run_id, "an unfinished run is older than --resume-window: beginning a new one");
+        info!(%run_id, "unfinished run is older than --resume-window; starting a new run");
         return None;
     }
     let position = unfinished.from.position;
-    info!(%run_id, position, "going on with an unfinished run");
+    info!(%run_id, position, "resuming an unfinished run");
     Some(unfinished.clone())
 }
 
@@ -226,7 +226,7 @@ async fn attempts<S: Sink>(
         };
         match error {
             Error::Decode(DecodeError::ListChanged(position)) => {
-                warn!(position, "the list changed: publishing it from the start");
+                warn!(position, "list changed; publishing it from the start");
                 tally.list_changed = true;
                 tally.counts.resumed = 0;
                 match within(context.shutdown, sink.flush()).await {
@@ -240,7 +240,7 @@ async fn attempts<S: Sink>(
             Error::Sink(SinkError::Rewound(to)) if tally.rewinds < MAX_REWINDS => {
                 warn!(
                     position = to.from.position,
-                    "the queue has lost entries: publishing them again"
+                    "queue lost confirmed entries; publishing them again"
                 );
                 tally.rewinds += 1;
                 from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;

@@ -250,7 +250,7 @@ pub enum SinkError {
     #[error("the reader of stdout has gone")]
     ReaderGone,
     /// The broker cannot be reached, or cannot take anything, whatever was tried.
-    #[error("the broker is not available: {0}")]
+    #[error("cannot reach the broker: {0}")]
     Unavailable(String),
     /// The broker refuses the login, or what it allows.
     #[error("the broker refused the credentials: {0}")]
@@ -267,7 +267,7 @@ pub enum SinkError {
         fix: &'static str,
     },
     /// The queue has lost what it had confirmed: it has to be published from there again.
-    #[error("the queue has lost entries that it had confirmed")]
+    #[error("the queue lost entries that it had confirmed")]
     Rewound(Box<Unfinished>),
     /// A stop came while waiting.
     #[error("cut short by {0}")]

@@ -12,7 +12,7 @@ use crate::exit::Exit;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// No connection, a broken one, or silence.
-    #[error("the API could not be reached: {0}")]
+    #[error("cannot reach the API: {0}")]
     Connection(String),
     /// The connection broke, or the coding ended, in the middle of a body.
     #[error("the body was cut off: {0}")]
@@ -46,7 +46,7 @@ pub enum ApiError {
     #[error("the list of labels is over {0} bytes long")]
     LabelsTooLong(usize),
     /// The HTTP client could not be set up.
-    #[error("the HTTP client could not be set up: {0}")]
+    #[error("cannot set up the HTTP client: {0}")]
     Setup(String),
 }
 

@@ -117,13 +117,13 @@ async fn write_metrics(report: &Report, settings: &Settings) {
         && let Err(error) = report.write_metrics(path, instance_id, shard)
     {
         let path = path.display();
-        warn!("the metrics could not be written to {path}: {error}");
+        warn!("cannot write metrics to {path}: {error}");
     }
     if let Some(gateway) = &settings.report.metrics_push {
         let proxies = &settings.api.proxies;
         let pushing = report.push_metrics(gateway, instance_id, shard, proxies);
         for problem in pushing.await {
-            warn!("the metrics could not be pushed: {problem}");
+            warn!("cannot push metrics: {problem}");
         }
     }
 }

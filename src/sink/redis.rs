@@ -185,7 +185,7 @@ impl Redis {
             () = tokio::time::sleep(3 * RELEASED_WITHIN) => false,
         };
         if !is_released {
-            info!("the lock could not be given back: it runs out by itself");
+            info!("lock not released; it expires by itself");
         }
     }
 
@@ -214,7 +214,7 @@ impl Sink for Redis {
             .is_some_and(|s| s.partitions == Some(self.streams.len()));
         let unfinished = match run {
             Some(run) if !is_over && !same_streams => {
-                warn!(run_id = %run.run_id, "the unfinished run has another number of --partitions: beginning anew");
+                warn!(run_id = %run.run_id, "unfinished run has another number of --partitions; starting a new run");
                 None
             }
             Some(run) if !is_over => {

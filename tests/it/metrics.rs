@@ -132,7 +132,7 @@ fn metrics_that_cannot_be_given_are_no_reason_to_run_again() {
         ended.stderr
     );
     assert!(
-        ended.stderr.contains("could not be pushed"),
+        ended.stderr.contains("cannot push metrics"),
         "{}",
         ended.stderr
     );
@@ -268,7 +268,7 @@ fn a_group_that_a_pushgateway_refuses_does_not_keep_back_the_others() {
     let told = &ended.stderr;
     let warnings: Vec<&str> = told
         .lines()
-        .filter(|line| line.contains("could not be pushed"))
+        .filter(|line| line.contains("cannot push metrics"))
         .collect();
     assert_eq!(warnings.len(), 2, "{told}");
     for (warning, label) in warnings.iter().zip(["2", "22"]) {
@@ -306,6 +306,6 @@ fn metrics_that_do_not_fit_leave_those_before_as_they_were() {
     let before = std::fs::read_to_string(&path).unwrap();
     assert!(before.len() > 1024, "more than there will be room for");
     let full = stage.run().args(arguments).with_disk_of(2).end().expect(0);
-    assert!(full.stderr.contains("metrics could not be written"));
+    assert!(full.stderr.contains("cannot write metrics"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
 }

@@ -86,7 +86,7 @@ impl LineFile {
             }
             Some(record) => {
                 warn!(
-                    "the lines of the unfinished run are no longer in the file: publishing its list again"
+                    "lines of the unfinished run are missing from the file; publishing the list again"
                 );
                 let run_id = record.checkpoint.run_id;
                 Some(Unfinished::from_the_start(run_id, record.at))
@@ -217,7 +217,7 @@ impl LineFile {
         self.length = last.length;
         info!(
             bytes = tail,
-            "cut off what a killed run wrote after its last checkpoint"
+            "truncated lines that a killed run wrote after its last checkpoint"
         );
         Ok(())
     }

@@ -134,9 +134,7 @@ impl Journal {
                     Ok(record) => self.remember(record),
                     Err(_) if !line.ends_with(b"\n") => {}
                     Err(_) => {
-                        warn!(
-                            "a line of the journal is not one of labelcast's, and is passed over"
-                        );
+                        warn!("foreign line in the journal skipped");
                     }
                 },
                 Err(error) => return Err(failed("could not read", &self.path, error)),

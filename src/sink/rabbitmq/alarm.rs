@@ -49,13 +49,13 @@ impl Alarm {
                     Event::ConnectionBlocked(reason) => {
                         state.is_set.store(true, Ordering::SeqCst);
                         state.said.fetch_add(1, Ordering::SeqCst);
-                        warn!(reason, "the broker takes no messages for now: waiting");
-                        progress.say("the broker takes no messages for now");
+                        warn!(reason, "broker blocks publishing; waiting");
+                        progress.say("broker blocks publishing");
                     }
                     Event::ConnectionUnblocked => {
                         state.is_set.store(false, Ordering::SeqCst);
                         state.said.fetch_add(1, Ordering::SeqCst);
-                        info!("the broker takes messages again");
+                        info!("broker accepts messages again");
                         progress.say("");
                     }
                     _ => {}

@@ -86,7 +86,7 @@ impl RabbitMq {
             let (mut from, mut expected_digests) = (record.checkpoint, record.expected_digests());
             let is_ours_to_declare = self.settings.declare && self.settings.exchange.is_none();
             if from.position > 0 && is_ours_to_declare && !control.has(&self.names.queue).await? {
-                info!(run_id = %from.run_id, "the queue is gone, with what the run had put there");
+                info!(run_id = %from.run_id, "queue is gone, with the messages of the unfinished run");
                 (from, expected_digests) = (Checkpoint::start_of(from.run_id), Vec::new());
             }
             let packed_before = record.ids_per_message.max(1);
@@ -114,7 +114,7 @@ impl RabbitMq {
         if self.looked_at.as_ref().is_some_and(is_same) {
             return Ok(());
         }
-        info!(run_id = %found.checkpoint.run_id, "another run has been here");
+        info!(run_id = %found.checkpoint.run_id, "checkpoint belongs to another run");
         Err(SinkError::Locked(self.names.queue.clone()).into())
     }
 
@@ -123,7 +123,7 @@ impl RabbitMq {
         let run_id = self.at.run_id;
         let Some(found) = found.filter(|found| found.checkpoint.run_id == run_id) else {
             if let Some(other) = found.filter(|found| found.owner != self.owner) {
-                info!(run_id = %other.checkpoint.run_id, "another run has taken over");
+                info!(run_id = %other.checkpoint.run_id, "taken over by another run");
                 return Err(SinkError::Locked(self.names.queue.clone()).into());
             }
             return Err(self.rewinds(Unfinished::from_the_start(run_id, SystemTime::now())));

@@ -74,7 +74,7 @@ pub(super) async fn take(
             Err(error) => return Err(Failure::from(error)),
         }
         if !has_asked {
-            info!("another run holds the lock: asking whether it lives");
+            info!("lock held by another run; asking whether it is alive");
             has_asked = true;
         }
         let asking = ask(connection, name);

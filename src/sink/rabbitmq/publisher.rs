@@ -220,7 +220,9 @@ pub(super) async fn settle_target(
         match declare(&channel, settings, queue).await {
             // The broker closes a channel over this.
             Err(error) if is_of_another_age(&error) => {
-                info!("the stream is kept for another time than --retain: taking it as it is");
+                info!(
+                    "retention of the existing stream differs from --retain; using the stream as it is"
+                );
                 return Ok(());
             }
             declared => declared.map_err(|error| of_another_form(Failure::from(error)))?,

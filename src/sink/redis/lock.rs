@@ -71,7 +71,7 @@ pub(super) async fn take(
         None => {
             info!(
                 left_ms = left,
-                "another run holds the lock: looking whether its heart beats"
+                "lock held by another run; waiting for its heartbeat"
             );
             *watch = Some(Watch {
                 holder,
@@ -118,7 +118,7 @@ impl Heart {
                 match beat.await {
                     Ok(Ok(is_ours)) => {
                         if was_ours && !is_ours {
-                            warn!("the lock was lost");
+                            warn!("lock lost");
                         }
                         // It may be taken again, where the server has lost its memory.
                         (was_ours, was_heard) = (is_ours, true);
@@ -126,7 +126,7 @@ impl Heart {
                     Ok(Err(_)) | Err(_) => {
                         if was_heard {
                             let (stream, lasts_s) = (&keys.stream, LOCK_LASTS.as_secs());
-                            warn!(stream, lasts_s, "the lock could not be renewed: trying on");
+                            warn!(stream, lasts_s, "lock renewal failed; retrying");
                         }
                         was_heard = false;
                         link.drop_connection();

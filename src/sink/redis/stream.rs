@@ -216,7 +216,7 @@ impl Stream {
             Ok(refusal) => {
                 info!(
                     reason = word(&refusal),
-                    "an append was refused: looking what is there"
+                    "append rejected; reloading the checkpoint"
                 );
                 match self.settle_once().await {
                     Ok(()) => return Ok(()),
@@ -281,7 +281,7 @@ impl Stream {
         }
         info!(
             batches = self.ledger.len(),
-            "sending again what was not applied"
+            "resending batches that were not applied"
         );
         for batch in &mut self.ledger {
             batch.reply = self.link.dispatch(&batch.command, self.min_replicas).await;
@@ -290,7 +290,10 @@ impl Stream {
     }
 
     fn rewinds(&mut self, to: Unfinished) -> SinkError {
-        warn!(position = to.from.position, "the checkpoint went backwards");
+        warn!(
+            position = to.from.position,
+            "checkpoint is behind the published position"
+        );
         self.ledger.clear();
         SinkError::Rewound(Box::new(to))
     }

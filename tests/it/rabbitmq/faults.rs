@@ -197,7 +197,7 @@ fn a_broker_that_takes_nothing_for_a_while() {
     broker.control(&["set_vm_memory_high_watermark", "0.6"]);
     let ended = process.end().expect(0);
     assert!(
-        ended.stderr.contains("takes no messages for now"),
+        ended.stderr.contains("broker blocks publishing"),
         "{}",
         ended.stderr
     );

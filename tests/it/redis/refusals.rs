@@ -16,7 +16,11 @@ fn a_server_that_nobody_runs() {
     let url = format!("redis://127.0.0.1:{}", crate::support::redis::free_port());
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
     assert_eq!(ended.label()["status"], "failed");
-    assert!(error(&ended).contains("not available"), "{}", error(&ended));
+    assert!(
+        error(&ended).contains("cannot reach the broker"),
+        "{}",
+        error(&ended)
+    );
 }
 
 #[test]
