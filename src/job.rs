@@ -5,6 +5,7 @@
 //! has proven that the list up to there is the same.
 
 mod attempt;
+mod count;
 mod guards;
 mod settings;
 
@@ -14,6 +15,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use self::attempt::Attempt;
+pub use self::count::count_chats;
 use self::guards::Guards;
 pub use self::settings::{Labels, RunSettings};
 use crate::api::{ApiError, Client, Label, LabelList};

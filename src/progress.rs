@@ -22,8 +22,6 @@ const DRAWS: u8 = 10;
 #[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
-    /// Whether others add to the line too: it neither begins nor ends with this.
-    is_part: bool,
 }
 
 impl Progress {
@@ -55,18 +53,7 @@ impl Progress {
     }
 
     fn of(bar: ProgressBar) -> Self {
-        Self {
-            bar,
-            is_part: false,
-        }
-    }
-
-    /// For one of several that go on at the same time.
-    pub(crate) fn part(&self) -> Self {
-        Self {
-            bar: self.bar.clone(),
-            is_part: true,
-        }
+        Self { bar }
     }
 
     /// The line itself, for the log to write above it.
@@ -75,11 +62,9 @@ impl Progress {
     }
 
     pub(crate) fn begin(&self, label_id: &str) {
-        if !self.is_part {
-            self.bar.reset();
-            self.bar.set_prefix(format!("label {label_id}"));
-            self.bar.tick();
-        }
+        self.bar.reset();
+        self.bar.set_prefix(format!("label {label_id}"));
+        self.bar.tick();
     }
 
     pub(crate) fn add(&self, chats: u64) {
@@ -92,9 +77,7 @@ impl Progress {
     }
 
     pub(crate) fn end(&self) {
-        if !self.is_part {
-            self.bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
 }
 

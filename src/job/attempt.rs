@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guards::{Decision, Guards};
 use super::{Context, Tally, within};
-use crate::api::Body;
+use crate::api::{Body, Client};
 use crate::batch::Batch;
 use crate::decode::{ChunkSender, DecodeError, Paging, Plan, chunks, decode};
 use crate::error::Error;
@@ -86,7 +86,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         self.tally.counts.invalid = seen.invalid;
         self.tally.digest = seen.digest;
         published?;
-        decoded.map_err(|error| self.explain(error))?;
+        decoded.map_err(|error| explain(self.context.client, shutdown, error))?;
         self.accept(seen.chats(), seen.invalid, from).await
     }
 
@@ -160,16 +160,6 @@ impl<S: Sink> Attempt<'_, '_, S> {
         Ok(())
     }
 
-    /// What the decoder's failure really was.
-    fn explain(&self, error: DecodeError) -> Error {
-        match (error, self.context.shutdown.cause()) {
-            (DecodeError::Input { .. } | DecodeError::Stopped, Some(cause)) => {
-                Error::Interrupted(cause)
-            }
-            (error, _) => self.context.client.without_secrets(error).into(),
-        }
-    }
-
     /// The list is whole: does it pass for good?
     async fn accept(
         &mut self,
@@ -191,11 +181,21 @@ impl<S: Sink> Attempt<'_, '_, S> {
     }
 }
 
+/// The cause of a decoder's failure: a stop, or the error itself without secrets.
+pub(super) fn explain(client: &Client, shutdown: &Shutdown, error: DecodeError) -> Error {
+    match (error, shutdown.cause()) {
+        (DecodeError::Input { .. } | DecodeError::Stopped, Some(cause)) => {
+            Error::Interrupted(cause)
+        }
+        (error, _) => client.without_secrets(error).into(),
+    }
+}
+
 /// Hands the body's bytes to the decoder, and returns how many there were.
 ///
 /// Its end is an empty chunk: without one, as after a stop, the decoder knows that there should
 /// have been more.
-async fn feed(
+pub(super) async fn feed(
     body: &mut Body,
     chunks: ChunkSender,
     stop: &Shutdown,

@@ -1,40 +1,35 @@
-//! How many chats carry each label: every list is streamed and counted, and nothing of it kept.
+//! How many chats carry each label.
 
 use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use serde_json::json;
+use tracing::error;
 
 use crate::api::{ApiSettings, Client, Label};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::job::{self, Context, Labels, RunSettings};
-use crate::message::{Format, Layout};
+use crate::job;
 use crate::progress::Progress;
-use crate::report::Status;
 use crate::shutdown::Shutdown;
-use crate::sink::Target;
-use crate::sink::blackhole::Blackhole;
 
 /// Lists that are fetched at once: an engine takes minutes for a long one, and memory is bounded.
 const AT_ONCE: usize = 4;
-/// Entries that are counted at once.
-const BATCH_ENTRIES: u32 = 2048;
 
 /// A label, and how many chats carry it.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) label: Label,
-    /// None where that could not be found out.
+    /// None where counting failed.
     pub(super) chats: Option<u64>,
-    /// Why not.
+    /// Why it failed.
     pub(super) error: Option<String>,
     pub(super) exit: Exit,
     at: SystemTime,
 }
 
-/// Counts the chats of each label, some at once. Gives them in the order of the labels.
+/// Counts the chats of each label, some at once. Returns them in the order of the labels.
 pub(super) async fn count(
     api: &ApiSettings,
     shutdown: &Shutdown,
@@ -42,57 +37,39 @@ pub(super) async fn count(
     progress: &Progress,
 ) -> Result<Vec<Counted>, Error> {
     let client = Client::new(api)?;
-    let run = RunSettings {
-        labels: Labels::All,
-        shard: None,
-        deadline: None,
-        resume_window: None,
-        min_chats: 0,
-        max_shrink: None,
-        max_invalid: u64::MAX,
-        check_label: false,
-        dry_run: true,
-    };
-    let layout = Layout {
-        format: Format::Json,
-        ids_per_message: 1,
-        include_names: false,
-    };
-    let part = progress.part();
-    let context = Context {
-        client: &client,
-        retries: api.retries,
-        run: &run,
-        layout: &layout,
-        batch_entries: BATCH_ENTRIES,
-        shutdown,
-        progress: &part,
-    };
     progress.begin(&format!("1 to {}", labels.len()));
-    let counting = stream::iter(labels.iter().cloned())
-        .map(|label| count_one(&context, &api.instance_id, label));
+    let counting = stream::iter(labels.iter().cloned()).map(async |label| {
+        let counted = job::count_chats(&client, &label.id, api.retries, shutdown, progress).await;
+        Counted::new(label, counted)
+    });
     let counted = counting.buffered(AT_ONCE).collect().await;
     progress.end();
     Ok(counted)
 }
 
-async fn count_one(context: &Context<'_>, instance_id: &str, label: Label) -> Counted {
-    let target = Target {
-        queue: "nothing".to_owned(),
-        label_id: label.id.clone(),
-        instance_id: instance_id.to_owned(),
-    };
-    let report = match context.shutdown.cause() {
-        Some(cause) => job::not_tried(label.clone(), &target, &Error::Interrupted(cause)),
-        None => job::publish_label(context, &label, &target, Blackhole).await,
-    };
-    let is_whole = report.status == Status::Complete;
-    Counted {
-        label,
-        chats: is_whole.then_some(report.counts.read - report.counts.invalid),
-        error: report.error,
-        exit: report.exit,
-        at: SystemTime::now(),
+impl Counted {
+    fn new(label: Label, counted: Result<u64, Error>) -> Self {
+        let at = SystemTime::now();
+        let (chats, error, exit) = match counted {
+            Ok(chats) => (Some(chats), None, Exit::Complete),
+            Err(error) => {
+                let (exit, hint) = (error.exit(), error.hint().unwrap_or_default());
+                error!(
+                    label_id = label.id,
+                    exit_code = exit.code(),
+                    hint,
+                    "{error}"
+                );
+                (None, Some(error.to_string()), exit)
+            }
+        };
+        Self {
+            label,
+            chats,
+            error,
+            exit,
+            at,
+        }
     }
 }
 

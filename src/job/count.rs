@@ -1,0 +1,69 @@
+//! How many chats carry a label: the list is streamed and counted, and nothing of it is kept.
+
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{explain, feed};
+use crate::api::Client;
+use crate::decode::{Plan, chunks, decode};
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::retry::Retries;
+use crate::shutdown::Shutdown;
+
+/// Entries that are counted at once.
+const BATCH_ENTRIES: u32 = 2048;
+
+/// Counts the chats of a label, and retries transient errors up to `retries` times. Entries without
+/// a valid chat id do not count.
+///
+/// # Errors
+///
+/// When no whole list came, or a stop came first.
+pub async fn count_chats(
+    client: &Client,
+    label_id: &str,
+    retries: usize,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<u64, Error> {
+    let mut retries = Retries::new(retries);
+    loop {
+        match attempt(client, label_id, shutdown, progress).await {
+            Ok(chats) => return Ok(chats),
+            Err(error) => retries.pause(error, shutdown).await?,
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    label_id: &str,
+    shutdown: &Shutdown,
+    progress: &Progress,
+) -> Result<u64, Error> {
+    let mut body = tokio::select! {
+        biased;
+        cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),
+        answer = client.chats(label_id) => answer?,
+    };
+    let plan = Plan {
+        batch_entries: BATCH_ENTRIES,
+        trust: client.trust(),
+        paging: body.paging().clone(),
+        ..Plan::whole_list()
+    };
+    let (chunks, arriving) = chunks();
+    let progress = progress.clone();
+    let decoder = tokio::task::spawn_blocking(move || {
+        decode(arriving, &plan, |batch| {
+            progress.add(u64::from(batch.chats()));
+            Some(batch)
+        })
+    });
+    feed(&mut body, chunks, shutdown, &CancellationToken::new()).await;
+    let (seen, decoded) = decoder
+        .await
+        .map_err(|_| Error::Bug("the decoder ended early".to_owned()))?;
+    decoded.map_err(|error| explain(client, shutdown, error))?;
+    Ok(seen.chats())
+}
