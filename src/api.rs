@@ -14,9 +14,10 @@ use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
 use reqwest::redirect::Policy;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::warn;
+use url::Url;
 
 pub use self::body::Body;
 pub use self::error::ApiError;

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use reqwest::{ClientBuilder, NoProxy, Proxy, Url};
+use reqwest::{ClientBuilder, NoProxy, Proxy};
+use url::Url;
 
 use crate::tls;
 

@@ -9,8 +9,8 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use reqwest::Url;
 use serde::{Serialize, Serializer};
+use url::Url;
 use uuid::Uuid;
 
 pub use self::settings::{ReportFormat, ReportSettings};

@@ -21,7 +21,7 @@ pub(super) struct Redact {
 
 impl Redact {
     pub(super) fn new(token: &str) -> Self {
-        let in_url = reqwest::Url::parse_with_params("x:y", [("t", token)])
+        let in_url = url::Url::parse_with_params("x:y", [("t", token)])
             .ok()
             .and_then(|url| Some(url.query()?.strip_prefix("t=")?.to_owned()))
             .unwrap_or_default();

@@ -1,7 +1,8 @@
 //! Redirects: followed only where the login may go along.
 
 use reqwest::header::LOCATION;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Response, StatusCode};
+use url::Url;
 
 /// Where an answer sends its reader.
 #[derive(Debug, PartialEq, Eq)]

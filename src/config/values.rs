@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
 use secrecy::SecretString;
+use url::Url;
 
 use super::table::Setting;
 use super::{ConfigSources, Labels, Origin, TOKEN_VARIABLE};

@@ -1,6 +1,6 @@
 //! Splits a broker's URL. No error quotes the URL, since a password may stand anywhere in it.
 
-use reqwest::Url;
+use ::url::Url;
 
 /// How special characters are written.
 pub(super) const ENCODING: &str = "in a user, password, path or parameter, percent-encode special \
