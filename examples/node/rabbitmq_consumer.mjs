@@ -53,7 +53,7 @@ async function handle({ properties, content }) {
 
 function handleChats(runId, body, messageId) {
   // A packed message's id is that of its place in the list, and what is packed together may differ when a run is
-  // gone on with. Its chats are therefore known by the ids that they would have as messages of their own.
+  // resumed. Its chats are therefore known by the ids that they would have as messages of their own.
   const keyOf = (chatId) => (body.chat_ids ? `${runId}:${chatId}` : messageId);
   (body.chat_ids ?? [body.chat_id]).forEach((chatId, index) => {
     const isNew = store.remember(runId, keyOf(chatId));

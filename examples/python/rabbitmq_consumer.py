@@ -59,7 +59,7 @@ def handle(properties, payload):
 
 def handle_chats(run_id, body, message_id):
     # A packed message's id is that of its place in the list, and what is packed together may differ when a run
-    # is gone on with. Its chats are therefore known by the ids that they would have as messages of their own.
+    # is resumed. Its chats are therefore known by the ids that they would have as messages of their own.
     packed = body.get("chat_ids")
     keys = [f"{run_id}:{chat_id}" for chat_id in packed] if packed else [message_id]
     ids = packed or [body["chat_id"]]
