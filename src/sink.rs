@@ -1,7 +1,7 @@
-//! Where chats go. Each broker has a room here; this file holds what they have in common.
+//! Sinks, which chats are published to: one module per broker, and here what they have in common.
 //!
-//! The lock and the checkpoint live where the messages live, so there is no other store to run,
-//! to mount or to lose.
+//! The lock and the checkpoint live where the messages live, so there is no other store to run, to
+//! mount or to lose.
 
 mod backpressure;
 pub mod blackhole;
@@ -24,7 +24,7 @@ use crate::exit::Exit;
 use crate::message::Layout;
 use crate::shutdown::Cause;
 
-/// Where chats go, and how.
+/// The sink's settings: destination, queue and message layout.
 #[derive(Clone, Debug)]
 pub struct SinkSettings {
     /// stdout, a file or a broker.
@@ -49,7 +49,7 @@ pub(crate) fn filled_in(queue: &str, label_id: &str, instance_id: &str) -> Strin
         .replace("{instance_id}", instance_id)
 }
 
-/// Where chats go.
+/// Where chats are published to.
 #[derive(Clone, Debug)]
 pub enum Destination {
     /// JSON lines.
@@ -60,10 +60,10 @@ pub enum Destination {
     Redis(Box<redis::RedisSettings>),
 }
 
-/// What a lock and a checkpoint are kept for.
+/// Scope of a lock and a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The queue's name, with its placeholders filled in.
+    /// The queue's name, with placeholders replaced.
     pub queue: String,
     /// The label.
     pub label_id: String,
@@ -71,21 +71,21 @@ pub struct Target {
     pub instance_id: String,
 }
 
-/// How far a run has durably come.
+/// Durable progress of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// The run.
     pub run_id: Uuid,
-    /// Entries of the list that were dealt with.
+    /// Number of list entries that were processed.
     pub position: Position,
     /// The digest at that position.
     pub digest: Digest,
-    /// Chats of the run that are on the queue.
+    /// Number of the run's chats that are on the queue.
     pub chats: u64,
 }
 
 impl Checkpoint {
-    /// Where a run begins, or begins again.
+    /// Returns the checkpoint of a run that starts or restarts at position 0.
     pub fn start_of(run_id: Uuid) -> Self {
         Self {
             run_id,
@@ -96,22 +96,22 @@ impl Checkpoint {
     }
 }
 
-/// A run that did not come to its end.
+/// A run that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Where to go on.
+    /// Where to resume.
     pub from: Checkpoint,
-    /// Further positions, behind `from`, at which the list has to have these digests: parts of the
-    /// queue may have come further than others.
+    /// Further positions behind `from` at which the list must have these digests, because parts of
+    /// the queue may have got further than others.
     pub expected_digests: Vec<(Position, Digest)>,
-    /// When it last moved.
+    /// When its checkpoint was last updated.
     pub at: SystemTime,
     /// Whether its list has changed since it began.
     pub list_changed: bool,
 }
 
 impl Unfinished {
-    /// One that has to be published from the start.
+    /// Returns an unfinished run that must be published from the start.
     pub fn from_the_start(run_id: Uuid, at: SystemTime) -> Self {
         Self {
             from: Checkpoint::start_of(run_id),
@@ -122,19 +122,19 @@ impl Unfinished {
     }
 }
 
-/// How a run goes on.
+/// How to start publishing.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a> {
-    /// It is a new one.
+    /// As a new run.
     New(Uuid),
-    /// Where it stopped.
+    /// Where an earlier process stopped.
     Resumed(&'a Unfinished),
-    /// Its list has changed: from the start, and under the same id.
+    /// From the start under the same id, because the list has changed.
     Again(Uuid),
 }
 
 impl Start<'_> {
-    /// Where it goes on, as it was told.
+    /// Returns the requested resume point. The sink may report a different one.
     pub(crate) fn resume_point(self) -> Unfinished {
         match self {
             Self::New(run_id) | Self::Again(run_id) => {
@@ -145,12 +145,12 @@ impl Start<'_> {
     }
 }
 
-/// What earlier runs left behind.
+/// What earlier runs left.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// A run that did not come to its end.
+    /// A run that has not ended.
     pub unfinished: Option<Unfinished>,
-    /// How many chats the last complete run had.
+    /// Number of chats in the last complete run.
     pub last_complete: Option<u64>,
 }
 
@@ -159,72 +159,72 @@ pub struct Recovered {
 pub struct Delivered {
     /// Chats.
     pub chats: u64,
-    /// Messages, which hold one chat or several.
+    /// Messages, each with one chat or several.
     pub messages: u64,
-    /// Chats that were on the queue already, and were passed over.
+    /// Chats that were skipped because they were already on the queue.
     pub suppressed: u64,
 }
 
-/// How a run ended, as far as the queue is concerned.
+/// How a run ended, as recorded on the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The whole list is on the queue.
     Complete {
-        /// Chats in the list.
+        /// Number of chats in the list.
         chats: u64,
     },
-    /// The whole list is on the queue, but it does not pass for a complete one.
+    /// The whole list is on the queue, but was not accepted as complete.
     Rejected,
-    /// A later run may go on.
+    /// A later process may resume the run.
     Unfinished,
 }
 
 /// A queue for the chats of one label.
 ///
-/// The order of calls is `open`, `start`, then `publish` as often as there are batches, `start`
-/// again where the list has to be published from another position, and `finish`.
+/// The order of calls is `open`, `start`, then `publish` for each batch, `start` again if the list
+/// must be published from another position, `flush`, and `finish`.
 pub trait Sink {
-    /// Takes the lock, and tells what earlier runs left.
+    /// Takes the lock, and returns what earlier runs left.
     ///
     /// # Errors
     ///
-    /// [`SinkError::Locked`] when another run is alive.
+    /// [`SinkError::Locked`] if another run is alive.
     fn open(&mut self) -> impl Future<Output = Result<Recovered, SinkError>>;
 
-    /// From here on, batches belong to a run; gives where they have to begin.
+    /// Assigns the following batches to a run. Returns where they must begin.
     ///
     /// # Errors
     ///
-    /// When the checkpoint cannot be written.
+    /// If the checkpoint cannot be written.
     fn start(&mut self, start: Start<'_>) -> impl Future<Output = Result<Unfinished, SinkError>>;
 
-    /// Takes a batch that follows the one before. It need not be durable when this returns; what
-    /// the sink cannot take yet, it waits for.
+    /// Accepts the batch that follows the one before. The batch may not be durable yet when this
+    /// returns. If the sink cannot accept it yet, the call waits (backpressure).
     ///
     /// # Errors
     ///
-    /// When this batch, or one before it, cannot be made durable.
+    /// If this batch, or one before it, cannot be made durable.
     fn publish(&mut self, batch: &Batch) -> impl Future<Output = Result<(), SinkError>>;
 
-    /// Makes all that was published durable, with a checkpoint that says so.
+    /// Makes everything published so far durable, together with a checkpoint that covers it.
     ///
     /// # Errors
     ///
-    /// When that fails. [`Sink::delivered`] tells how much is durable all the same.
+    /// If that fails. [`Sink::delivered`] still tells how much is durable.
     fn flush(&mut self) -> impl Future<Output = Result<(), SinkError>>;
 
-    /// What was durably put on the queue since `open`.
+    /// Returns what was durably put on the queue since `open`.
     fn delivered(&self) -> Delivered;
 
-    /// Writes down how the run ended, after a `flush`, and gives the lock back.
+    /// Records how the run ended, after a `flush`, and releases the lock.
     ///
     /// # Errors
     ///
-    /// When the end cannot be written down.
+    /// If the end cannot be recorded.
     fn finish(&mut self, outcome: Outcome) -> impl Future<Output = Result<(), SinkError>>;
 }
 
-/// Why a sink failed.
+/// Reasons for a sink to fail.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// Another run is alive.
@@ -233,46 +233,48 @@ pub enum SinkError {
     /// A file could not be read or written.
     #[error("{what} {}: {error}", path.display())]
     File {
-        /// What was tried, as the start of a sentence.
+        /// The failed operation, as the start of a sentence.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error from the operating system.
         error: io::Error,
     },
     /// The sink's path is a directory, a device or a pipe.
     #[error("{} is not a regular file", .0.display())]
     NotAFile(PathBuf),
-    /// stdout could not be written to.
+    /// Writing to stdout failed.
     #[error("could not write to stdout: {0}")]
     Stdout(io::Error),
-    /// Whoever read our stdout has seen enough.
+    /// The reader of our stdout has closed it.
     #[error("the reader of stdout has gone")]
     ReaderGone,
-    /// The broker cannot be reached, or cannot take anything, whatever was tried.
+    /// The broker cannot be reached or cannot accept messages, and the retries are used up or would
+    /// not help.
     #[error("cannot reach the broker: {0}")]
     Unavailable(String),
-    /// The broker refuses the login, or what it allows.
+    /// The broker refuses the login, or the user lacks a permission.
     #[error("the broker refused the credentials: {0}")]
     Credentials(String),
-    /// The queue's name belongs to something else.
+    /// The queue's name is used for something else, or the queue cannot take messages.
     #[error("the queue cannot be used: {0}")]
     WrongQueue(String),
-    /// A setting does not fit what the broker is.
+    /// A setting does not fit the broker.
     #[error("{problem}")]
     Misconfigured {
-        /// What is wrong.
+        /// The problem.
         problem: String,
         /// What to set instead, with its flag.
         fix: &'static str,
     },
-    /// The queue has lost what it had confirmed: it has to be published from there again.
+    /// The queue has lost entries that it had confirmed; publishing must restart from the enclosed
+    /// point.
     #[error("the queue lost entries that it had confirmed")]
     Rewound(Box<Unfinished>),
-    /// A stop came while waiting.
+    /// A stop was requested while waiting.
     #[error("cut short by {0}")]
     Interrupted(Cause),
-    /// A thread of our own came to a bad end.
+    /// A thread of this process ended unexpectedly.
     #[error("a bug in labelcast: {0}")]
     Bug(String),
 }
@@ -286,7 +288,7 @@ impl SinkError {
             Self::Unavailable(_) | Self::Rewound(_) => Exit::Unavailable,
             Self::Credentials(_) => Exit::Credentials,
             Self::Interrupted(_) => Exit::Interrupted,
-            // Whoever cuts a pipe short does so on purpose, as in `labelcast run | head`.
+            // Closing a pipe early is intended, as in `labelcast run | head`.
             Self::ReaderGone => Exit::Complete,
             Self::Bug(_) => Exit::Bug,
         }

@@ -1,4 +1,4 @@
-//! Back-pressure: publishing waits while consumers have too much before them.
+//! Backpressure: publishing waits while consumers have too many messages pending.
 
 use std::time::Duration;
 
@@ -8,11 +8,15 @@ use super::SinkError;
 use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 
-/// How often a full queue is looked at.
+/// Interval of checks while the queue is full.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Waits while `pending`, which makes all durable and counts, gives `max` or more. Returns how many
-/// messages there is room for.
+/// Waits while `pending` returns `max` or more. `pending` makes everything durable and then counts.
+/// Returns how many messages may be sent before the next check.
+///
+/// # Errors
+///
+/// [`SinkError::Interrupted`] after a stop request, and the errors of `pending`.
 pub(super) async fn wait(
     queue: &str,
     max: u64,

@@ -1,9 +1,9 @@
-//! A sink that takes everything and keeps nothing, for `--dry-run`.
+//! Sink that accepts and discards everything, for `--dry-run`.
 
 use super::{Delivered, Outcome, Recovered, Sink, SinkError, Start, Unfinished};
 use crate::batch::Batch;
 
-/// Takes everything, keeps nothing.
+/// Accepts and discards everything.
 #[derive(Debug, Default)]
 pub struct Blackhole;
 

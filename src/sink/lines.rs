@@ -1,11 +1,11 @@
-//! JSON lines: on stdout, or appended to a file.
+//! JSON lines sink: on stdout, or appended to a file.
 //!
-//! A file has a journal beside it, `PATH.labelcast`, with the checkpoint after each batch. Lines
-//! that a killed run wrote after its last checkpoint are cut off before the next run goes on, so
-//! that no half line and no repeat stays behind.
+//! A file has a journal beside it, `PATH.labelcast`, with a checkpoint after each batch. Lines that
+//! a killed run wrote after its last checkpoint are cut off before the next run continues, so that
+//! neither a partial line nor a repeat remains.
 //!
-//! Encoding a batch overlaps with writing the one before, which is done on a blocking thread: a
-//! full pipe or a slow disk must not keep signals from being heard.
+//! A batch is encoded while the one before is written on a blocking thread. A full pipe or a slow
+//! disk therefore does not delay the handling of signals.
 
 mod file;
 mod journal;
@@ -27,44 +27,44 @@ use crate::message::{Encoder, Layout};
 
 pub use self::file::{check, uses};
 
-/// The sink `-` or `file:PATH`.
+/// The sink for `-` and `file:PATH`.
 pub struct Lines {
     target: Target,
     layout: Layout,
     encoder: Option<Encoder>,
     destination: Destination,
-    /// The writer, when no write is under way.
+    /// The writer; `None` during a write.
     writer: Option<Writer>,
-    /// The write that is under way.
+    /// The write in progress.
     writing: Option<JoinHandle<Written>>,
-    /// A buffer that is free.
+    /// A free buffer.
     spare: Vec<u8>,
-    /// Up to where batches were taken.
+    /// Progress including batches that were accepted but not written yet.
     taken: Checkpoint,
     delivered: Delivered,
 }
 
-/// Where lines go.
+/// Where lines are written.
 #[derive(Clone, Debug)]
 pub enum Destination {
-    /// stdout: no lock, no checkpoint.
+    /// stdout, without lock and checkpoint.
     Stdout,
     /// A file.
     File {
         /// Its path.
         path: PathBuf,
-        /// How long the journal's memory lasts.
+        /// How long records in the journal are valid.
         retain: Option<Duration>,
     },
 }
 
 enum Writer {
-    /// The standard library's own handle takes a closed descriptor for success.
+    /// A plain file handle: the standard library's stdout treats a closed descriptor as success.
     Stdout(File),
     File(Box<LineFile>),
 }
 
-/// The end of a write: the writer and the buffer come back.
+/// Result of a write, which returns the writer and the buffer.
 struct Written {
     writer: Writer,
     buffer: Vec<u8>,
@@ -73,7 +73,7 @@ struct Written {
 }
 
 impl Lines {
-    /// Nothing is opened yet.
+    /// Creates the sink without opening anything.
     pub fn new(destination: Destination, target: Target, layout: Layout) -> Self {
         Self {
             target,
@@ -88,7 +88,7 @@ impl Lines {
         }
     }
 
-    /// Waits for the write that is under way.
+    /// Waits for the write in progress, and returns the writer.
     async fn written(&mut self) -> Result<&mut Writer, SinkError> {
         if let Some(writing) = &mut self.writing {
             let written = writing.await.map_err(died)?;
@@ -104,7 +104,7 @@ impl Lines {
             .ok_or_else(|| SinkError::Bug("the sink was not opened".to_owned()))
     }
 
-    /// Does something with the file, if it is one, on a blocking thread.
+    /// Runs an operation on the file on a blocking thread; does nothing for stdout.
     async fn with_file(
         &mut self,
         work: impl FnOnce(&mut LineFile) -> Result<(), SinkError> + Send + 'static,
@@ -216,7 +216,7 @@ impl Writer {
     }
 }
 
-/// What a panic says is not told: it may hold a part of the data.
+/// Drops the panic message, which may contain data.
 fn died(_: tokio::task::JoinError) -> SinkError {
     SinkError::Bug("the writing thread ended early".to_owned())
 }

@@ -1,10 +1,10 @@
-//! RabbitMQ, at the strongest that AMQP 0-9-1 has: nothing lost, nothing unroutable in silence,
-//! repeats few and recognisable.
+//! RabbitMQ sink, with the strongest guarantees of AMQP 0-9-1: at-least-once delivery, an error for
+//! every unroutable message, and few repeats, which carry the same message id.
 //!
-//! Messages are persistent and mandatory, and each one's confirm is awaited. Two connections are
-//! used: one holds the lock and the checkpoint (see `lock` and `checkpoint`), the other publishes
-//! (`publisher`). When either breaks, both are made anew, and what the `ledger` has unconfirmed is
-//! sent again under the same ids.
+//! Messages are persistent and mandatory, and the confirm of each is awaited. One connection holds
+//! the lock and the checkpoint (see `lock` and `checkpoint`), another one publishes (`publisher`).
+//! When either breaks, both are made anew, and what is unconfirmed in `in_flight` is sent again
+//! under the same ids.
 
 mod alarm;
 mod backpressure;
@@ -45,24 +45,24 @@ use crate::message::Layout;
 use crate::progress::Progress;
 use crate::retry::Retries;
 
-/// AMQP's delivery mode of messages that outlive a restart of the broker.
+/// AMQP delivery mode of messages that survive a restart of the broker.
 const PERSISTENT: u8 = 2;
-/// The longest that RabbitMQ can keep something for: 2^32 - 1 milliseconds, almost 50 days.
+/// Longest expiry that RabbitMQ accepts: 2^32 - 1 milliseconds, almost 50 days.
 pub(crate) const MAX_RETAIN: Duration = Duration::from_millis(u32::MAX as u64);
 
-/// The kinds of queues there are.
+/// Queue types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueType {
     /// Replicated.
     Quorum,
     /// On one node.
     Classic,
-    /// A log that can be read again.
+    /// A log that can be read repeatedly.
     Stream,
 }
 
 impl QueueType {
-    /// What the broker calls it.
+    /// Returns the broker's name for the type.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quorum => "quorum",
@@ -72,27 +72,27 @@ impl QueueType {
     }
 }
 
-/// How a queue is written to.
+/// Settings of the RabbitMQ sink.
 #[derive(Clone, Debug)]
 pub struct RabbitSettings {
     /// The broker.
     pub endpoint: Endpoint,
-    /// Where messages are published to, with the queue's name as routing key; `None` for the queue
+    /// Exchange to publish to, with the queue's name as routing key; `None` to publish to the queue
     /// itself.
     pub exchange: Option<String>,
-    /// How the queue is declared.
+    /// Type that the queue is declared with.
     pub queue_type: QueueType,
-    /// Whether it is declared, or has to be there.
+    /// Whether to declare the queue. If not, it must exist.
     pub declare: bool,
-    /// Publishing waits while so many messages are in the queue.
+    /// Number of messages in the queue at which publishing waits.
     pub max_pending: Option<u64>,
-    /// Whether the start and the end of a run are put on the queue.
+    /// Whether to put messages on the queue that mark the start and the end of a run.
     pub marker: bool,
-    /// How long messages, and what is beside the queue, are kept.
+    /// How long messages and the queues beside the target are kept.
     pub retain: Option<Duration>,
 }
 
-/// The sink `amqp://` and `amqps://`.
+/// The sink for `amqp://` and `amqps://`.
 pub struct RabbitMq {
     settings: RabbitSettings,
     target: Target,
@@ -105,38 +105,39 @@ pub struct RabbitMq {
     publisher: Option<Publisher>,
     alarm: Alarm,
     in_flight: InFlight,
-    /// What the run's messages have in common; none before it is known which run it is.
+    /// What the run's messages have in common; `None` until the run is known.
     form: Option<Form>,
-    /// How far the run has come, by the confirms.
+    /// Progress of the run according to the confirms.
     at: Checkpoint,
-    /// The position of the newest checkpoint that is known to be durable.
+    /// Position of the newest checkpoint that is known to be durable.
     durable: Position,
     list_changed: bool,
-    /// How far messages of several chats may have been sent, as the checkpoint says.
+    /// How far messages of several chats may have been sent, as recorded in the checkpoint.
     ahead: Option<(Position, Digest)>,
-    /// What follows the checkpoint, until it is proven.
+    /// Batches behind the checkpoint, held until the list is verified.
     unverified: Unverified,
-    /// Whether the run began with another number of chats in a message.
+    /// Whether the run began with another number of chats per message.
     repacked: bool,
     last_complete: Option<u64>,
-    /// Whether it was looked what earlier runs left, and the checkpoint that was there.
+    /// Whether the checkpoint has been loaded, and the record that was found then.
     has_looked: bool,
     looked_at: Option<Record>,
-    /// Whether the broker knows of the run.
+    /// Whether the run is recorded in the broker.
     has_begun: bool,
-    /// Whether this process has found the queue there, or declared it, and it has to be there still.
+    /// Whether this process has found or declared the queue, so that it must still exist after a
+    /// reconnect.
     had_queue: bool,
     delivered: Delivered,
-    /// Messages that may be sent before it has to be looked whether the queue is full.
+    /// Messages that may be sent before the queue's length is checked again.
     capacity: u64,
-    /// The pauses since something last went well.
+    /// Pauses since the last success.
     pauses: Option<Retries>,
-    /// The pauses since the queue last took a message.
+    /// Pauses since the queue last accepted a message.
     refusals: Option<Retries>,
 }
 
 impl RabbitMq {
-    /// Nothing is connected yet.
+    /// Creates the sink without connecting.
     pub fn new(
         settings: RabbitSettings,
         target: Target,
@@ -175,7 +176,8 @@ impl RabbitMq {
         }
     }
 
-    /// Does something that may be done twice, until it succeeds or there is no point in it.
+    /// Runs an idempotent operation until it succeeds, fails for good, or the retries are used up.
+    /// A failure drops both connections.
     async fn with_retry<T>(
         &mut self,
         mut work: impl AsyncFnMut(&mut Self) -> Result<T, Failure>,
@@ -197,7 +199,8 @@ impl RabbitMq {
         }
     }
 
-    /// Publishes a batch that holds the same chats as whatever may have been sent in its place.
+    /// Publishes a batch that contains the same chats as anything that may have been sent at its
+    /// position.
     async fn publish_verified(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.begin().await?;
         let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
@@ -206,7 +209,8 @@ impl RabbitMq {
             self.confirm_oldest().await?;
         }
         if self.layout.ids_per_message > 1 {
-            // What was announced before may have been sent, be it not yet again.
+            // Keeps an earlier, higher limit: messages up to there may have been sent before a
+            // restart.
             if self
                 .ahead
                 .is_none_or(|(position, _)| position < batch.end())
@@ -269,7 +273,7 @@ impl Sink for RabbitMq {
     }
 }
 
-/// A duration in milliseconds, as RabbitMQ takes it.
+/// Converts a duration to milliseconds, limited to what RabbitMQ accepts.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.min(MAX_RETAIN).as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,8 @@
-//! What the checkpoints of files and of RabbitMQ have in common when they are written down as JSON.
+//! Common parts of the JSON checkpoints of files and RabbitMQ.
 
 use serde::{Deserialize, Serialize};
 
-/// How a run stands.
+/// State of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
@@ -11,7 +11,7 @@ pub(super) enum State {
     Rejected,
 }
 
-/// Times as text, to the millisecond.
+/// Times as RFC 3339 text, to the millisecond.
 pub(super) mod rfc3339 {
     use std::time::SystemTime;
 

@@ -1,9 +1,9 @@
-//! Redis Streams, each chat of a run exactly once.
+//! Redis Streams sink, which publishes each chat of a run exactly once.
 //!
-//! One script appends a batch and moves the checkpoint, or does neither. It takes a batch only from
-//! the run that holds the lock's newest fence, and only where the checkpoint is. The rest follows
-//! from that: see `stream` for what becomes of batches in flight, `lock` for who may write, and
-//! `seen` for a list that has changed.
+//! One script appends a batch and moves the checkpoint, or does neither. It accepts a batch only
+//! with the newest fencing token, for the current run, and at the checkpoint's position. The other
+//! guarantees follow from that: see `stream` for batches in flight, `lock` for who may write, and
+//! `dedup` for a list that has changed.
 
 mod backpressure;
 pub mod check;
@@ -43,27 +43,29 @@ use crate::message::{Encoder, Layout};
 use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 
-/// How long giving the locks back may take after a stop: its end, confirmed before, has to be told.
+/// How long releasing the locks may take after a stop signal. The limit leaves time to write the
+/// report after the release.
 const RELEASED_WITHIN: Duration = Duration::from_secs(2);
 
-/// How a stream is written to.
+/// Settings of the Redis sink.
 #[derive(Clone, Debug)]
 pub struct RedisSettings {
     /// The server.
     pub endpoint: Endpoint,
-    /// Over how many streams chats are spread; `None` for one that has the queue's own name.
+    /// Number of streams that chats are spread over; `None` for one stream with the queue's own
+    /// name.
     pub partitions: Option<u32>,
-    /// Publishing waits while so many entries are pending.
+    /// Number of pending entries at which publishing waits.
     pub max_pending: Option<u64>,
-    /// A batch counts when so many replicas have it.
+    /// Number of replicas that must confirm a batch before it counts as durable.
     pub min_replicas: u32,
-    /// Whether the start and the end of a run are put on the stream.
+    /// Whether to put entries on the stream that mark the start and the end of a run.
     pub marker: bool,
-    /// How long entries, and what is beside the stream, are kept.
+    /// How long entries and the keys beside the stream are kept.
     pub retain: Option<Duration>,
 }
 
-/// The sink `redis://` and its like.
+/// The sink for `redis://` and the related URL schemes.
 pub struct Redis {
     settings: RedisSettings,
     target: Target,
@@ -74,21 +76,21 @@ pub struct Redis {
     hearts: Vec<Heart>,
     encoder: Option<Encoder>,
     run_id: Uuid,
-    /// How far batches were taken.
+    /// Position and digest up to which batches were accepted.
     reached: (Position, Digest),
-    /// Chats that earlier processes of the run had put on the streams.
+    /// Chats that earlier processes of the run put on the streams.
     base: u64,
-    /// Chats that were confirmed, and are no longer there.
+    /// Chats that were confirmed, but are no longer on the streams.
     lost: u64,
     suppress: bool,
-    /// Whether the streams know of the run.
+    /// Whether the run has been started on the streams.
     has_begun: bool,
-    /// Messages that may be sent before it has to be looked whether the streams are full.
+    /// Messages that may be sent to each stream before its pending count is checked again.
     capacity: Vec<u64>,
 }
 
 impl Redis {
-    /// Nothing is connected yet.
+    /// Creates the sink without connecting.
     pub fn new(
         settings: RedisSettings,
         target: Target,
@@ -103,7 +105,8 @@ impl Redis {
         let stream = |partition: Option<u32>| {
             let mut keys = Keys::new(&target, partition);
             if partition.is_some_and(|partition| partition > 0) {
-                // The lock of the first guards all; the others have their fences only.
+                // The first partition's lock guards all partitions; the others rely on their
+                // fencing tokens.
                 keys.lock = format!("{}:{owner}", keys.lock);
             }
             Stream::new(
@@ -162,7 +165,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Gives the locks back; not at any price, since they run out by themselves.
+    /// Releases the locks. Gives up after a time limit, since locks expire by themselves.
     async fn release(&mut self, settles: bool) {
         let shutdown = self.shutdown.clone();
         let releasing = async {
@@ -258,7 +261,7 @@ impl Sink for Redis {
                 self.has_begun = true;
                 let mut unfinished = self.go_on().await?;
                 unfinished.list_changed = self.suppress;
-                // It may be that nothing is left to be published.
+                // Matters if nothing is left to publish: no batch would set it.
                 self.reached = (unfinished.from.position, unfinished.from.digest);
                 Ok(unfinished)
             }
@@ -315,12 +318,13 @@ impl Sink for Redis {
     async fn finish(&mut self, outcome: Outcome) -> Result<(), SinkError> {
         let mut result = Ok(());
         if outcome != Outcome::Unfinished {
-            // An empty list is a whole one too.
+            // An empty list is complete too, so its run must be started.
             result = self.begin_all().await;
         }
         if self.has_begun {
             for index in 0..self.streams.len() {
-                // Where one is not complete, the run goes on there: the others are not either.
+                // After one stream fails to finish, the run is resumed there: do not mark the
+                // others complete.
                 if result.is_ok() || outcome == Outcome::Unfinished {
                     result = result.and(self.finish_one(index, outcome).await);
                 }

@@ -1,4 +1,4 @@
-//! Going on after a broker's failure: what may pass, and how long it is waited for.
+//! Retry policy after a broker failure: which errors are transient, and how long to retry.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::SinkError;
 use crate::retry::{Retries, Retryable};
 use crate::shutdown::{Cause, Shutdown};
 
-/// A broker's failure, seen by whoever has to decide how to go on.
+/// A broker failure, classified for the decision whether to retry.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Trying again may help, and the outcome of what was sent is not known.
+    /// A transient error: a retry may help. The outcome of what was in flight is unknown.
     Transient(String),
-    /// It will not help.
+    /// A retry will not help.
     Final(SinkError),
 }
 
@@ -22,7 +22,7 @@ impl From<SinkError> for Failure {
     }
 }
 
-/// What a failure is called where nothing is tried again.
+/// Converts a failure to the error that is reported without a retry.
 impl From<Failure> for SinkError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -32,16 +32,16 @@ impl From<Failure> for SinkError {
     }
 }
 
-/// How to go on after a failure.
+/// Decides whether and when to retry after a failure.
 pub struct RetryPolicy {
     retries: usize,
     pub(super) shutdown: Shutdown,
-    /// Why nothing is tried for long any more.
+    /// The final failure, after which transient errors are no longer retried.
     failed: RefCell<Option<String>>,
 }
 
 impl RetryPolicy {
-    /// Tries so often again in a row, until the stop.
+    /// Allows this many consecutive retries, until a stop is requested.
     pub fn new(retries: usize, shutdown: Shutdown) -> Self {
         Self {
             retries,
@@ -50,7 +50,7 @@ impl RetryPolicy {
         }
     }
 
-    /// Nothing, or the failure that it has ended with.
+    /// Returns the final failure as an error, if there was one.
     pub(super) fn ended(&self) -> Result<(), SinkError> {
         match &*self.failed.borrow() {
             Some(text) => Err(SinkError::Unavailable(text.clone())),
@@ -58,7 +58,12 @@ impl RetryPolicy {
         }
     }
 
-    /// Waits until the next try is due. `pauses` are those since something last went well.
+    /// Waits until the next attempt is due. `pauses` holds the pauses since the last success.
+    ///
+    /// # Errors
+    ///
+    /// A final failure at once; a transient one if the retries are used up, a final failure came
+    /// before, or a stop is requested.
     pub(super) async fn pause(
         &self,
         pauses: &mut Option<Retries>,

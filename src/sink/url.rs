@@ -1,19 +1,19 @@
-//! Splits a broker's URL. No error quotes the URL, since a password may stand anywhere in it.
+//! Splits a broker's URL. No error quotes the URL, because any part of it may contain a password.
 
 use ::url::Url;
 
-/// How special characters are written.
+/// Hint on how to write special characters.
 pub(super) const ENCODING: &str = "in a user, password, path or parameter, percent-encode special \
                                    characters: % as %25, # as %23, / as %2F, ? as %3F, @ as %40, \
                                    : as %3A, & as %26";
 
-/// The parts of a URL after its scheme: `[login@]host[,host…][/path][?parameters]`.
+/// Parts of a URL after its scheme: `[login@]host[,host…][/path][?parameters]`.
 pub(super) struct Parts<'a> {
-    /// User and password as written, with the `@`; empty where there are none.
+    /// User and password as written, with the `@`; empty if there are none.
     pub(super) login: String,
     /// Hosts with their ports; never empty.
     pub(super) hosts: Vec<&'a str>,
-    /// The path as written, without the slash before it.
+    /// The path as written, without the leading slash.
     pub(super) path: &'a str,
     /// The parameters as written.
     pub(super) query: &'a str,
@@ -24,9 +24,9 @@ pub(super) struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// Splits what follows `://`.
     ///
-    /// A special character in a password ends the host too early, and what follows it, up to the
-    /// `@`, becomes a path, a parameter or a fragment. Such a URL is refused, even where the part
-    /// before the character would pass for a host and a port.
+    /// An unencoded special character in a password ends the host too early. What follows it, up to
+    /// the `@`, becomes a path, a parameter or a fragment. Such a URL is rejected, even if the part
+    /// before the character would be a valid host and port.
     pub(super) fn split(rest: &'a str, known: &[&str]) -> Result<Self, String> {
         if rest.contains('#') {
             return Err(format!("has a # in it; {ENCODING}"));
@@ -50,11 +50,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Decoded parameters, each there once.
+/// Decoded parameters; each name occurs once.
 pub(super) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Reads a query of which every parameter has to be one of `known`.
+    /// Parses a query whose parameters must all be in `known`.
     pub(super) fn read(query: &str, known: &[&str]) -> Result<Self, String> {
         // A plus sign means a space in HTML forms only.
         let query = query.replace('+', "%2B");
@@ -84,8 +84,8 @@ impl Parameters {
     }
 }
 
-/// The name of an unknown parameter, unless it may be a part of a password: that is followed by an
-/// `@`.
+/// Returns the name of an unknown parameter for an error text, unless it may be part of a password:
+/// then an `@` follows.
 fn shown<'n>(query: &str, name: &'n str) -> Option<&'n str> {
     let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     (is_word && !query.contains('@')).then_some(name)

@@ -1,4 +1,4 @@
-//! The file that lines are appended to: its lock, its end, and what a killed run left there.
+//! The output file: its lock, its end, and the recovery of what a killed run left in it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -11,23 +11,23 @@ use super::super::{Checkpoint, Outcome, Recovered, SinkError, Target, Unfinished
 use super::journal::{self, Journal, OwnEnd, Record};
 use crate::sink::record::State;
 
-/// The most that one killed write can have left behind: some times the largest batch, which is one
-/// message of 10,000 ids of 512 bytes each.
+/// Maximum number of bytes that one killed write can have left: several times the largest batch,
+/// which is one message of 10,000 ids of 512 bytes each.
 const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
-/// As many bytes before a run's own end prove that its lines are still there.
+/// Maximum number of bytes before a run's own end that prove that its lines are still there.
 const PROOF_BYTES: usize = 4096;
 
-/// A locked file, and its journal.
+/// A locked file and its journal.
 pub(super) struct LineFile {
     path: PathBuf,
     file: File,
     journal: Journal,
     target: Target,
-    /// What is in the file by the journal, or by what was there before.
+    /// Length of the file in bytes: as found when it was opened, plus what was appended since.
     length: u64,
-    /// The end of the run's own last line, and what stands before it.
+    /// End of the run's own last line, and the bytes before it.
     own_end: OwnEnd,
-    /// Whether the run has put lines there, be it for a list that has changed since.
+    /// Whether the run has written lines, including those for a list that has changed since.
     has_lines: bool,
     state: Option<Record>,
 }
@@ -39,7 +39,7 @@ impl LineFile {
         retain: Option<Duration>,
     ) -> Result<(Self, Recovered), SinkError> {
         let file = open_data(&path)?;
-        // By whatever name it was called, there is one journal.
+        // Resolved, so that a file has one journal under all of its names.
         let path = path.canonicalize().unwrap_or(path);
         lock(&path, &file)?;
         let journal = Journal::read(&path)?;
@@ -58,7 +58,8 @@ impl LineFile {
         Ok((line_file, past))
     }
 
-    /// What the journal knows of this queue and label, as far as the file still bears it out.
+    /// Returns what the journal records for this queue and label, as far as the file still confirms
+    /// it.
     fn past(&mut self, retain: Option<Duration>) -> Result<Recovered, SinkError> {
         let is_fresh = |record: &&Record| {
             let age = record.at.elapsed().unwrap_or_default();
@@ -70,7 +71,7 @@ impl LineFile {
             .as_ref()
             .filter(is_fresh)
             .map(|record| record.checkpoint.chats);
-        // A run that never published anything is nothing to go on with.
+        // A run that never published anything has nothing to resume.
         let has_begun = |record: &&Record| record.checkpoint.position > 0 || record.had_lines;
         let unfinished = history.unfinished.as_ref();
         let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
@@ -102,7 +103,7 @@ impl LineFile {
     pub(super) fn start(&mut self, from: Checkpoint, is_new: bool) -> Result<(), SinkError> {
         self.has_lines = !is_new;
         if self.length > 0 && !self.ends_with_newline()? {
-            // Somebody else's last line: ours must not become a part of it.
+            // Another writer's last line is incomplete; ours must not become part of it.
             self.append(b"\n")?;
         }
         if from.position == 0 {
@@ -112,8 +113,8 @@ impl LineFile {
         self.note(from)
     }
 
-    /// Appends lines, and notes how far they reach. A failed write leaves nothing behind, and no more
-    /// does one that could not be noted.
+    /// Appends lines and records the progress in the journal. If either fails, the lines are
+    /// removed again.
     pub(super) fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), SinkError> {
         let before = (self.length, self.own_end, self.has_lines);
         self.append(lines)?;
@@ -124,7 +125,7 @@ impl LineFile {
         }
         self.note(reached).inspect_err(|_| {
             (self.length, self.own_end, self.has_lines) = before;
-            // Where even this fails, the next run finds lines that its journal does not know.
+            // If this fails too, the next run finds lines that its journal does not know.
             let _ = self.file.set_len(self.length);
         })
     }
@@ -141,7 +142,7 @@ impl LineFile {
             return Ok(());
         };
         let (state, chats) = match outcome {
-            // The resume window counts from here.
+            // The resume window counts from this record.
             Outcome::Unfinished if self.has_lines => {
                 self.note(record.checkpoint)?;
                 return self.journal.sync();
@@ -157,8 +158,8 @@ impl LineFile {
         self.note_end(end, state, true)?;
         self.journal.compact()?;
         self.journal.sync()?;
-        // That the run has ended is known here too; where this cannot be said, the next one finds out that
-        // nothing is left to publish.
+        // Records that this process knows the end of the run. If that fails, the next process
+        // resumes the run and finds that nothing is left to publish.
         let _ = self.note_end(end, state, false);
         Ok(())
     }
@@ -222,7 +223,8 @@ impl LineFile {
         Ok(())
     }
 
-    /// Whether the file still has, at its place, the last line that a record speaks of.
+    /// Returns whether the file still has, at the recorded offset, the bytes that a record
+    /// describes.
     fn bears_out(&mut self, record: &Record) -> Result<bool, SinkError> {
         let OwnEnd { at, bytes, .. } = record.own_end;
         if record.length > self.length || at > self.length || bytes > at {
@@ -247,7 +249,8 @@ impl LineFile {
     }
 }
 
-/// Whether each whole line of `tail` is the record's run's, and a half one at the end may be.
+/// Returns whether a tail was left by the record's run: each complete line must contain its run id,
+/// and a partial line at the end must be able to.
 fn is_left_by(record: &Record, tail: &[u8]) -> bool {
     let run_id = record.checkpoint.run_id.to_string();
     record.state == State::Running
@@ -264,7 +267,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 fn open_data(path: &Path) -> Result<File, SinkError> {
-    // Looked at first: opening a pipe would wait for its other end.
+    // Checked before opening, because opening a pipe would wait for its other end.
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
             return Err(SinkError::NotAFile(path.to_owned()));
@@ -295,25 +298,25 @@ pub(super) fn failed(what: &'static str, path: &Path, error: io::Error) -> SinkE
     }
 }
 
-/// Whether a run could append to the file. Nothing is changed.
+/// Checks that a run could append to the file, without changing it.
 ///
 /// # Errors
 ///
-/// What a run would fail with.
+/// The error that a run would fail with.
 pub fn check(path: &Path) -> Result<(), SinkError> {
     if path.exists() {
         lock(path, &open_data(path)?)?;
         Journal::read(path)?;
     }
-    // The journal is written anew beside the file, so new files have to be possible there.
+    // The journal is rewritten through a new file, so the folder must allow new files.
     let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
     let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
     written.map_err(|error| failed("could not create a file beside", path, error))
 }
 
-/// Whether another file is the sink's own, or its journal.
+/// Returns whether another path is the sink's file or its journal.
 pub fn uses(sink: &Path, other: &Path) -> bool {
-    // Neither need exist yet, but their folders do.
+    // Neither file may exist yet, but their folders do.
     let whole = |path: &Path| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         path.canonicalize().unwrap_or_else(|_| {

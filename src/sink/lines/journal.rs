@@ -1,7 +1,7 @@
-//! The journal beside a file: one JSON line for each checkpoint, the newest last.
+//! Journal beside a file: one JSON line for each checkpoint, the newest last.
 //!
-//! A line that was only half written does not count. A journal of several labels is kept short by
-//! writing it anew, with the newest lines only, at the start and the end of a run.
+//! A partial line is ignored. At the start and the end of a run the journal is rewritten with the
+//! newest records only, which keeps a journal of several labels short.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -17,9 +17,9 @@ use super::file::failed;
 use crate::sink::record::{self, State};
 use crate::sink::{Checkpoint, SinkError, Target};
 
-/// Added to the file's whole name.
+/// Suffix added to the file's full name.
 const SUFFIX: &str = ".labelcast";
-/// A record's line is far shorter; what is longer is not ours.
+/// A record's line is far shorter. A longer line is not a record.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// One line of the journal.
@@ -32,29 +32,29 @@ pub(super) struct Record {
     pub(super) state: State,
     #[serde(flatten)]
     pub(super) checkpoint: Checkpoint,
-    /// The file's length that goes with it, in bytes.
+    /// Length of the file at this checkpoint, in bytes.
     pub(super) length: u64,
     #[serde(default)]
     pub(super) own_end: OwnEnd,
-    /// Whether the run had put lines there before its list changed.
+    /// Whether the run had written lines before its list changed.
     #[serde(default)]
     pub(super) had_lines: bool,
-    /// Whether the run has ended, and its process may not have come to know it. It is run again then, and
-    /// has nothing more to publish.
+    /// Whether the run has ended but its process may not know it. The run is then resumed, with
+    /// nothing left to publish.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unsettled: bool,
     #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
 }
 
-/// The end of a run's own last line in the file, which others' lines may follow.
+/// End of a run's own last line in the file. Lines of others may follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OwnEnd {
-    /// Bytes from the start of the file.
+    /// Offset from the start of the file, in bytes.
     pub(super) at: u64,
-    /// How many bytes before it are proven.
+    /// Number of bytes before that offset that the hash covers.
     pub(super) bytes: u64,
-    /// XXH3-64 of these.
+    /// XXH3-64 of these bytes.
     pub(super) hash: u64,
 }
 
@@ -89,7 +89,7 @@ impl Record {
     }
 }
 
-/// The newest records of one queue and label.
+/// The newest records of one account, queue and label.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
     pub(super) complete: Option<Record>,
@@ -105,7 +105,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal beside `data`, if there is one.
+    /// Reads the journal beside `data`, if it exists.
     pub(super) fn read(data: &Path) -> Result<Self, SinkError> {
         let mut journal = Self {
             path: path_beside(data),
@@ -158,12 +158,13 @@ impl Journal {
         self.histories.get(&key).cloned().unwrap_or_default()
     }
 
-    /// The newest record of all.
+    /// Returns the newest record of all.
     pub(super) fn last(&self) -> Option<&Record> {
         self.last.as_ref()
     }
 
-    /// Adds a line, in one write. Half of one, as a full disk leaves, is passed over when it is read.
+    /// Appends a record in one write. A partial line, as a full disk leaves it, is ignored by
+    /// readers.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), SinkError> {
         if self.file.is_none() {
             self.compact()?;
@@ -173,7 +174,8 @@ impl Journal {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(&self.line)
         {
-            // The next line must not become a part of what was written of this one.
+            // Reopen before the next append, so that its line does not become part of this partial
+            // one.
             self.file = None;
             return Err(failed("could not append to", &self.path, error));
         }
@@ -181,7 +183,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the journal anew, with the newest records only.
+    /// Rewrites the journal with the newest records only.
     pub(super) fn compact(&mut self) -> Result<(), SinkError> {
         let mut records: Vec<&Record> = self
             .histories
@@ -190,7 +192,7 @@ impl Journal {
             .collect();
         records.sort_by_key(|record| record.at);
         let mut bytes = Vec::new();
-        // The newest record says where the file ends: it stays last, whatever the clock did.
+        // The newest record says where the file ends, so it must stay last whatever the clock did.
         if let Some(last) = &self.last {
             records.retain(|record| {
                 record.checkpoint != last.checkpoint || record.state != last.state
@@ -228,13 +230,13 @@ impl Journal {
 
 #[cfg(test)]
 impl Journal {
-    /// From here on the disk is full.
+    /// Makes all further appends fail as on a full disk.
     pub(super) fn fill_disk(&mut self) {
         self.file = OpenOptions::new().append(true).open("/dev/full").ok();
     }
 }
 
-/// Where the journal of a file is.
+/// Returns the path of a file's journal.
 pub(super) fn path_beside(data: &Path) -> PathBuf {
     let mut name = data.as_os_str().to_owned();
     name.push(SUFFIX);
@@ -242,7 +244,7 @@ pub(super) fn path_beside(data: &Path) -> PathBuf {
 }
 
 fn push_line(bytes: &mut Vec<u8>, record: &Record) {
-    // A record is made of texts and numbers, which always have a JSON form.
+    // A record consists of texts and numbers, which always serialise.
     if serde_json::to_writer(&mut *bytes, record).is_ok() {
         bytes.push(b'\n');
     }

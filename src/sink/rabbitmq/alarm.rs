@@ -1,5 +1,4 @@
-//! Whether the broker takes messages: it tells when it does not, and how long to wait follows from
-//! that.
+//! Alarms: whether the broker blocks its publishers, and how long to wait for it accordingly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,22 +12,22 @@ use tracing::{info, warn};
 use crate::progress::Progress;
 use crate::sink::retry_policy::Failure;
 
-/// How long a broker that takes messages may be silent. One that flushes to a slow disk, or elects
-/// a leader, can be so for seconds; one that is silent for longer is asked anew.
+/// How long a broker without an alarm may be silent before the operation counts as a transient
+/// error. While it flushes to a slow disk or elects a leader, it can be silent for seconds.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Set while the broker blocks its publishers, as when it is short of memory or disk.
+/// Set while the broker blocks its publishers, for example because it is short of memory or disk.
 #[derive(Clone, Default)]
 pub(super) struct Alarm(Arc<State>);
 
 #[derive(Default)]
 struct State {
     is_set: AtomicBool,
-    /// How often the broker has said something of this.
+    /// Number of block and unblock notifications.
     said: AtomicU64,
 }
 
-/// Looks at a connection's alarms as long as it lives.
+/// Task that follows a connection's alarms until it is dropped.
 pub(super) struct Watch(JoinHandle<()>);
 
 impl Drop for Watch {
@@ -38,7 +37,7 @@ impl Drop for Watch {
 }
 
 impl Alarm {
-    /// Tells, and notes, when the broker stops taking messages, and when it goes on.
+    /// Starts to record, log and show when the broker blocks and unblocks this connection.
     pub(super) fn watch(&self, connection: &Connection, progress: Progress) -> Watch {
         let mut events = connection.events_listener();
         let state = Arc::clone(&self.0);
@@ -64,7 +63,8 @@ impl Alarm {
         }))
     }
 
-    /// Waits for what the broker says, but not for ever, unless it has said that it takes nothing.
+    /// Runs an operation with a time limit of [`SILENCE`], which starts again while the alarm is
+    /// set or has changed.
     pub(super) async fn within<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,

@@ -1,10 +1,11 @@
-//! Back-pressure by how many messages are in the queue.
+//! Backpressure by the number of messages in the queue.
 
 use super::RabbitMq;
 use crate::sink::{SinkError, backpressure};
 
 impl RabbitMq {
-    /// Waits while the queue holds too much, and counts on so many messages more.
+    /// Waits while the queue holds `max_pending` messages or more, then reserves capacity for
+    /// `messages`.
     pub(super) async fn wait_for_capacity(&mut self, messages: u64) -> Result<(), SinkError> {
         let Some(max) = self.settings.max_pending else {
             return Ok(());

@@ -1,5 +1,6 @@
-//! Could a run publish here? What is there is looked at, what a run does is tried on a queue that
-//! is gone again afterwards.
+//! A check that a run could publish here.
+//!
+//! It inspects what exists, and tries what a run does on a temporary queue.
 
 use std::time::Duration;
 
@@ -18,14 +19,14 @@ use super::publisher::{exists, settle_target};
 use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, Target};
 
-/// How long a check may take. A broker that is in an alarm takes the message, and says nothing.
+/// Time limit of a check. A broker with an alarm accepts the message but does not confirm it.
 const WITHIN: Duration = Duration::from_secs(30);
 
-/// Checks a queue, and what a run needs beside it. Gives what is in order, in words.
+/// Checks a queue, and what a run needs beside it. Returns what is in order, as text.
 ///
 /// # Errors
 ///
-/// What a run would fail with.
+/// The error that a run would end with.
 pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, SinkError> {
     names::check(&target.queue)?;
     match timeout(WITHIN, look(settings, target)).await {
@@ -55,7 +56,7 @@ async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Fail
     })
 }
 
-/// Declares, writes and reads beside the target.
+/// Declares, writes and reads a temporary queue beside the target.
 async fn try_out(connection: &Connection, beside: &str) -> Result<(), Failure> {
     let name = fitting(format!("{beside}.check.{}", Uuid::now_v7()));
     let channel = connection.create_channel().await?;

@@ -1,15 +1,16 @@
-//! The checkpoint: one persistent message in a queue of length one, beside the target.
+//! Checkpoint: one persistent message in a queue of length one, beside the target.
 //!
-//! The form of that queue depends on `--retain` alone, never on the target: a run that only changes
-//! the target's type finds the checkpoint where it was. AMQP cannot change a queue's form, nor tell
-//! what it is. So a run declares the queue as it would be today; where the broker refuses, since
-//! `--retain` has changed or an earlier version has declared the queue in another form, the record
-//! moves to a second queue, and the first one is deleted after the broker has confirmed the copy. The
-//! next change moves it back. A name is never deleted and declared again within a move: a channel that
-//! remembers the deleted queue confirms messages to the new one, and drops them.
+//! The arguments of that queue depend on `--retain` alone, never on the target, so a run that only
+//! changes the target's type finds the checkpoint where it was. AMQP can neither change nor report
+//! the arguments of a queue. A run therefore declares the queue with the current arguments. The
+//! broker refuses if `--retain` has changed, or if an earlier version declared the queue
+//! differently. Then the record moves to a second queue, and the first one is deleted after the
+//! broker has confirmed the copy. The next change moves it back. A move never deletes and
+//! redeclares the same name: a channel that remembers the deleted queue confirms messages to the
+//! new one, and drops them.
 //!
-//! Wherever a move is cut off, one of the two queues holds the record. Both exist only until the next
-//! run, which keeps the newer record.
+//! Wherever a move is interrupted, one of the two queues holds the record. Both exist only until
+//! the next run, which keeps the newer record.
 
 use std::time::{Duration, SystemTime};
 
@@ -34,17 +35,18 @@ use crate::sink::Checkpoint;
 use crate::sink::record::{self, State};
 use crate::sink::retry_policy::Failure;
 
-/// How long the broker may take to give back what a dead process held.
+/// How long the broker may take to requeue a message that a dead process held.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
-/// How often it is looked whether it has.
+/// Interval of checks whether it has.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// How often a queue is used at the least, so that it does not expire under a run.
+/// Longest interval between uses of the queue, which keep it from expiring under a run.
 const USE_EVERY: Duration = Duration::from_secs(20);
-/// Replicated like a target of the default type, and of use for all others: a classic queue lives on
-/// one node, and a stream cannot be of length one.
+/// Type of the checkpoint's queue, replicated like a target of the default type. It also suits
+/// targets of the other types, which could not hold a checkpoint as well: a classic queue lives on
+/// one node, and a stream cannot have length one.
 const KIND: &str = "quorum";
 
-/// What the message holds, as JSON.
+/// Contents of the message, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) state: State,
@@ -55,29 +57,29 @@ pub(super) struct Record {
     /// Whether the list has changed since the run began.
     #[serde(default)]
     pub(super) list_changed: bool,
-    /// How far messages of several chats may have been sent, and the digest there: one that is sent
-    /// again has to hold the same chats.
+    /// How far messages of several chats may have been sent, and the digest there. A message that
+    /// is sent again must contain the same chats.
     #[serde(default)]
     pub(super) ahead: Option<(Position, Digest)>,
-    /// How many chats go into a message.
+    /// Number of chats per message.
     #[serde(default)]
     pub(super) ids_per_message: u32,
-    /// Whether that has changed since the run began.
+    /// Whether that number has changed since the run began.
     #[serde(default)]
     pub(super) repacked: bool,
-    /// Whether the process that ended the run came to know of it. One that did not will be run again, and
-    /// has nothing more to publish then.
+    /// Whether the process that ended the run knew it. A run whose process did not know is resumed,
+    /// with nothing left to publish.
     #[serde(default)]
     pub(super) settled: bool,
-    /// How many chats the last complete run had.
+    /// Number of chats in the last complete run.
     pub(super) last_complete: Option<u64>,
     #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
 }
 
 impl Record {
-    /// What has to be proven before that part is sent again: what lies between is no more than can be
-    /// on its way at once.
+    /// Returns the digest to verify before the chats up to there are sent again. They are no more
+    /// than can be in flight at once.
     pub(super) fn expected_digests(&self) -> Vec<(Position, Digest)> {
         let is_behind = |(position, _): &(Position, Digest)| *position > self.checkpoint.position;
         self.ahead.filter(is_behind).into_iter().collect()
@@ -88,7 +90,7 @@ impl Record {
 #[derive(Clone, Debug)]
 pub(super) struct CheckpointQueue {
     name: ShortString,
-    /// How long it outlives its last use.
+    /// How long the queue is kept after its last use.
     retain: Option<Duration>,
 }
 
@@ -100,8 +102,8 @@ impl CheckpointQueue {
         }
     }
 
-    /// Finds the queue that holds the checkpoint, or declares one, in today's form. The lock has to be
-    /// held. Gives the channel to write on, and the record.
+    /// Finds the queue that holds the checkpoint or declares one, with the current arguments. The
+    /// caller must hold the lock. Returns the queue, the channel to write on, and the record.
     pub(super) async fn open(
         connection: &Connection,
         names: &Names,
@@ -123,7 +125,8 @@ impl CheckpointQueue {
         let channel = confirming(connection).await?;
         match queue.declare(&channel).await {
             Ok(()) if exist == (false, false) => {
-                // A quorum queue that has no leader yet would rather fail than say that it is empty.
+                // Do not read it: a quorum queue without a leader yet would fail instead of
+                // reporting that it is empty.
                 Ok((queue, channel, None))
             }
             Ok(()) => {
@@ -131,7 +134,7 @@ impl CheckpointQueue {
                 Ok((queue, channel, found))
             }
             Err(error) if is_refused_with(&error, code::PRECONDITION_FAILED) => {
-                // The broker has closed the channel over it.
+                // The refusal has closed the other channel.
                 let channel = confirming(connection).await?;
                 let found = queue.move_to(&other, &channel).await?;
                 Ok((other, channel, found))
@@ -140,8 +143,8 @@ impl CheckpointQueue {
         }
     }
 
-    /// Ends a move that was cut off: keeps the queue with the newer record, deletes the other, and tells
-    /// whether it is the second that was kept.
+    /// Completes an interrupted move: keeps the queue with the newer record and deletes the other.
+    /// Returns whether the second queue was kept.
     async fn keep_newer(
         connection: &Connection,
         first: &Self,
@@ -179,7 +182,7 @@ impl CheckpointQueue {
             .map(drop)
     }
 
-    /// How often it has to be used so as not to expire.
+    /// Returns the interval of uses that keeps the queue from expiring.
     pub(super) fn use_every(&self) -> Duration {
         let third = self.retain.map_or(USE_EVERY, |retain| retain / 3);
         third.clamp(Duration::from_millis(100), USE_EVERY)
@@ -190,7 +193,8 @@ impl CheckpointQueue {
         let kind = AMQPValue::LongString(KIND.into());
         arguments.insert("x-queue-type".into(), kind);
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
-        // Said, so that no policy that is meant for other queues makes this one refuse the newest.
+        // Explicit, so that no policy meant for other queues makes this one reject the newest
+        // message.
         let overflow = AMQPValue::LongString("drop-head".into());
         arguments.insert("x-overflow".into(), overflow);
         if let Some(retain) = self.retain {
@@ -203,10 +207,10 @@ impl CheckpointQueue {
             .map(drop)
     }
 
-    /// Reads the record, which stays there.
+    /// Reads the record, which stays in the queue.
     ///
-    /// A process that was killed while it read holds the record until the broker has noticed: so a
-    /// queue that seems empty is looked at for a while.
+    /// A process that was killed while reading holds the record until the broker has noticed, so an
+    /// empty queue is checked repeatedly for a short time.
     async fn read(&self, channel: &Channel) -> Result<Option<Record>, Failure> {
         let until = Instant::now() + GIVEN_BACK_WITHIN;
         loop {
@@ -218,11 +222,11 @@ impl CheckpointQueue {
         }
     }
 
-    /// Takes the record, and puts it there anew. Nobody may write meanwhile.
+    /// Takes the record and publishes it again. Nobody else may write meanwhile.
     ///
-    /// Getting a message is the only use that keeps a quorum queue from expiring: neither messages that
-    /// come nor another declaration count. It is not given back to the queue: of a message that is given
-    /// back too often, quorum queues think that it does harm.
+    /// Getting a message is the only use that keeps a quorum queue from expiring: neither a publish
+    /// nor another declaration counts. The message is not requeued, because quorum queues treat a
+    /// message that is returned too often as harmful (poison message).
     pub(super) async fn renew(&self, channel: &Channel) -> Result<Option<Vec<u8>>, Failure> {
         let Some((payload, tag)) = self.get(channel).await? else {
             return Ok(None);
@@ -244,12 +248,12 @@ impl CheckpointQueue {
         taken(confirm.await)
     }
 
-    /// Puts a record there, in place of the one before it.
+    /// Publishes a record, which replaces the one before it, and awaits the confirm.
     pub(super) async fn write(&self, channel: &Channel, record: &Record) -> Result<(), Failure> {
         self.put(channel, &payload(record)).await
     }
 
-    /// Sends a record; its confirm is still to come.
+    /// Publishes a record without awaiting the confirm.
     pub(super) async fn send(
         &self,
         channel: &Channel,
@@ -279,11 +283,11 @@ async fn confirming(connection: &Connection) -> Result<Channel, Failure> {
 }
 
 pub(super) fn payload(record: &Record) -> Vec<u8> {
-    // Numbers and texts: that does not fail.
+    // Serialising numbers and texts does not fail.
     serde_json::to_vec(record).unwrap_or_default()
 }
 
-/// Whether a record was taken.
+/// Converts the confirm of a record to a result.
 pub(super) fn taken(confirmation: Result<Confirmation, lapin::Error>) -> Result<(), Failure> {
     match confirmation? {
         Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),

@@ -1,8 +1,8 @@
-//! From a URL to a connection: hosts, virtual host, login, TLS.
+//! Connections from a URL: hosts, virtual host, login and TLS.
 //!
 //! The form is that of [RabbitMQ's URI specification](https://www.rabbitmq.com/docs/uri-spec) and
-//! its [query parameters](https://www.rabbitmq.com/docs/uri-query-parameters), with several hosts
-//! that are tried in turn.
+//! its [query parameters](https://www.rabbitmq.com/docs/uri-query-parameters), extended by several
+//! hosts that are tried in turn.
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::names::MAX_NAME;
 use crate::sink::retry_policy::Failure;
 use crate::sink::url::{ENCODING, Parameters, Parts};
 
-/// The parameters of a URL.
+/// Parameters of a URL.
 const PARAMETERS: [&str; 8] = [
     "heartbeat",
     "frame_max",
@@ -26,7 +26,7 @@ const PARAMETERS: [&str; 8] = [
     "certfile",
     "keyfile",
 ];
-/// The parameters that are numbers, and how large they can be.
+/// Numeric parameters, with their maximum.
 const NUMBERS: [(&str, u64); 4] = [
     ("heartbeat", u16::MAX as u64),
     ("frame_max", u32::MAX as u64),
@@ -34,21 +34,22 @@ const NUMBERS: [(&str, u64); 4] = [
     ("connection_timeout", u64::MAX),
 ];
 
-/// How long connecting may take, TLS included; and the login after it.
+/// Time limit for connecting, TLS included. The whole attempt, login included, may take twice as
+/// long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long taking leave may take.
+/// Time limit for closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often both sides show that they live, in seconds. RabbitMQ gives a connection up that was
-/// silent for two to three of these: its lock is free within 10 s.
+/// Heartbeat interval in seconds. RabbitMQ closes a connection that was silent for two to three
+/// intervals, so its lock is free within 10 s.
 const HEARTBEAT: u16 = 3;
-/// The largest frame, in bytes, which is the least that RabbitMQ 4 takes; larger messages go in
-/// several. lapin holds buffers of 32 frames in either direction.
+/// Largest frame in bytes: the minimum that RabbitMQ 4 accepts. Larger messages are split. lapin
+/// holds buffers of 32 frames in either direction.
 const FRAME_MAX: u32 = 8 * 1024;
 
-/// Where a RabbitMQ broker is.
+/// Address of a RabbitMQ broker.
 #[derive(Clone)]
 pub struct Endpoint {
-    /// The hosts, in the order in which they are tried; never empty.
+    /// Hosts in the order in which they are tried; never empty.
     hosts: Vec<AMQPUri>,
     tls: OwnedTLSConfig,
 }
@@ -60,11 +61,11 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a sink's URL. `None` where its scheme is not RabbitMQ's.
+    /// Parses a sink's URL. Returns `None` if the scheme is not RabbitMQ's.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without quoting it.
+    /// A description of the problem, which does not quote the URL.
     pub fn parse(url: &str) -> Option<Result<Self, String>> {
         let (scheme, rest) = url.split_once("://")?;
         matches!(scheme, "amqp" | "amqps").then(|| Self::read(scheme, rest))
@@ -74,8 +75,8 @@ impl Endpoint {
         let parts = Parts::split(rest, &PARAMETERS)?;
         let Parts { login, query, .. } = &parts;
         check_numbers(&parts.parameters)?;
-        // A path that is missing, and one that is only a slash, both mean the default host: an
-        // empty name, which the specification sees in the latter, exists nowhere.
+        // No path and a single slash both mean the default virtual host. The specification reads
+        // the latter as an empty name, but no virtual host has one.
         let path = if parts.path.is_empty() {
             "%2f"
         } else {
@@ -89,7 +90,7 @@ impl Endpoint {
         Ok(Self { hosts, tls })
     }
 
-    /// Connects with the first host that answers, under a name that the broker shows.
+    /// Connects to the first host that answers. The broker shows the connection under `name`.
     pub(super) async fn connect(&self, name: &str) -> Result<Connection, Failure> {
         let mut failure = Failure::Transient("no host".to_owned());
         for host in &self.hosts {
@@ -121,10 +122,10 @@ impl Endpoint {
     }
 }
 
-/// Takes leave of a broker. One that does not answer any more notices by itself.
+/// Closes a connection. A broker that no longer answers notices by itself.
 pub(super) async fn close(connection: &Connection) {
     let closing = connection.close(200, "OK".into());
-    // What has gone wrong by now does no harm.
+    // An error at this point does no harm.
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }
 
@@ -136,7 +137,7 @@ fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
         return Err(format!("has a virtual host of over {MAX_NAME} bytes"));
     }
     if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        // The parser takes no IPv6 address for a host, and would go to localhost.
+        // The parser does not accept an IPv6 address as host, and would connect to localhost.
         address.clone_into(&mut uri.authority.host);
     }
     uri.query.frame_max.get_or_insert(FRAME_MAX);
@@ -144,7 +145,7 @@ fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
     Ok(uri)
 }
 
-/// Checks the parameters that are no names of files.
+/// Checks all parameters except file names.
 fn check_numbers(parameters: &Parameters) -> Result<(), String> {
     for (name, most) in NUMBERS {
         let number = parameters.get(name).map(str::parse::<u64>);
@@ -164,7 +165,7 @@ fn check_numbers(parameters: &Parameters) -> Result<(), String> {
     Ok(())
 }
 
-/// What of the query is about TLS: files with certificates and a key, in PEM.
+/// Reads the TLS parameters: PEM files with certificates and a key.
 fn tls(parameters: &Parameters) -> Result<OwnedTLSConfig, String> {
     let read = |name: &str| {
         let path = parameters.get(name);

@@ -1,4 +1,4 @@
-//! The connection that holds the lock and the checkpoint.
+//! Control connection, which holds the lock and the checkpoint.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::sink::retry_policy::Failure;
 
-/// Batches whose checkpoint is still to be confirmed, at the most: with those that are unconfirmed
-/// themselves, they are all that can come twice after a crash.
+/// Maximum number of batches whose checkpoint is unconfirmed. Together with the batches that are
+/// unconfirmed themselves, they are all that can be repeated after a crash.
 const UNCONFIRMED: usize = WINDOW;
 
-/// A checkpoint whose confirm is still to come.
+/// A checkpoint that was sent and is not confirmed yet.
 struct Sent {
     position: Position,
-    /// How many batches it covers that the one before it did not.
+    /// Number of batches that it covers and the one before it did not.
     batches: usize,
     confirm: PublisherConfirm,
 }
 
-/// The lock, held, and the checkpoint's queue.
+/// The lock that this run holds, and the checkpoint's queue.
 pub(super) struct Control {
     connection: Connection,
     channel: Channel,
@@ -44,14 +44,14 @@ pub(super) struct Control {
     keeper: JoinHandle<()>,
     _lock: Lock,
     _watch: Watch,
-    /// What the checkpoint was when the lock was taken.
+    /// The checkpoint as found when the lock was taken.
     pub(super) found: Option<Record>,
-    /// Checkpoints that were sent.
+    /// Checkpoints that were sent and are not confirmed yet, oldest first.
     unconfirmed: VecDeque<Sent>,
 }
 
 impl Control {
-    /// Takes the lock, and reads the checkpoint.
+    /// Takes the lock and reads the checkpoint.
     pub(super) async fn open(
         settings: &RabbitSettings,
         names: &Names,
@@ -83,20 +83,20 @@ impl Control {
         })
     }
 
-    /// Whether there is such a queue.
+    /// Returns whether a queue exists.
     pub(super) async fn has(&self, queue: &str) -> Result<bool, Failure> {
         exists(&self.connection, queue).await
     }
 
-    /// Writes the checkpoint down, durably.
+    /// Writes the checkpoint durably.
     pub(super) async fn write(&mut self, record: &Record) -> Result<(), Failure> {
         self.confirm_all().await?;
         let _turn = self.writing.lock().await;
         self.checkpoint.write(&self.channel, record).await
     }
 
-    /// Sends the checkpoint, which covers so many batches more than the one before. Gives the position
-    /// of the newest that was found to be durable meanwhile.
+    /// Sends a checkpoint that covers `batches` batches more than the one before. Returns the
+    /// position of the newest checkpoint that was confirmed meanwhile, if any.
     pub(super) async fn send(
         &mut self,
         record: &Record,
@@ -120,7 +120,7 @@ impl Control {
         Ok(newest)
     }
 
-    /// Waits until all checkpoints that were sent are durable. Gives the newest one's position.
+    /// Waits until all checkpoints that were sent are durable. Returns the position of the newest.
     pub(super) async fn confirm_all(&mut self) -> Result<Option<Position>, Failure> {
         let mut newest = None;
         while !self.unconfirmed.is_empty() {
@@ -142,7 +142,7 @@ impl Control {
     }
 }
 
-/// Uses the checkpoint's queue while a run holds it, so that it does not expire.
+/// Uses the checkpoint's queue regularly, so that it does not expire while a run holds it.
 fn keep(checkpoint: CheckpointQueue, channel: Channel, writing: Arc<Mutex<()>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         let every = checkpoint.use_every();
@@ -151,7 +151,7 @@ fn keep(checkpoint: CheckpointQueue, channel: Channel, writing: Arc<Mutex<()>>) 
             uses.tick().await;
             let _turn = writing.lock().await;
             if checkpoint.renew(&channel).await.is_err() {
-                // The connection or the queue is gone: whoever writes next finds out.
+                // The connection or the queue is gone: the next write reports it.
                 return;
             }
         }

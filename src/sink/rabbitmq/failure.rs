@@ -1,4 +1,4 @@
-//! What an error of RabbitMQ means: whether it may pass, and what it is called outside.
+//! Classification of RabbitMQ errors: transient or final, and which [`SinkError`] to report.
 
 use lapin::ErrorKind;
 
@@ -6,7 +6,7 @@ use super::names;
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 
-/// The reply codes of AMQP 0-9-1 that are told apart, from its specification, section 1.2.
+/// AMQP 0-9-1 reply codes that are handled differently, from section 1.2 of the specification.
 pub(super) mod code {
     pub(crate) const INVALID_PATH: u16 = 402;
     pub(crate) const ACCESS_REFUSED: u16 = 403;
@@ -16,7 +16,7 @@ pub(super) mod code {
     pub(crate) const NOT_ALLOWED: u16 = 530;
 }
 
-/// The reply code and text, where the broker itself has refused something.
+/// Returns the reply code and text if the broker itself has refused something.
 pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, &str)> {
     match error.kind() {
         ErrorKind::ProtocolError(error) => Some((error.get_id(), error.get_message().as_str())),
@@ -24,7 +24,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<(u16, &str)> {
     }
 }
 
-/// Whether the broker has refused something with this reply code.
+/// Returns whether the broker has refused something with this reply code.
 pub(super) fn is_refused_with(error: &lapin::Error, code: u16) -> bool {
     refusal(error).is_some_and(|(found, _)| found == code)
 }
@@ -35,7 +35,7 @@ impl From<lapin::Error> for Failure {
     }
 }
 
-/// A queue whose node is away is not found either, and comes back.
+/// Texts of a queue on an unavailable node. It is reported as not found too, but comes back.
 const AWAY: &[&str] = &[
     "down",
     "inaccessible",
@@ -43,7 +43,8 @@ const AWAY: &[&str] = &[
     "stopped by supervisor",
 ];
 
-/// Whether the broker says one of these words itself: names that it quotes may hold any.
+/// Returns whether one of these words is in the broker's own text. Names that it quotes may contain
+/// any.
 fn says(text: &str, words: &[&str]) -> bool {
     let mut own = text.split('\'').step_by(2);
     own.any(|part| words.iter().any(|word| part.contains(word)))
@@ -75,7 +76,8 @@ fn read(error: &lapin::Error) -> Failure {
         | code::RESOURCE_LOCKED
         | code::PRECONDITION_FAILED
         | code::NOT_ALLOWED => Failure::Final(SinkError::WrongQueue(text)),
-        // It stops, is short of something, or did not understand: a new connection may help.
+        // The broker is stopping, is short of something, or did not understand: a new connection
+        // may help.
         _ => Failure::Transient(text),
     }
 }

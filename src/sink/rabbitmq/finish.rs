@@ -1,4 +1,4 @@
-//! How a run ends, or stops; and the markers of its start and end.
+//! End of a run, complete or not, and the markers of its start and end.
 
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use crate::sink::record::State;
 use crate::sink::retry_policy::Failure;
 use crate::sink::{Outcome, SinkError};
 
-/// How long a run that stops tries to say so: a broker that is blocked says nothing.
+/// Time limit for recording that a run stops or has ended. A blocked broker does not answer.
 const NOTED_WITHIN: Duration = Duration::from_secs(1);
 
 impl RabbitMq {
-    /// The resume window counts from here; where this cannot be said, from the last checkpoint.
+    /// Updates the time that the resume window counts from. If that fails, it counts from the last
+    /// checkpoint.
     async fn note_stop(&mut self) {
         let record = self.record(State::Running);
         if self.has_begun
@@ -26,7 +27,7 @@ impl RabbitMq {
         }
     }
 
-    /// Writes down how the run ended.
+    /// Records how the run ended.
     pub(super) async fn end(&mut self, outcome: Outcome) -> Result<(), SinkError> {
         let state = match outcome {
             Outcome::Complete { .. } => State::Complete,
@@ -36,7 +37,7 @@ impl RabbitMq {
                 return Ok(());
             }
         };
-        // An empty list is a whole one too.
+        // An empty list is complete too, so its run must be started.
         self.begin().await?;
         if let Outcome::Complete { chats } = outcome {
             self.last_complete = Some(chats);
@@ -61,8 +62,8 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// That the run has ended is known here too; where this cannot be said, the next one finds out that
-    /// nothing is left to publish.
+    /// Records that this process knows the end of the run. If that fails, the next process resumes
+    /// the run and finds that nothing is left to publish.
     async fn note_settled(&mut self, ended: Record) {
         let record = Record {
             settled: true,
@@ -73,7 +74,7 @@ impl RabbitMq {
         }
     }
 
-    /// Puts a message about the run on the queue.
+    /// Publishes a marker of the run and awaits its confirm.
     pub(super) async fn mark(&mut self, marker: Marker, chats: u64) -> Result<(), Failure> {
         let (Some(publisher), Some(form)) = (&self.publisher, &self.form) else {
             return Ok(());

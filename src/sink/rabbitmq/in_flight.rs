@@ -1,8 +1,8 @@
-//! What is on its way: batches whose messages are not all confirmed yet.
+//! Batches in flight: sent, but not all of their messages are confirmed yet.
 //!
-//! Each message has a confirm of its own, which is awaited. A batch leaves when all of its messages
-//! are confirmed, and the checkpoint follows it. What a broken connection leaves unconfirmed is
-//! sent again, under the same ids.
+//! Each message has its own confirm, which is awaited. A batch leaves when all of its messages are
+//! confirmed, and the checkpoint follows it. Messages that a broken connection leaves unconfirmed
+//! are sent again under the same ids.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,17 +15,17 @@ use lapin::{Confirmation, PublisherConfirm};
 use crate::batch::Batch;
 use crate::sink::retry_policy::Failure;
 
-/// Messages in a batch, at the most. A checkpoint follows each, and all confirms are looked at then: with
-/// fewer in a batch, both take more of the time (benches/SIZES.md).
+/// Maximum number of messages per batch. Each batch is followed by a checkpoint and a look at all
+/// confirms; smaller batches spend more of the time on both (benches/SIZES.md).
 pub(crate) const BATCH_MESSAGES: u32 = 256;
-/// Batches on their way: 512 messages. Twice as many were not faster, and took more memory.
+/// Batches in flight: 512 messages. Twice as many were not faster, and took more memory.
 pub(super) const WINDOW: usize = 2;
 
-/// A message that is handed to the connection; gives its confirm, which is yet to come.
+/// A publish handed to the connection; resolves to the confirm, which is still to come.
 pub(super) type Sending =
     Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>;
 
-/// One message's way.
+/// State of one message.
 enum Message {
     Unsent,
     Sending(Sending),
@@ -33,7 +33,7 @@ enum Message {
     Confirmed,
 }
 
-/// A batch on its way.
+/// A batch in flight.
 #[derive(Default)]
 struct SentBatch {
     batch: Batch,
@@ -47,7 +47,7 @@ impl SentBatch {
     }
 }
 
-/// What looking at messages has shown.
+/// Result of polling messages.
 #[derive(Default)]
 struct Seen {
     took_some: bool,
@@ -55,26 +55,26 @@ struct Seen {
     returned: Option<BasicReturnMessage>,
 }
 
-/// What has become of the oldest batches.
+/// Outcome of the oldest batches.
 pub(super) enum Oldest {
-    /// All messages of so many are confirmed.
+    /// All messages of this many batches are confirmed; 0 if nothing is in flight.
     Confirmed(usize),
-    /// The broker has refused some of them; whether it has taken any since the last time.
+    /// The broker has nacked messages of the oldest batch.
     Refused {
-        /// Whether there were others that it took.
+        /// Whether it has accepted any message since it last refused one.
         took_some: bool,
     },
-    /// One of all messages came back: nobody takes it.
+    /// A message, of any batch, was returned as unroutable.
     Returned(Box<BasicReturnMessage>),
 }
 
-/// Batches on their way, in order.
+/// Batches in flight, in order.
 #[derive(Default)]
 pub(super) struct InFlight {
     batches: VecDeque<SentBatch>,
-    /// What has left: its memory is used again.
+    /// Batches that have left, kept to reuse their memory.
     spare: Vec<SentBatch>,
-    /// Whether the broker has taken a message since it last refused one.
+    /// Whether the broker has accepted a message since it last refused one.
     took_some: bool,
 }
 
@@ -87,7 +87,7 @@ impl InFlight {
         self.batches.len() >= WINDOW
     }
 
-    /// Takes a copy of a batch, of so many messages, to be sent.
+    /// Adds a copy of a batch with this number of messages, to be sent.
     pub(super) fn push(&mut self, batch: &Batch, messages: usize) {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.batch.copy_from(batch);
@@ -96,12 +96,12 @@ impl InFlight {
         self.batches.push_back(copy);
     }
 
-    /// So many of the oldest batches.
+    /// Returns the oldest `count` batches.
     pub(super) fn oldest(&self, count: usize) -> impl Iterator<Item = &Batch> {
         self.batches.iter().take(count).map(|oldest| &oldest.batch)
     }
 
-    /// So many of the oldest batches are done with. Returns how many messages they had.
+    /// Removes the oldest `count` batches. Returns how many messages they had.
     pub(super) fn drop_oldest(&mut self, count: usize) -> u64 {
         let mut messages = 0;
         for oldest in self.batches.drain(..count) {
@@ -111,12 +111,12 @@ impl InFlight {
         messages
     }
 
-    /// Forgets everything.
+    /// Discards all batches.
     pub(super) fn clear(&mut self) {
         self.batches.clear();
     }
 
-    /// The connection is gone: what is not confirmed has to be sent again.
+    /// Marks all unconfirmed messages as unsent, because the connection is lost.
     pub(super) fn lose(&mut self) {
         for message in self.messages() {
             if !matches!(message, Message::Confirmed) {
@@ -131,8 +131,8 @@ impl InFlight {
             .flat_map(|batch| &mut batch.messages)
     }
 
-    /// Sends what is unsent. `send` is given a batch and which of its messages to send, as a
-    /// function of their number in it, and gives these in order.
+    /// Sends unsent messages. `send` gets a batch and a predicate that tells by a message's number
+    /// in the batch whether to send it. It returns the publishes of these messages in order.
     pub(super) fn send(
         &mut self,
         mut send: impl FnMut(&Batch, &mut dyn FnMut(usize) -> bool) -> Vec<Sending>,
@@ -154,8 +154,8 @@ impl InFlight {
         }
     }
 
-    /// Waits until all batches but the newest are written to the connection. A message on its way
-    /// there takes far more memory than one that is only to be confirmed.
+    /// Waits until all batches except the newest are written to the connection. A message that is
+    /// not written yet takes far more memory than one that only awaits its confirm.
     pub(super) async fn wait_until_written(&mut self) -> Result<(), Failure> {
         let before_newest = self.batches.len().saturating_sub(1);
         std::future::poll_fn(|context| {
@@ -168,15 +168,15 @@ impl InFlight {
         .await
     }
 
-    /// Waits until it is known what becomes of the oldest batch, and of those that share its fate.
+    /// Waits for the outcome of the oldest batch, and of later ones that are confirmed with it.
     pub(super) async fn wait_for_oldest(&mut self) -> Result<Oldest, Failure> {
         std::future::poll_fn(|context| self.poll_oldest(context)).await
     }
 
     fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Result<Oldest, Failure>> {
         let mut seen = Seen::default();
-        // Confirms come in order, mostly: once the last is there, so are those before it, and one is
-        // woken once.
+        // Confirms mostly come in order. Polling from the last message means that usually only its
+        // confirm wakes this task.
         let oldest = self.batches.front_mut().into_iter();
         let waits = oldest
             .flat_map(|oldest| oldest.messages.iter_mut().rev())
@@ -185,8 +185,9 @@ impl InFlight {
             self.took_some |= seen.took_some;
             return Poll::Pending;
         }
-        // lapin hands a returned message over with whatever confirm comes next, at the latest with
-        // its own. So before a batch counts as confirmed, all confirms that have come are looked at.
+        // lapin delivers a returned message with whichever confirm comes next, at the latest with
+        // its own. So all confirms that have arrived are checked before a batch counts as
+        // confirmed.
         let mut at_once = Context::from_waker(Waker::noop());
         for message in self.messages() {
             let _ = seen.look_at(message, &mut at_once);
@@ -208,7 +209,7 @@ impl InFlight {
     }
 }
 
-/// A message that has been handed to the connection, which the first poll does.
+/// Hands a message to the connection, which the first poll does.
 fn begun(mut sending: Sending) -> Sending {
     match sending
         .as_mut()
@@ -220,7 +221,8 @@ fn begun(mut sending: Sending) -> Sending {
 }
 
 impl Message {
-    /// Whether it has left for the broker. It does not matter whether it will be taken.
+    /// Waits until the message is written to the connection, whether or not the broker will accept
+    /// it.
     fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<Result<(), lapin::Error>> {
         if let Self::Sending(sending) = self {
             *self = match ready!(sending.as_mut().poll(context)) {
@@ -234,7 +236,7 @@ impl Message {
         Poll::Ready(Ok(()))
     }
 
-    /// What the broker says of it; nothing where there is nothing to wait for.
+    /// Returns the broker's confirm or nack; `None` if there is nothing to wait for.
     fn poll_confirm(
         &mut self,
         context: &mut Context<'_>,
@@ -246,7 +248,8 @@ impl Message {
         let confirmation = ready!(Pin::new(confirm).poll(context));
         *self = match confirmation {
             Ok(Confirmation::Ack(_)) => Self::Confirmed,
-            // Without confirms there is nothing to rely on.
+            // `NotRequested` means that confirms are off, so the message is not known to be
+            // durable.
             Ok(Confirmation::Nack(_) | Confirmation::NotRequested) | Err(_) => Self::Unsent,
         };
         Poll::Ready(confirmation.map(Some))
@@ -254,7 +257,7 @@ impl Message {
 }
 
 impl Seen {
-    /// Notes what has become of a message, as far as it is known.
+    /// Records the outcome of a message, if it is known.
     fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
         match ready!(message.poll_confirm(context)) {
             Ok(Some(Confirmation::Ack(returned))) => {

@@ -1,4 +1,5 @@
-//! The course of a run: how it begins, and goes on after a break. For how it ends see `ending`.
+//! Lifecycle of a run: start, resume and recovery after a broken connection. For its end see
+//! `finish`.
 
 use std::time::SystemTime;
 
@@ -16,22 +17,22 @@ use crate::sink::record::State;
 use crate::sink::retry_policy::Failure;
 use crate::sink::{Checkpoint, Recovered, SinkError, Start, Target, Unfinished};
 
-/// What a nack means.
+/// Text for a nack.
 pub(super) const REFUSES: &str = "the queue refuses messages, as one does that is full";
 
-/// What has become of the oldest batches.
+/// Outcome of an attempt to confirm the oldest batches.
 enum Retired {
-    /// They are done with.
+    /// They are durable and removed.
     Oldest,
-    /// The queue has refused some of it.
+    /// The queue has refused some of their messages.
     Nothing {
-        /// Whether it has taken any message since it last refused one.
+        /// Whether it has accepted any message since it last refused one.
         took_some: bool,
     },
 }
 
 impl RabbitMq {
-    /// Connects what is not connected.
+    /// Opens the connections that are missing.
     pub(super) async fn connect(&mut self) -> Result<(), Failure> {
         if self.control.is_none() {
             let shutdown = self.retry_policy.shutdown.clone();
@@ -64,7 +65,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// What the checkpoint says of earlier runs.
+    /// Loads the checkpoint, and returns what earlier runs left.
     pub(super) async fn load_checkpoint(&mut self) -> Result<Recovered, Failure> {
         self.connect().await?;
         let Some((control, record)) = self
@@ -101,7 +102,7 @@ impl RabbitMq {
         Ok(past)
     }
 
-    /// Looks whether another run came and went while this one had not begun, and was cut off.
+    /// Fails if another run has come and gone while this one was disconnected before it began.
     fn see_nobody_came(&self, found: Option<&Record>) -> Result<(), Failure> {
         let Some(found) = found.filter(|found| self.has_looked && found.owner != self.owner) else {
             return Ok(());
@@ -118,7 +119,8 @@ impl RabbitMq {
         Err(SinkError::Locked(self.names.queue.clone()).into())
     }
 
-    /// Looks whether the checkpoint is still what this process has made of it.
+    /// Checks that the checkpoint is still the one that this process wrote. Reports a takeover as
+    /// [`SinkError::Locked`], and a lost or older checkpoint as [`SinkError::Rewound`].
     fn compare(&mut self, found: Option<&Record>) -> Result<(), Failure> {
         let run_id = self.at.run_id;
         let Some(found) = found.filter(|found| found.checkpoint.run_id == run_id) else {
@@ -147,13 +149,13 @@ impl RabbitMq {
         SinkError::Rewound(Box::new(to)).into()
     }
 
-    /// From here on, batches belong to this run.
+    /// Assigns the following batches to this run.
     pub(super) async fn begin_at(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {
         let unfinished = start.resume_point();
         let is_first = self.at.run_id != unfinished.from.run_id;
         self.list_changed |= unfinished.list_changed || matches!(start, Start::Again(_));
         if !is_first {
-            // What was confirmed is to be counted once.
+            // Chats that were confirmed but are published again count once.
             let lost = self.at.chats.saturating_sub(unfinished.from.chats);
             if matches!(start, Start::Resumed(_)) {
                 self.delivered.chats = self.delivered.chats.saturating_sub(lost);
@@ -163,18 +165,19 @@ impl RabbitMq {
             }
         }
         self.unverified = Unverified::of(&unfinished);
-        // What may have been sent behind the checkpoint is to be sent again, the same.
+        // What may have been sent behind the checkpoint is sent again, unchanged.
         self.ahead = unfinished.expected_digests.last().copied();
         self.at = unfinished.from;
         self.durable = 0;
-        // Where nothing is proven to be there, the queue may have gone with the rest.
+        // If nothing is known to be on the queue, the queue may have been lost too and must not be
+        // required.
         self.had_queue &= unfinished.from.position > 0 || matches!(start, Start::Again(_));
         self.form = Some(self.form_of(unfinished.from.run_id));
         self.has_begun = false;
         if matches!(start, Start::New(_)) {
             self.repacked = false;
         } else {
-            // One that had not come to its first chat may not have come to its marker either.
+            // A run that did not get to its first chat may not have got to its marker either.
             let marker = self.settings.marker && unfinished.from.position == 0;
             self.with_retry(async |this| this.write_first(marker).await)
                 .await?;
@@ -203,7 +206,7 @@ impl RabbitMq {
         )
     }
 
-    /// A new run begins with its first chat: before it, the checkpoint is that of another one.
+    /// Starts a new run at its first chat. Until then the checkpoint is that of another run.
     pub(super) async fn begin(&mut self) -> Result<(), SinkError> {
         if self.has_begun {
             return Ok(());
@@ -213,7 +216,7 @@ impl RabbitMq {
             .await
     }
 
-    /// Lets the broker know of the run, before its first message can be there.
+    /// Records the run in the broker before its first message can be there.
     async fn write_first(&mut self, marker: bool) -> Result<(), Failure> {
         self.has_begun = false;
         self.connect().await?;
@@ -245,7 +248,7 @@ impl RabbitMq {
         }
     }
 
-    /// Lets the checkpoint know how far messages may be sent from now on.
+    /// Records in the checkpoint how far messages may be sent from now on.
     pub(super) async fn announce(&mut self) -> Result<(), Failure> {
         self.connect().await?;
         let record = self.record(State::Running);
@@ -255,7 +258,7 @@ impl RabbitMq {
         }
     }
 
-    /// Sends what is not sent; the newest batch may still be on its way when this returns.
+    /// Sends unsent messages. The newest batch may not be written yet when this returns.
     pub(super) async fn send_pending(&mut self) -> Result<(), Failure> {
         self.connect().await?;
         if let (Some(publisher), Some(form)) = (&self.publisher, &self.form) {
@@ -265,8 +268,8 @@ impl RabbitMq {
         self.in_flight.wait_until_written().await
     }
 
-    /// Waits for the oldest batches, and moves the checkpoint behind them; a queue that refuses messages
-    /// is given time.
+    /// Waits for the oldest batches, and moves the checkpoint past them. If the queue refuses
+    /// messages, pauses before the next attempt.
     pub(super) async fn confirm_oldest(&mut self) -> Result<(), SinkError> {
         match self
             .with_retry(async |this| this.try_to_retire().await)
@@ -317,7 +320,8 @@ impl RabbitMq {
         Ok(Retired::Oldest)
     }
 
-    /// A queue that is full may have room again soon. The connection is as good as before.
+    /// Pauses after a refusal, since a full queue may soon have room again. The connection remains
+    /// usable.
     async fn wait_after_refusal(&mut self, took_some: bool) -> Result<(), SinkError> {
         if took_some {
             self.refusals = None;
@@ -334,7 +338,7 @@ impl RabbitMq {
         if let Some(control) = &mut self.control {
             match control.confirm_all().await? {
                 Some(position) => self.durable = position,
-                // After a break it is not known what came of those before.
+                // After a broken connection, the outcome of the checkpoints sent before is unknown.
                 None if self.durable < self.at.position => {
                     control.write(&record).await?;
                     self.durable = self.at.position;
@@ -345,7 +349,7 @@ impl RabbitMq {
         Ok(())
     }
 
-    /// How many messages wait in the queue.
+    /// Returns how many messages wait in the queue.
     pub(super) async fn depth(&mut self) -> Result<u64, Failure> {
         self.connect().await?;
         match &self.publisher {

@@ -1,8 +1,9 @@
-//! One run at a time: an exclusive queue, which the broker drops with its owner's connection.
+//! Lock for one run at a time: an exclusive queue, which the broker deletes with its owner's
+//! connection.
 //!
-//! A lock may be held by a process that is dead, until the broker has missed its heartbeats. So
-//! whoever finds it taken asks its holder, by a message to that very queue: one that lives answers
-//! at once, and one that does not is waited for until its connection is given up.
+//! A dead process may hold the lock until the broker has missed its heartbeats. A run that finds
+//! the lock taken therefore asks the holder, with a message to that queue. A live holder answers at
+//! once. If there is no answer, the run waits until the broker closes the holder's connection.
 
 use std::time::Duration;
 
@@ -19,17 +20,18 @@ use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 
-/// Where RabbitMQ takes answers for whoever asked, on the same channel.
+/// RabbitMQ's pseudo-queue for replies to a request on the same channel.
 /// <https://www.rabbitmq.com/docs/direct-reply-to>
 const REPLY_TO: &str = "amq.rabbitmq.reply-to";
-/// How long a holder has to answer.
+/// Time limit for the holder's answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// How many heartbeats a dead connection may be kept for, and one to be sure.
+/// Heartbeat intervals to wait for a dead holder: as many as the broker keeps its connection, and
+/// one more.
 const BEATS: u32 = 4;
-/// Questions that wait in the queue of a holder that does not answer.
+/// Limit of questions that wait in the queue of a holder that does not answer.
 const MAX_QUESTIONS: i32 = 16;
 
-/// The lock, held as long as this lives and its connection does.
+/// The lock, held as long as this value and its connection exist.
 pub(super) struct Lock {
     keeper: JoinHandle<()>,
 }
@@ -40,12 +42,12 @@ impl Drop for Lock {
     }
 }
 
-/// Takes the lock at once where it is free, else when its holder's connection is given up.
+/// Takes the lock at once if it is free, else when the broker closes the holder's connection.
 ///
 /// # Errors
 ///
-/// [`SinkError::Locked`], when the holder answers; [`SinkError::Unavailable`], when it does not, and the
-/// broker keeps its connection, as one does that is blocked by an alarm.
+/// [`SinkError::Locked`] if the holder answers. [`SinkError::Unavailable`] if it does not and the
+/// broker keeps its connection, as a broker that is blocked by an alarm does.
 pub(super) async fn take(
     connection: &Connection,
     name: &str,
@@ -62,7 +64,8 @@ pub(super) async fn take(
     let mut has_asked = false;
     loop {
         let taken = if has_asked {
-            // A broker that is short of memory does not read on where a question was sent.
+            // A broker short of memory stops reading from a connection that a question was
+            // published on.
             let taking = tokio::time::timeout_at(until, declare(connection, name));
             taking.await.map_err(|_| mute())?
         } else {
@@ -90,10 +93,12 @@ pub(super) async fn take(
     }
 }
 
-/// Declares the lock's queue, over a channel of its own: the broker closes one over a refusal.
+/// Declares the lock's queue on its own channel, because the broker closes the channel if it
+/// refuses.
 async fn declare(connection: &Connection, name: &str) -> Result<Channel, lapin::Error> {
     let channel = connection.create_channel().await?;
-    // Not deleted with its consumer: a broker that breaks the channel must not give the lock away.
+    // Not auto-delete: if the broker closes the channel, the lock must not be lost with the
+    // consumer.
     let options = QueueDeclareOptions::exclusive();
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(MAX_QUESTIONS));
@@ -103,7 +108,7 @@ async fn declare(connection: &Connection, name: &str) -> Result<Channel, lapin::
     Ok(channel)
 }
 
-/// Comes to an end when the holder has answered.
+/// Asks the holder. Returns when it has answered.
 async fn ask(connection: &Connection, name: &str) -> Result<(), Failure> {
     let channel = connection.create_channel().await?;
     let mut answers = consume(&channel, REPLY_TO).await?;
@@ -139,11 +144,12 @@ async fn send(
         .map(drop)
 }
 
-/// Answers whoever asks.
+/// Starts the task that answers questions.
 async fn keep(channel: Channel, name: &str) -> Result<Lock, Failure> {
     let mut questions = consume(&channel, name).await?;
     let keeper = tokio::spawn(async move {
-        // What fails here leaves the lock as it is; an asker then waits, and is refused.
+        // An error here leaves the lock held; another run then waits, and is refused without an
+        // answer.
         while let Some(Ok(question)) = questions.next().await {
             if let Some(asker) = question.properties.reply_to() {
                 let _ = send(&channel, asker.clone(), BasicProperties::default()).await;

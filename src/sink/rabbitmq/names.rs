@@ -1,16 +1,16 @@
-//! The names of what stands beside a queue.
+//! Names of the queues beside a target queue.
 
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::sink::{SinkError, Target};
 
-/// The longest name that AMQP can carry, in bytes.
+/// Maximum length of a name in AMQP, in bytes.
 pub(crate) const MAX_NAME: usize = 255;
 
-/// The start of the names that RabbitMQ keeps for itself.
+/// Prefix of names that RabbitMQ reserves for itself.
 const RESERVED: &str = "amq.";
 
-/// What is wrong with a queue's name.
+/// Returns the problem with a queue's name, if there is one.
 ///
 /// With an exchange the queue need not exist, but its name is the routing key and the start of
 /// other queues' names.
@@ -26,7 +26,7 @@ pub(crate) fn problem_with(queue: &str) -> Option<String> {
     })
 }
 
-/// The error for a name that RabbitMQ does not take.
+/// Builds the error for a name that RabbitMQ does not accept.
 pub(super) fn misnamed(problem: String) -> SinkError {
     SinkError::Misconfigured {
         problem,
@@ -39,22 +39,22 @@ pub(super) fn check(queue: &str) -> Result<(), SinkError> {
     problem_with(queue).map_or(Ok(()), |problem| Err(misnamed(problem)))
 }
 
-/// What belongs to one queue, for one label of one account.
+/// Names that belong to one queue, for one label of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Names {
     /// The queue that chats go to.
     pub(super) queue: String,
-    /// A queue of one message: the run, how far it has come, and the last complete run.
+    /// A queue of one message: the run, its progress, and the last complete run.
     pub(super) checkpoint: String,
-    /// The queue that takes its place when it has to be declared in another form.
+    /// The checkpoint's queue after a move, when the first one has other arguments.
     pub(super) other_checkpoint: String,
-    /// An exclusive queue, which the broker drops with its owner's connection.
+    /// An exclusive queue, which the broker deletes with its owner's connection.
     pub(super) lock: String,
 }
 
 impl Names {
     pub(super) fn new(target: &Target) -> Self {
-        // In front stands the queue's name, since permissions often go by that.
+        // The queue's name comes first, because permissions often go by prefix.
         let beside = |kind: &str| {
             let Target {
                 queue,
@@ -72,7 +72,7 @@ impl Names {
     }
 }
 
-/// A name as it is, or where it is too long, its start and its hash.
+/// Returns a name unchanged, or, if it is too long, its start followed by its hash.
 pub(super) fn fitting(name: String) -> String {
     if name.len() <= MAX_NAME {
         return name;

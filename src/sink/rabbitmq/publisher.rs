@@ -1,4 +1,4 @@
-//! The connection that messages go over, and what they look like on it.
+//! Publishing connection, and the form of messages on it.
 
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
@@ -28,8 +28,8 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Connects, and sees to it that there is something to publish to; where messages were
-    /// published already, it has to be there still.
+    /// Connects, and makes sure that the target exists. If messages were published before, the
+    /// queue must still be there.
     pub(super) async fn open(
         settings: &RabbitSettings,
         queue: &str,
@@ -44,7 +44,8 @@ impl Publisher {
         if is_first || settings.exchange.is_some() {
             settle_target(&connection, settings, queue).await?;
         } else if !exists(&connection, queue).await? {
-            // It has taken with it what was confirmed: another one would not hold the list.
+            // Confirmed messages were deleted with it, so a new queue would not hold the whole
+            // list.
             let text = format!("{queue} was deleted while it was published to");
             return Err(SinkError::WrongQueue(text).into());
         }
@@ -63,7 +64,7 @@ impl Publisher {
         close(&self.connection).await;
     }
 
-    /// How many messages wait in the queue.
+    /// Returns how many messages wait in the queue.
     pub(super) async fn depth(&self, queue: &str) -> Result<u64, Failure> {
         let channel = self.connection.create_channel().await?;
         let found = passive(&channel, queue).await?;
@@ -71,7 +72,7 @@ impl Publisher {
         Ok(found)
     }
 
-    /// Sends a message, as soon as what it gives is polled.
+    /// Builds a publish, which is sent when the returned future is first polled.
     pub(super) fn send(
         &self,
         form: &Form,
@@ -91,7 +92,8 @@ impl Publisher {
         })
     }
 
-    /// Sends those messages of a batch that `wants` asks for, by their number in it.
+    /// Builds publishes for the messages of a batch that `wants` selects by their number in the
+    /// batch.
     pub(super) fn send_batch(
         &self,
         form: &Form,
@@ -127,7 +129,7 @@ pub(super) struct Form {
     pub(super) properties: BasicProperties,
     per_message: usize,
     run_id: Uuid,
-    /// Whether the same position may have had other chats before.
+    /// Whether other chats may have been sent at the same position before.
     list_changed: bool,
 }
 
@@ -163,19 +165,20 @@ impl Form {
         }
     }
 
-    /// How many messages a batch is.
+    /// Returns the number of messages for a batch.
     pub(super) fn messages(&self, batch: &Batch) -> usize {
         (batch.chats() as usize).div_ceil(self.per_message)
     }
 
-    /// `is_cut` is for a message that was ended by its size, names included.
+    /// Returns a message's id. `is_cut` says that the message was ended early by its size, names
+    /// included.
     fn message_id(&self, first: &Chat<'_>, payload: &[u8], is_cut: bool) -> ShortString {
         let Self { run_id, .. } = self;
         let id = if self.per_message == 1 {
             format!("{run_id}:{}", String::from_utf8_lossy(first.id))
         } else if self.list_changed || is_cut {
-            // Other chats may have come to this position than those that were sent before, and names
-            // may get longer.
+            // Other chats than before may be at this position, and names may get longer; the hash
+            // tells such messages apart.
             let hash = xxhash_rust::xxh3::xxh3_64(payload);
             format!("{run_id}:{}:{hash:016x}", first.position)
         } else {
@@ -184,7 +187,7 @@ impl Form {
         fitting(id).into()
     }
 
-    /// That a message came back, in words.
+    /// Builds the error text for a returned message.
     pub(super) fn unroutable(&self, reason: &str) -> String {
         let exchange = match self.exchange.as_str() {
             "" => "the default exchange".to_owned(),
@@ -195,7 +198,7 @@ impl Form {
     }
 }
 
-/// Declares the queue, or looks whether it, or the exchange, is there.
+/// Declares the queue, or checks that the queue or the exchange exists.
 pub(super) async fn settle_target(
     connection: &Connection,
     settings: &RabbitSettings,
@@ -218,7 +221,7 @@ pub(super) async fn settle_target(
             .await?;
     } else if settings.declare {
         match declare(&channel, settings, queue).await {
-            // The broker closes a channel over this.
+            // The broker has closed the channel because of this error.
             Err(error) if is_of_another_age(&error) => {
                 info!(
                     "retention of the existing stream differs from --retain; using the stream as it is"
@@ -233,7 +236,7 @@ pub(super) async fn settle_target(
     channel.close(200, "OK".into()).await.map_err(Failure::from)
 }
 
-/// Whether a queue is there. One whose node is away is a failure that passes.
+/// Returns whether a queue exists. A queue on an unavailable node is a transient error.
 pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, Failure> {
     let channel = connection.create_channel().await?;
     match passive(&channel, queue).await {
@@ -258,7 +261,7 @@ async fn declare(
     let name = AMQPValue::LongString(kind.name().into());
     arguments.insert("x-queue-type".into(), name);
     if let (QueueType::Stream, Some(retain)) = (kind, settings.retain) {
-        // Messages in a stream do not expire one by one.
+        // Messages in a stream do not expire individually.
         let age = format!("{}s", retain.as_secs().max(1));
         arguments.insert("x-max-age".into(), AMQPValue::LongString(age.into()));
     }
@@ -280,7 +283,7 @@ fn is_of_another_age(error: &lapin::Error) -> bool {
     })
 }
 
-/// What to do where the queue exists in another form than it would be declared in.
+/// Adds a hint to the error for a queue that exists with other arguments.
 fn of_another_form(failure: Failure) -> Failure {
     match failure {
         Failure::Final(SinkError::WrongQueue(text)) => {

@@ -1,4 +1,4 @@
-//! Reading a queue the way a consumer does: with acks, or giving back what was read.
+//! Reader of a queue as a consumer, which acknowledges messages or returns them to the queue.
 
 use std::time::Duration;
 
@@ -14,41 +14,41 @@ use super::publisher::passive;
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 
-/// Messages of a stream that are on their way at once.
+/// Messages of a stream that may be in flight at once.
 const PREFETCH: u16 = 100;
-/// A stream that has sent nothing for so long has come to its end, for now.
+/// A stream that has sent nothing for this long is at its end for the moment.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// How to read.
+/// Settings of a reader.
 #[derive(Clone, Debug)]
 pub struct Tail {
     /// The broker.
     pub endpoint: Endpoint,
     /// The queue.
     pub queue: String,
-    /// Whether it is a stream, which is read from its start, and keeps what was read.
+    /// Whether the queue is a stream, which is read from its start and keeps what was read.
     pub is_stream: bool,
-    /// Acknowledge what was read, which takes it off the queue.
+    /// Acknowledge what was read, which removes it from the queue.
     pub ack: bool,
 }
 
 /// A reader of a queue.
 pub struct Reader {
     tail: Tail,
-    /// Without it, the channel would be closed.
+    /// Keeps the connection open, without which the channel would be closed.
     _connection: Connection,
     channel: Channel,
     stream: Option<Consumer>,
-    /// The last message that was read.
+    /// Delivery tag of the last message that was read.
     tag: u64,
 }
 
 impl Reader {
-    /// Connects with a queue that is there.
+    /// Connects to an existing queue.
     ///
     /// # Errors
     ///
-    /// When the broker cannot be reached, or there is no such queue.
+    /// If the broker cannot be reached, or the queue does not exist.
     pub async fn open(tail: Tail) -> Result<Self, SinkError> {
         Self::connect(tail).await.map_err(outside)
     }
@@ -70,11 +70,11 @@ impl Reader {
         })
     }
 
-    /// The next message; none when there are no more, or for now.
+    /// Returns the next message; `None` if there is none at the moment.
     ///
     /// # Errors
     ///
-    /// When the broker cannot be reached.
+    /// If the broker cannot be reached.
     pub async fn next(&mut self) -> Result<Option<Value>, SinkError> {
         let delivery = match &mut self.stream {
             Some(stream) => match tokio::time::timeout(QUIET, stream.next()).await {
@@ -97,13 +97,13 @@ impl Reader {
         }))
     }
 
-    /// Acknowledges, where it was asked for, what was read.
+    /// Acknowledges all messages read so far, if the settings demand it.
     ///
     /// # Errors
     ///
-    /// When the broker cannot be reached.
+    /// If the broker cannot be reached.
     pub async fn done(&mut self) -> Result<(), SinkError> {
-        // A stream takes acknowledgements only as a sign that it may send more.
+        // For a stream, an acknowledgement only grants credit for more messages.
         if !self.tail.ack && self.stream.is_none() {
             return Ok(());
         }
@@ -136,7 +136,7 @@ async fn consume(channel: &Channel, queue: &str) -> Result<Consumer, lapin::Erro
         .await
 }
 
-/// A message as it is shown: what tells it from others, and what is in it.
+/// Converts a message for display: its identifying properties and its contents.
 fn message(delivery: &Delivery) -> Value {
     let mut object = Map::new();
     let properties = &delivery.properties;

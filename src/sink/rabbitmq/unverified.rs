@@ -1,13 +1,13 @@
-//! What may have been sent before a crash, behind the checkpoint.
+//! Batches behind the checkpoint that may have been sent before a crash and are not verified yet.
 //!
-//! The checkpoint says how far messages of several chats may have been sent, and the digest there. They
-//! have the position for an id: so until the list is proven to be the same up to there, nothing of that
-//! part is sent again.
+//! The checkpoint records how far messages of several chats may have been sent, and the digest
+//! there. The id of these messages is their position. Until the list is verified to be the same up
+//! to there, nothing of that part is sent again.
 
 use crate::batch::{Batch, Position};
 use crate::sink::Unfinished;
 
-/// Batches that wait for the proof. There are no more of them than can be on their way at once.
+/// Batches held until they are verified. They are no more than can be in flight at once.
 #[derive(Default)]
 pub(super) struct Unverified {
     until: Option<Position>,
@@ -15,7 +15,7 @@ pub(super) struct Unverified {
 }
 
 impl Unverified {
-    /// What has to be proven where a run goes on.
+    /// Reads from the resume point how far the list must be verified.
     pub(super) fn of(unfinished: &Unfinished) -> Self {
         Self {
             until: unfinished
@@ -26,8 +26,9 @@ impl Unverified {
         }
     }
 
-    /// Holds a copy of a batch, if it is not proven yet. The decoder does not get past a proof that
-    /// fails: a batch that ends there, or behind it, proves those before.
+    /// Holds a copy of a batch and returns `true` if the batch is not verified yet. The decoder
+    /// stops at a digest that does not match, so a batch that ends at the position or behind it
+    /// verifies those before.
     pub(super) fn holds(&mut self, batch: &Batch) -> bool {
         let is_unproven = self.until.is_some_and(|until| batch.end() < until);
         if is_unproven {
@@ -40,7 +41,7 @@ impl Unverified {
         is_unproven
     }
 
-    /// What was held.
+    /// Removes and returns the held batches.
     pub(super) fn take(&mut self) -> Vec<Batch> {
         std::mem::take(&mut self.held)
     }

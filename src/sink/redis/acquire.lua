@@ -1,8 +1,13 @@
--- Takes the lock, or keeps it, and fences all earlier owners off.
--- KEYS  lock, checkpoint
--- ARGV  owner, milliseconds until the lock runs out, milliseconds to keep the checkpoint (0: for ever)
--- Gives the fence; or, where somebody else has the lock, that owner, how long it still holds, and
--- which run was the last to end.
+-- Takes or keeps the lock, and issues a fencing token that invalidates those of all earlier owners.
+--
+--   KEYS[1]  lock
+--   KEYS[2]  checkpoint
+--   ARGV[1]  owner
+--   ARGV[2]  lock expiry in milliseconds
+--   ARGV[3]  milliseconds to keep the checkpoint (0: no expiry)
+--
+-- Returns the fencing token. If another owner holds the lock, returns {owner, milliseconds until
+-- the lock expires, id of the last settled run}.
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then
   return {owner, redis.call('PTTL', KEYS[1]), redis.call('HGET', KEYS[2], 'settled')}
@@ -10,11 +15,11 @@ end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local at = redis.call('HMGET', KEYS[2], 'fence', 'fence_owner')
 if at[2] == ARGV[1] then
-  -- A late copy of this very call must not fence its own sender off.
+  -- A delayed duplicate of this call keeps the token: a new one would fence off its own sender.
   return at[1]
 end
--- The server's time in microseconds: a fence stays the highest also after the checkpoint with the
--- last one has expired. It has 16 digits, which a Lua number still holds exactly.
+-- The token is the server time in microseconds, so that it stays the highest even after the
+-- checkpoint that held the last token has expired. Its 16 digits fit a Lua number exactly.
 local now = redis.call('TIME')
 local fence = now[1] * 1000000 + now[2]
 local last = tonumber(at[1] or '0')
@@ -24,7 +29,7 @@ end
 fence = string.format('%.0f', fence)
 redis.call('HSET', KEYS[2], 'fence', fence, 'fence_owner', ARGV[1])
 if ARGV[3] ~= '0' then
-  -- Also where the run ends before it has begun.
+  -- Set here too, in case the run ends before it starts.
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
 end
 return fence

@@ -1,11 +1,22 @@
--- Appends a batch, and moves the checkpoint with it; all, or nothing.
--- KEYS  stream, checkpoint
--- ARGV  fence, run id, expected position, position after, digest after, chats in the batch,
---       milliseconds to keep entries and what is beside the stream (0: for ever), the time, how
---       many values a message has (1, or 2 with a name), the field of the first value, label id (''
---       where the messages hold it); then the values
--- Gives the stream's length; or 'fence', 'run', 'position', or 'stream' where that is gone, and the
--- batch is refused.
+-- Appends a batch and moves the checkpoint with it, or does neither.
+--
+--   KEYS[1]  stream
+--   KEYS[2]  checkpoint
+--   ARGV[1]  fencing token
+--   ARGV[2]  run id
+--   ARGV[3]  expected position
+--   ARGV[4]  position after the batch
+--   ARGV[5]  digest at that position
+--   ARGV[6]  number of chats in the batch
+--   ARGV[7]  milliseconds to keep entries and the keys beside the stream (0: no expiry)
+--   ARGV[8]  current time
+--   ARGV[9]  values per message: 1, or 2 with a name
+--   ARGV[10] field of the first value
+--   ARGV[11] label id ('' if the messages contain it)
+--   ARGV[12] and up: values
+--
+-- Returns the length of the stream. If the batch is rejected, returns 'fence', 'run' or 'position'
+-- for the check that failed, or 'stream' if the stream was deleted.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id')
 if at[1] ~= ARGV[1] then
   return 'fence'

@@ -1,4 +1,4 @@
-//! Back-pressure by what a stream holds, or by how far its consumer groups are behind.
+//! Backpressure by the length of a stream, or by the lag of its consumer groups.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, backpressure};
 
 impl Redis {
-    /// Waits while a stream holds too much.
+    /// Waits while a stream has `max_pending` entries or more pending.
     pub(super) async fn wait_for_capacity(&mut self, index: usize) -> Result<(), SinkError> {
         let Some(max) = self
             .settings
@@ -35,9 +35,10 @@ impl Redis {
     }
 }
 
-/// How many entries wait for consumers: the largest lag of a group, where there are groups and the
-/// server knows their lags (Redis 7), else all that are in the stream. Beside other groups, that of
-/// `labelcast tail` does not count: it stays after somebody had a look.
+/// Counts the entries that wait for consumers: the largest lag of a consumer group, if there are
+/// groups and the server reports all their lags (Redis 7), else the length of the stream. The group
+/// of `labelcast tail` is ignored if there are others: it remains after somebody has looked at the
+/// stream.
 async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
     let connection = link.connection().await?;
     let length: u64 = redis::cmd("XLEN")

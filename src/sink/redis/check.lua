@@ -1,6 +1,13 @@
--- Does what each run does, and leaves nothing behind; to the real stream and checkpoint, something
--- that changes nothing.
--- KEYS  a stream, a hash and a manifest that do not exist otherwise; the stream, the checkpoint
+-- Executes every command that a run uses and cleans up after itself. On the real stream and
+-- checkpoint it runs only commands that change nothing.
+--
+--   KEYS[1]  stream for the check, which does not exist otherwise
+--   KEYS[2]  hash for the check, which does not exist otherwise
+--   KEYS[3]  manifest for the check, which does not exist otherwise
+--   KEYS[4]  real stream
+--   KEYS[5]  real checkpoint
+--
+-- Returns 1 if all commands behave as expected, else 0.
 local call = redis.call
 local id = call('XADD', KEYS[1], '*', 'a', 'b')
 call('HSET', KEYS[2], 'a', id)

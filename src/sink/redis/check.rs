@@ -1,5 +1,7 @@
-//! Could a run publish here? What is there is looked at, what each run does is tried on keys beside it,
-//! and nothing is left behind.
+//! A check that a run could publish here.
+//!
+//! It inspects the existing keys, tries what a run does on separate keys in the same slot, and
+//! leaves nothing behind.
 
 use redis::{Cmd, FromRedisValue, Script, Value};
 use tokio::time::timeout;
@@ -12,12 +14,12 @@ use super::link::{Link, word};
 use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, Target};
 
-/// What a check has found.
+/// Result of a check.
 #[derive(Debug, Default)]
 pub struct Finding {
-    /// What is in order.
+    /// What is in order, as text.
     pub good: String,
-    /// What works, but may lose something one day.
+    /// Warnings: what works, but may lose data later.
     pub doubtful: Vec<String>,
 }
 
@@ -25,7 +27,7 @@ pub struct Finding {
 ///
 /// # Errors
 ///
-/// What a run would fail with.
+/// The error that a run would end with.
 pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding, SinkError> {
     let partitions: Vec<Option<u32>> = match settings.partitions {
         None => vec![None],
@@ -58,7 +60,7 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
             return Err(SinkError::WrongQueue(text).into());
         }
     }
-    // On keys of its own, in the slot of the stream.
+    // On separate keys, in the slot of the stream.
     let script = Script::new(include_str!("check.lua"));
     let mut script = script.prepare_invoke();
     let (stream, hash) = (
@@ -79,7 +81,8 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
     eviction(link).await
 }
 
-/// Asks what only a check asks: a user that may publish need not be allowed to.
+/// Runs a command that only the check uses. Returns `None` if the user may not run it: a user that
+/// may publish does not need that permission.
 async fn if_allowed<T: FromRedisValue>(
     link: &mut Link,
     command: &Cmd,
@@ -91,7 +94,7 @@ async fn if_allowed<T: FromRedisValue>(
     }
 }
 
-/// A server that evicts keys when its memory is full may evict the stream.
+/// Returns a warning if the server may evict the stream when its memory is full.
 async fn eviction(link: &mut Link) -> Result<Option<String>, Failure> {
     let info: Option<String> = if_allowed(link, redis::cmd("INFO").arg("memory")).await?;
     let Some(info) = info else {

@@ -1,9 +1,9 @@
-//! From an endpoint to a connection with the server that holds a key.
+//! Connections from an endpoint to the server that holds a key.
 //!
-//! One way serves all: a stream and what is kept beside it share a slot, so there is always one
-//! server to talk to. In a cluster it is found by following `MOVED`, behind sentinels by asking
-//! them; and it is looked for again after each failure. So commands stay in order on one
-//! connection, which a client for whole clusters does not promise.
+//! A stream and the keys beside it share a slot, so one server is always enough. In a cluster it is
+//! found by following `MOVED`, and with sentinels by asking them; the search is repeated after each
+//! failure. Commands therefore stay in order on one connection, which a client for whole clusters
+//! does not guarantee.
 
 use std::time::Duration;
 
@@ -17,26 +17,26 @@ use super::failure::{is_refused_login, text};
 use super::url;
 use crate::tls;
 
-/// How long connecting may take, login included.
+/// Time limit for connecting, login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a reply may take. A server that flushes its append-only file to a slow disk can be
-/// silent for seconds.
+/// Time limit for a reply. A server that flushes its append-only file to a slow disk can be silent
+/// for seconds.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// As many `MOVED` in a row as are followed.
+/// Limit of consecutive `MOVED` replies that are followed.
 const MAX_MOVES: usize = 5;
-/// Commands that wait for the socket: more than are ever in flight.
+/// Commands that may wait for the socket: more than are ever in flight.
 const PIPELINE: usize = 64;
-/// The error for a cluster behind a URL for a single server.
+/// Error text for a cluster node behind the URL of a single server.
 pub(super) const IN_CLUSTER: &str =
     "the server is part of a Redis Cluster, and another node holds the queue";
 
-/// Where a Redis server is, or how to find it.
+/// Address of a Redis server, or how to find it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     kind: Kind,
-    /// The servers to begin with; never empty.
+    /// Servers to try first; never empty.
     seeds: Vec<ConnectionInfo>,
-    /// The newest protocol to speak.
+    /// Newest protocol version to use.
     protocol: ProtocolVersion,
 }
 
@@ -48,20 +48,20 @@ pub(super) enum Kind {
     Sentinel(Box<Sentinel>),
 }
 
-/// What sentinels are asked, and how to go on to the master that they name.
+/// What to ask sentinels for, and how to log in to the master that they name.
 #[derive(Clone, Debug)]
 pub(super) struct Sentinel {
-    /// The name that they know the master by.
+    /// Name of the master, as the sentinels know it.
     pub(super) master: String,
-    /// The logins to try at a sentinel, in this order; never empty.
+    /// Logins to try at a sentinel, in this order; never empty.
     pub(super) logins: Vec<Login>,
-    /// The login of the master.
+    /// Login of the master.
     pub(super) node: Login,
-    /// The master's database.
+    /// Database on the master.
     pub(super) db: i64,
 }
 
-/// A user and a password, as far as there are any.
+/// User and password, both optional. `Debug` prints neither.
 #[derive(Clone, Default)]
 pub(super) struct Login {
     pub(super) username: Option<String>,
@@ -88,11 +88,11 @@ impl Login {
 }
 
 impl Endpoint {
-    /// Reads a sink's URL. `None` where its scheme is not one of Redis's.
+    /// Parses a sink's URL. Returns `None` if the scheme is not one of Redis's.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, without quoting it.
+    /// A description of the problem, which does not quote the URL.
     pub fn parse(url: &str) -> Option<Result<Self, String>> {
         url::read(url)
     }
@@ -105,7 +105,8 @@ impl Endpoint {
         }
     }
 
-    /// Connects with the server that holds a key, as its master.
+    /// Connects to the server that holds a key: in a cluster the owner of its slot, with sentinels
+    /// the master.
     pub(super) async fn connect(&self, key: &str) -> Result<MultiplexedConnection, RedisError> {
         let mut failure = None;
         for seed in &self.seeds {
@@ -122,13 +123,13 @@ impl Endpoint {
         Err(failure.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no server").into()))
     }
 
-    /// Opens a connection with a server.
+    /// Opens a connection to a server, in RESP3 first if that is allowed.
     async fn open(&self, info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
         if self.protocol == ProtocolVersion::RESP3 {
             let settings = info.redis_settings().clone();
             match open_as(info, settings.set_protocol(self.protocol)).await {
-                // Servers, proxies and access rules refuse HELLO in many words, and some of the
-                // words are also those of a refused login: logging in without it tells.
+                // Servers, proxies and ACLs refuse HELLO with many different texts, some of which
+                // also describe a refused login. Logging in without HELLO tells the two apart.
                 Err(error) if is_reply(&error) => {}
                 opened => return opened,
             }
@@ -136,7 +137,8 @@ impl Endpoint {
         open_resp2(info).await
     }
 
-    /// Opens a connection with the only server, and looks whether it sends clients elsewhere.
+    /// Opens a connection to the only server, and fails if that server redirects the key to another
+    /// node.
     async fn open_single(
         &self,
         info: &ConnectionInfo,
@@ -147,13 +149,12 @@ impl Endpoint {
             Err(error) if error.redirect_node().is_some() => {
                 Err((ErrorKind::InvalidClientConfig, IN_CLUSTER).into())
             }
-            // Other errors are reported by the command that meets them: this one may only be
-            // forbidden.
+            // The command that meets another error reports it; this one may just not be permitted.
             _ => Ok(connection),
         }
     }
 
-    /// Asks for a key, and goes where the answer points to.
+    /// Looks up a key and follows redirections to the node that holds it.
     async fn follow(
         &self,
         seed: &ConnectionInfo,
@@ -175,7 +176,7 @@ impl Endpoint {
             let Ok(port) = port.parse() else {
                 return Err(error);
             };
-            // A server that knows itself by no name yet says only its port.
+            // A server that does not know its own name yet sends only its port.
             let host = if host.is_empty() {
                 host_of(&at)
             } else {
@@ -186,7 +187,7 @@ impl Endpoint {
         Err((ErrorKind::Client, "the cluster moves the key in a circle").into())
     }
 
-    /// Asks a sentinel who the master is, and the master whether it is.
+    /// Asks a sentinel for the master, and confirms with `ROLE` that it is one.
     async fn by_sentinel(
         &self,
         seed: &ConnectionInfo,
@@ -213,12 +214,12 @@ impl Endpoint {
         if is_master {
             Ok(connection)
         } else {
-            // In the middle of a failover the sentinels may still name the old one.
+            // During a failover the sentinels may still name the old master.
             Err((ErrorKind::Io, "the sentinels' master is not one yet").into())
         }
     }
 
-    /// Asks a sentinel for the master's address, with the first login that it takes.
+    /// Asks a sentinel for the master's address, with the first login that it accepts.
     async fn master_address(
         &self,
         seed: &ConnectionInfo,
@@ -271,8 +272,8 @@ async fn open_as(
         .await
 }
 
-/// Opens a connection in RESP2, with commands of its own: the client library drops the words with
-/// which a login is refused, and they tell a wrong password from a server that is short of
+/// Opens a connection in RESP2 and logs in with its own commands. The client library discards the
+/// text of a refused login, which distinguishes a wrong password from a server that is out of
 /// connections.
 async fn open_resp2(info: &ConnectionInfo) -> Result<MultiplexedConnection, RedisError> {
     let settings = RedisConnectionInfo::default();
@@ -301,7 +302,7 @@ async fn open_resp2(info: &ConnectionInfo) -> Result<MultiplexedConnection, Redi
     Ok(connection)
 }
 
-/// Whether an error is a reply of the server.
+/// Returns whether an error is a reply from the server.
 fn is_reply(error: &RedisError) -> bool {
     matches!(
         error.kind(),
@@ -312,7 +313,7 @@ fn is_reply(error: &RedisError) -> bool {
     )
 }
 
-/// Asks whether a key is there, for the sake of an error.
+/// Asks whether a key exists, only for the error that this may return.
 async fn look_for(connection: &mut MultiplexedConnection, key: &str) -> Result<(), RedisError> {
     let mut exists = Cmd::new();
     exists.arg("EXISTS").arg(key);

@@ -1,8 +1,9 @@
-//! When a list has changed: which of its chats are on the stream already.
+//! Dedup set: the chats that are already on the stream when a list has changed.
 //!
-//! What the run has put there is read back, page by page, into a set beside the stream; so the
-//! worker's memory stays as it is. A batch is compared with the set before it is appended. The set has
-//! no fence: it says itself which reading filled it, and another's is as good as none.
+//! The run's entries are read back, page by page, into a set beside the stream, so the worker's
+//! memory use does not grow. Each batch is compared with the set before it is appended. The set has
+//! no fencing token; instead it contains the token of the read-back that filled it, and a set with
+//! another token is not used.
 
 use redis::aio::MultiplexedConnection;
 use redis::{Script, Value};
@@ -13,16 +14,16 @@ use super::link::{Link, word};
 use crate::batch::Chat;
 use crate::sink::retry_policy::Failure;
 
-/// Entries that are read back at once, and the bytes after which no further one is.
+/// Limits of a page that is read back: entries, and bytes after which no further entry is added.
 const PAGE: [usize; 2] = [1000, 64 * 1024];
-/// Members that are added at once.
+/// Members added in one call.
 const ADDED_AT_ONCE: usize = 1000;
-/// How long the set lasts after it was last used, in seconds.
+/// Seconds that the set is kept after its last use.
 pub(super) const SET_LASTS: u64 = 3600;
 
-/// What a reading of the stream is known by. It is a member of the set that the reading fills, and another
-/// is added once all is there; so whoever looks sees whether the set is whole, and its own. No chat id
-/// looks like these.
+/// Identity of a read-back of the stream. It is a member of the set that the read-back fills, and a
+/// second member derived from it is added at the end, so a reader can tell that the set is complete
+/// and its own. No chat id has this form.
 pub(super) struct Token(String);
 
 impl Token {
@@ -35,7 +36,7 @@ impl Token {
     }
 }
 
-/// Fills the set with what the run has on the stream.
+/// Fills the set with the run's chats that are on the stream.
 pub(super) async fn read_back(
     link: &mut Link,
     keys: &Keys,
@@ -98,8 +99,8 @@ async fn add(
     Err(Failure::Transient(text))
 }
 
-/// Which of these chats are not on the stream; `None` where the set is not there any more, or is
-/// another's, and has to be filled again.
+/// Returns those of the chats that are not on the stream. Returns `None` if the set is missing,
+/// incomplete or from another read-back, and must be filled again.
 pub(super) async fn unseen<'a>(
     link: &mut Link,
     keys: &Keys,
@@ -134,7 +135,7 @@ fn entry_id(entry: &Value) -> Option<String> {
     }
 }
 
-/// The ids of an entry that is the run's, in whatever format it is.
+/// Collects the chat ids of an entry in any format, if the entry belongs to the run.
 fn chat_ids(entry: &Value, run_id: &str, ids: &mut Vec<String>) {
     let Value::Array(parts) = entry else { return };
     let Some(Value::Array(fields)) = parts.get(1) else {

@@ -1,4 +1,4 @@
-//! What an error of Redis means: whether it may pass, and what it is called outside.
+//! Classification of Redis errors: transient or final, and which [`SinkError`] to report.
 
 use redis::{ErrorKind, RedisError};
 
@@ -9,7 +9,7 @@ use crate::sink::retry_policy::Failure;
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {
         let text = text(&error);
-        // Redis 6 wraps what a command in a script says into an error of the script.
+        // Redis 6 wraps the error of a command in a script into an error of the script.
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::Final(SinkError::Credentials(text)),
@@ -28,14 +28,14 @@ impl From<RedisError> for Failure {
             }
             ErrorKind::InvalidClientConfig => Self::Final(SinkError::WrongQueue(text)),
             _ if text.contains("certificate") => Self::Final(SinkError::Unavailable(text)),
-            // What else a server says may change: it is loading, a replica by now, out of memory,
-            // busy, moving a slot; and a connection that broke may be made again.
+            // All other server errors may pass: it is loading, has become a replica, is out of
+            // memory or busy, or is moving a slot. A broken connection can be made again.
             _ => Self::Transient(text),
         }
     }
 }
 
-/// The words of servers that refuse a login, or a command to a user.
+/// Texts with which servers refuse a login, or a command to a user.
 const REFUSED: [&str; 5] = [
     "NOAUTH",
     "WRONGPASS",
@@ -44,7 +44,7 @@ const REFUSED: [&str; 5] = [
     "can't run this command",
 ];
 
-/// Whether an error that a login met is about the login, and will be the same next time.
+/// Returns whether an error during login concerns the login itself and would occur again.
 pub(super) fn is_refused_login(error: &RedisError) -> bool {
     let text = text(error);
     let words = text.to_lowercase();
@@ -54,13 +54,13 @@ pub(super) fn is_refused_login(error: &RedisError) -> bool {
         || words.contains("auth")
 }
 
-/// An error's text, without what was sent: its values are chat ids.
+/// Returns an error's text without the command that was sent, which contains chat ids.
 pub(super) fn text(error: &RedisError) -> String {
     let detail = error.detail().unwrap_or_default();
     let text = match error.code() {
         Some(code) => format!("{code} {detail}"),
         None => {
-            // The library's own name of the kind says nothing to a user.
+            // The library's name of the error kind means nothing to a user.
             let kind = format!(" - {:?}", error.kind());
             error.to_string().replacen(&kind, "", 1)
         }

@@ -1,10 +1,21 @@
--- A run ends: complete, with a marker where one is asked for; rejected; or to be gone on with.
--- KEYS  stream, checkpoint, manifest
--- ARGV  fence, run id, status, expected position, chats of the whole list, milliseconds to keep what is
---       beside the stream (0: for ever), the time, how many fields and values of the marker
---       follow, these; then fields and values of the manifest
--- Gives 'OK'; 'fence', 'run' or 'position' where somebody else has the stream by now; or 'stream'
--- where that is gone.
+-- Records how a run ended: complete (with a marker if requested), rejected, or partial, to be
+-- resumed.
+--
+--   KEYS[1]  stream
+--   KEYS[2]  checkpoint
+--   KEYS[3]  manifest
+--   ARGV[1]  fencing token
+--   ARGV[2]  run id
+--   ARGV[3]  status: complete, rejected or partial
+--   ARGV[4]  expected position
+--   ARGV[5]  number of chats in the whole list
+--   ARGV[6]  milliseconds to keep the keys beside the stream (0: no expiry)
+--   ARGV[7]  current time
+--   ARGV[8]  count of the marker's fields and values
+--   ARGV[9] and up: fields and values of the marker, then those of the manifest
+--
+-- Returns 'OK'; 'fence', 'run' or 'position' if another writer has taken over the stream; or
+-- 'stream' if the stream was deleted.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id', 'last_id', 'chats')
 if at[1] ~= ARGV[1] then
   return 'fence'
@@ -32,7 +43,7 @@ if is_over then
   redis.call('HSET', KEYS[2], 'status', ARGV[3], 'at', ARGV[7])
 end
 if not is_over then
-  -- The resume window counts from here.
+  -- The resume window counts from this time.
   redis.call('HSET', KEYS[2], 'at', ARGV[7])
 end
 redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'status', ARGV[3], 'finished_at', ARGV[7],

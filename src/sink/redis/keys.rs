@@ -1,24 +1,25 @@
-//! The names of keys. All that belongs to a stream shares its slot, so that one script can reach it.
+//! Key names. All keys of a stream share its slot, so that one script can use them.
 
 use crate::sink::Target;
 
 /// The keys of one stream, for one label of one account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
-    /// The stream itself.
+    /// The stream.
     pub(super) stream: String,
-    /// A hash: the run, how far it has come, the fence, and the last complete run.
+    /// A hash: the run, its progress, the fencing token, and the last complete run.
     pub(super) checkpoint: String,
-    /// A string that runs out when its owner's heart stops.
+    /// A string that expires when its owner's heartbeat stops.
     pub(super) lock: String,
-    /// A set, while a changed list is published: the chats that are on the stream already.
+    /// The dedup set: the chats that are already on the stream, while a changed list is published.
     pub(super) seen: String,
-    /// Before a run's id: a hash by which a consumer knows that the run is whole.
+    /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
+    /// whether the run is complete.
     manifest: String,
 }
 
 impl Keys {
-    /// Of the stream `queue`, or of its `partition` among several.
+    /// Builds the keys of the stream `queue`, or of one `partition` of it.
     pub(super) fn new(target: &Target, partition: Option<u32>) -> Self {
         let stream = match partition {
             Some(partition) => format!("{}:{{{partition}}}", target.queue),
@@ -40,20 +41,22 @@ impl Keys {
         }
     }
 
-    /// The key of a run's manifest.
+    /// Returns the key of a run's manifest.
     pub(super) fn manifest(&self, run_id: uuid::Uuid) -> String {
         format!("{}{run_id}", self.manifest)
     }
 }
 
-/// What of a key decides its slot, if not all of it: what stands in its first braces.
+/// Returns the hash tag of a key: the text in its first braces, if that decides the slot instead of
+/// the whole key.
 pub(super) fn hash_tag(key: &str) -> Option<&str> {
     let (_, rest) = key.split_once('{')?;
     let (tag, _) = rest.split_once('}')?;
     (!tag.is_empty()).then_some(tag)
 }
 
-/// Whether a name can lend its tag, or all of itself, to the keys beside it.
+/// Returns whether the queue's hash tag, or its whole name, can be the hash tag of the keys beside
+/// it.
 pub(crate) fn is_taggable(queue: &str) -> bool {
     hash_tag(queue).is_some() || !queue.contains(['{', '}'])
 }

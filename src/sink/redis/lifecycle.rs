@@ -1,4 +1,4 @@
-//! The course of a run: how it begins, goes on and ends, on each of its streams.
+//! Lifecycle of a run on each of its streams: start, resume and finish.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use crate::message::Marker;
 use crate::sink::{Checkpoint, Outcome, SinkError, Unfinished};
 
 impl Redis {
-    /// Puts a new run at its start, as soon as there is something to publish.
+    /// Starts a new run on all streams. Called when there is something to publish, or at the end.
     pub(super) async fn begin_all(&mut self) -> Result<(), SinkError> {
         if !self.has_begun {
             for index in 0..self.streams.len() {
@@ -24,7 +24,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Notes, where there are several streams, that the run is known to all of them.
+    /// With several streams, records on the first one that the run was started on all of them.
     async fn note_begun(&mut self) -> Result<(), SinkError> {
         let (run_id, is_spread) = (self.run_id.to_string(), self.streams.len() > 1);
         let Some(first) = self.streams.first_mut().filter(|_| is_spread) else {
@@ -42,7 +42,7 @@ impl Redis {
             .await
     }
 
-    /// Puts a run at its start, on one stream.
+    /// Starts a run at position 0 on one stream.
     pub(super) async fn begin(
         &mut self,
         index: usize,
@@ -57,7 +57,7 @@ impl Redis {
         let label = &self.target.label_id;
         let partitions = self.streams.len();
         let stream = &mut self.streams[index];
-        // Once more where the server has lost its memory since the lock was taken.
+        // A second attempt covers a server that has lost its data since the lock was taken.
         for _ in 0..2 {
             let reply = stream
                 .with_retry(async |link, keys, lease| {
@@ -91,10 +91,11 @@ impl Redis {
         ))
     }
 
-    /// Goes on where each stream stopped.
+    /// Resumes each stream where it stopped.
     pub(super) async fn go_on(&mut self) -> Result<Unfinished, SinkError> {
         for stream in &mut self.streams {
-            // What is still in flight has to have its outcome first; that it may be bad is known.
+            // Batches in flight must have their outcome first. Errors are ignored: the reload below
+            // shows the result.
             let _ = stream.confirm_all().await;
         }
         let mut found = Vec::new();
@@ -103,7 +104,7 @@ impl Redis {
             .first()
             .filter(|first| first.of(self.run_id).is_some());
         let run_id = self.run_id.to_string();
-        // The process that began it may have been cut off before it came to all of them.
+        // The process that started the run may have been cut off before it reached all streams.
         let begins = first.is_some_and(|first| first.begun.as_ref() != Some(&run_id));
         let is_spread = stored.len() > 1;
         for (index, stored) in stored.into_iter().enumerate() {
@@ -112,7 +113,8 @@ impl Redis {
             match at {
                 Some(at) => self.streams[index].restart(self.run_id, at.position),
                 None => {
-                    // One of them was lost, and the other may not have been.
+                    // The checkpoint or the stream was lost, but the other may remain: skip chats
+                    // that are still there.
                     self.suppress = true;
                     let is_unmarked = stored.is_gone || (is_spread && begins);
                     let marker = self.settings.marker && is_unmarked;
@@ -191,14 +193,15 @@ impl Redis {
         if word(&reply) == "OK" || outcome == Outcome::Unfinished {
             return Ok(());
         }
-        // It was there when it was looked at a moment ago: is it somebody else's by now?
+        // The flush before this verified the stream, so check for a takeover.
         stream.look().await?;
         let text = "it has lost entries at the very end; run again".to_owned();
         Err(SinkError::Unavailable(text))
     }
 }
 
-/// Where streams that have come to different positions go on: where the last of them is.
+/// Returns where to resume if streams have reached different positions: at the lowest one. The
+/// other positions become expected digests.
 pub(super) fn unfinished(found: &[Checkpoint], at: SystemTime) -> Unfinished {
     let mut sorted = found.to_vec();
     sorted.sort_by_key(|checkpoint| checkpoint.position);

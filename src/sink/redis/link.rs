@@ -1,4 +1,4 @@
-//! A connection that is made when it is needed, and the small exchanges over it.
+//! A connection that is made on demand, and the short exchanges over it.
 
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -13,12 +13,13 @@ use super::stream::{Lease, Reply};
 use crate::sink::Checkpoint;
 use crate::sink::retry_policy::Failure;
 
-/// How long a lock lasts without a heartbeat. What takes over waits for this long at the most.
+/// How long a lock lasts without a heartbeat, and therefore the longest wait before a takeover.
 pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
-/// How long replicas may take to confirm.
+/// Time limit for replicas to confirm a write.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(5);
 
-/// A connection with the server that holds a key; none before it is needed, or after a failure.
+/// A connection to the server that holds a key. There is none before the first use or after a
+/// failure.
 pub(super) struct Link {
     endpoint: Endpoint,
     key: String,
@@ -44,7 +45,7 @@ impl Link {
         self.connection = None;
     }
 
-    /// The connection, made where there is none.
+    /// Returns the connection, and connects if there is none.
     pub(super) async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         if self.connection.is_none() {
             self.connection = Some(self.endpoint.connect(&self.key).await?);
@@ -54,7 +55,7 @@ impl Link {
         self.connection.as_mut().ok_or_else(gone)
     }
 
-    /// The connection, with a server behind it that knows the append script.
+    /// Returns the connection after making sure that the server has loaded the append script.
     async fn with_append(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         let knows_append = self.is_connected() && self.knows_append;
         let connection = self.connection().await?;
@@ -66,8 +67,8 @@ impl Link {
         self.connection().await
     }
 
-    /// Sends an append, and gives its reply to be waited for. With `replicas`, it counts only when
-    /// so many have it.
+    /// Sends an append and returns its reply as a future. With `replicas`, the reply is an error
+    /// unless that many replicas confirm the write.
     pub(super) async fn dispatch(&mut self, command: &std::rc::Rc<Cmd>, replicas: u32) -> Reply {
         let mut connection = match self.with_append().await {
             Ok(connection) => connection.clone(),
@@ -82,7 +83,7 @@ impl Link {
             }
             Ok(reply)
         });
-        // The first poll hands it to the connection, which keeps the order.
+        // The first poll hands the command to the connection, which keeps the order.
         let poll = std::future::poll_fn(|context| Poll::Ready(reply.as_mut().poll(context)));
         match poll.await {
             Poll::Ready(ended) => Box::pin(std::future::ready(ended)),
@@ -90,12 +91,13 @@ impl Link {
         }
     }
 
-    /// Waits until replicas have what was written on this connection.
+    /// Waits until replicas have confirmed what was written on this connection.
     pub(super) async fn wait(&mut self, replicas: u32) -> Result<(), RedisError> {
         wait_on(self.connection().await?, replicas).await
     }
 
-    /// Writes something, and changes nothing.
+    /// Writes a field that has no meaning, so that `WAIT` has a write on this connection to wait
+    /// for.
     pub(super) async fn touch(&mut self, keys: &Keys) -> Result<(), RedisError> {
         redis::cmd("HSET")
             .arg(&keys.checkpoint)
@@ -125,42 +127,42 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
     Ok(())
 }
 
-/// What the checkpoint holds.
+/// Contents of the checkpoint, and whether the stream exists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
     pub(super) fencing_token: Option<String>,
-    /// Whose fence it is.
+    /// Owner that the fencing token was issued to.
     pub(super) fence_owner: Option<String>,
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Whether the run has come to its end, for better or worse, and its process knew it. One that did
-    /// not will be run again, and has nothing more to publish then.
+    /// Whether the run has ended, complete or rejected, and its process knew it. A run whose
+    /// process did not know is resumed, with nothing left to publish.
     pub(super) is_over: bool,
-    /// Whether chats that are on the stream already are passed over.
+    /// Whether chats that are already on the stream are skipped.
     pub(super) suppress: bool,
-    /// The last run whose process knew its end.
+    /// The last run that ended and whose process knew it.
     pub(super) settled: Option<String>,
-    /// In the first of several streams: the last run that was begun on all of them.
+    /// On the first of several streams: the last run that was started on all of them.
     pub(super) begun: Option<String>,
     pub(super) last_complete: Option<u64>,
-    /// The run's first entry.
+    /// Id of the run's first entry.
     pub(super) first_id: Option<String>,
-    /// Whether the stream is not there any more, with what the run had put on it. One that is read,
-    /// trimmed or emptied is still there.
+    /// Whether the stream was deleted, with the run's entries. A stream that is read, trimmed or
+    /// emptied still exists.
     pub(super) is_gone: bool,
     pub(super) at: Option<SystemTime>,
-    /// Over how many streams the run was spread.
+    /// Number of streams that the run was spread over.
     pub(super) partitions: Option<usize>,
 }
 
 impl Stored {
-    /// How far this run has come, where that is known and still there.
+    /// Returns the progress of this run, if it is recorded and the stream still exists.
     pub(super) fn of(&self, run_id: Uuid) -> Option<Checkpoint> {
         self.checkpoint
             .filter(|at| at.run_id == run_id && !self.is_gone)
     }
 }
 
-/// Reads the checkpoint, and looks whether the stream is there.
+/// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
     const FIELDS: [&str; 14] = [
         "fence",
@@ -217,15 +219,15 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
     })
 }
 
-/// What trying to take the lock comes to.
+/// Outcome of an attempt to take the lock.
 pub(super) enum Acquired {
-    /// It is ours, with this fence.
+    /// The lock is ours, with this fencing token.
     Fence(String),
-    /// This owner has it, for so many milliseconds more.
+    /// Another owner holds the lock, for `left` more milliseconds.
     Held {
         owner: String,
         left: i64,
-        /// The last run whose process knew its end.
+        /// The last run that ended and whose process knew it.
         settled: Option<String>,
     },
 }
@@ -263,7 +265,7 @@ pub(super) fn lock_millis() -> u64 {
     u64::try_from(LOCK_LASTS.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A reply that is a word.
+/// Converts a simple reply to text; empty for other replies.
 pub(super) fn word(value: &Value) -> String {
     match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),

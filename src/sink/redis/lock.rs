@@ -1,7 +1,7 @@
-//! One run at a time: taking the lock, and keeping it alive.
+//! Lock for one run at a time, and the heartbeat that keeps it alive.
 //!
-//! The lock tells a live run from a dead one: a heart that beats keeps it from running out. What
-//! keeps a dead one's late writes out is the fence, which the append script compares.
+//! The lock distinguishes a live run from a dead one: the heartbeat keeps it from expiring. The
+//! fencing token, which the append script compares, rejects late writes of a dead run.
 
 use std::time::Duration;
 
@@ -19,18 +19,20 @@ use crate::shutdown::Shutdown;
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 
-/// How often the heart beats: some beats may be lost before the lock runs out.
+/// Heartbeat interval. Several heartbeats may be lost before the lock expires.
 const BEAT: Duration = Duration::from_millis(2500);
-/// How often a lock that another run holds is looked at.
+/// Interval of checks while another run holds the lock.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Takes the lock at once where it is free, else when it runs out.
+/// Takes the lock at once if it is free, else when it expires.
 ///
-/// `Ok(None)` while somebody holds it and it is not known yet whether the heart beats: call again.
+/// Returns `Ok(None)` while another run holds the lock and it is not yet known whether that run is
+/// alive: call again.
 ///
 /// # Errors
 ///
-/// [`SinkError::Locked`], when the other's heart beats, or it has ended its run meanwhile.
+/// [`SinkError::Locked`] if the other run's heartbeat renews the lock, or if that run has ended
+/// since the first call.
 pub(super) async fn take(
     link: &mut Link,
     keys: &Keys,
@@ -45,7 +47,7 @@ pub(super) async fn take(
             if settled.is_none() || settled == watch.settled {
                 return Ok(Some(fence));
             }
-            // It was alive all the time, and has come to its end meanwhile.
+            // The other run was alive all the time, and has ended since the first look.
             release(link, keys, lease, false).await?;
             return Err(SinkError::Locked(keys.stream.clone()).into());
         }
@@ -59,11 +61,11 @@ pub(super) async fn take(
         ) => (owner, left, settled),
     };
     if left < 0 {
-        // Not one of ours: those run out.
+        // A lock without expiry is not one of labelcast's.
         return Err(SinkError::Locked(keys.stream.clone()).into());
     }
     match watch {
-        // It can only have become longer by a beat.
+        // Only a heartbeat can have extended it.
         Some(watch) if watch.holder != holder || left > watch.left => {
             return Err(SinkError::Locked(keys.stream.clone()).into());
         }
@@ -86,15 +88,15 @@ pub(super) async fn take(
     }
 }
 
-/// What was last seen of another's lock.
+/// Last observed state of another run's lock.
 pub(super) struct Watch {
     holder: String,
     left: i64,
     settled: Option<String>,
 }
 
-/// Renews the lock, and keeps what is beside the stream, as long as it lives; from a connection of
-/// its own.
+/// Heartbeat task, which renews the lock and the keys beside the stream until it is dropped. It has
+/// its own connection.
 pub(super) struct Heart {
     task: JoinHandle<()>,
 }
@@ -113,14 +115,15 @@ impl Heart {
             let (mut was_ours, mut was_heard) = (true, true);
             loop {
                 beats.tick().await;
-                // Within the time that a lock lasts: a server that hangs is asked anew.
+                // The limit is below the lock's lifetime, so that a server that hangs is tried
+                // again in time.
                 let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &lease));
                 match beat.await {
                     Ok(Ok(is_ours)) => {
                         if was_ours && !is_ours {
                             warn!("lock lost");
                         }
-                        // It may be taken again, where the server has lost its memory.
+                        // A lost lock may be taken again, if the server has lost its data.
                         (was_ours, was_heard) = (is_ours, true);
                     }
                     Ok(Err(_)) | Err(_) => {
@@ -151,7 +154,7 @@ async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failu
     Ok(link.run(&script).await? == Value::Int(1))
 }
 
-/// Gives the lock back. `settles` is for a run that has come to its end, and whose process knows it.
+/// Releases the lock. `settles` says that the run has ended and its process knows it.
 pub(super) async fn release(
     link: &mut Link,
     keys: &Keys,

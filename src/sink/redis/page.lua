@@ -1,8 +1,12 @@
--- Reads a part of a stream that is small whatever its entries hold: somebody may have put many chats
--- into one.
--- KEYS  stream
--- ARGV  where it begins, as XRANGE has it; entries, and bytes in their fields, after which it ends
--- Gives entries, as XRANGE does.
+-- Reads one page of a stream. The page is limited in bytes as well as in entries, because one entry
+-- may hold many chats.
+--
+--   KEYS[1]  stream
+--   ARGV[1]  start of the range, in the syntax of XRANGE
+--   ARGV[2]  maximum number of entries
+--   ARGV[3]  bytes in fields and values after which no further entry is added
+--
+-- Returns entries as XRANGE does.
 local page, bytes, from = {}, 0, ARGV[1]
 local most_entries, enough_bytes = tonumber(ARGV[2]), tonumber(ARGV[3])
 while #page < most_entries and bytes < enough_bytes do

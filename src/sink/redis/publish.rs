@@ -1,4 +1,4 @@
-//! From a batch to appends: which chats go to which stream, and in what form.
+//! Conversion of batches to appends: which chats go to which stream, and in which form.
 
 use redis::Cmd;
 
@@ -9,7 +9,7 @@ use crate::message::Format;
 use crate::sink::SinkError;
 
 impl Redis {
-    /// Sends what of a batch belongs to one stream.
+    /// Sends the part of a batch that belongs to one stream.
     pub(super) async fn publish_to(
         &mut self,
         index: usize,
@@ -28,7 +28,7 @@ impl Redis {
         let mut chats: Vec<Chat<'_>> = self.share(index, batch).collect();
         let all = chats.len() as u64;
         if all == 0 && self.streams.len() > 1 {
-            // Moved by a later batch, or at the end.
+            // The checkpoint moves with a later batch, or at the end.
             return Ok(());
         }
         if self.suppress {
@@ -43,7 +43,7 @@ impl Redis {
         self.streams.len() == 1 && batch.first() >= self.streams[index].next
     }
 
-    /// The chats of a batch that go to one stream, and are not on it yet.
+    /// Returns the chats of a batch that belong to one stream and are not on it yet.
     fn share<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
         let from = self.streams[index].next;
         let count = self.streams.len();
@@ -68,7 +68,7 @@ impl Redis {
             messages: count.div_ceil(per_message),
             suppressed,
         };
-        // An id in an array has its quotes and a comma; what needs more grows.
+        // An id in an array needs two quotes and a comma. The buffer grows if that is not enough.
         let bytes = batch.bytes() + 4 * batch.chats() as usize;
         self.capacity[index] = self.capacity[index].saturating_sub(append.messages);
         let command = self.command(index, &append, chats, bytes);
@@ -114,7 +114,8 @@ impl Redis {
         command
     }
 
-    /// Moves each stream to where the list has been read, so that all are at the same place.
+    /// Moves the checkpoint of each stream to the position read so far, so that all are at the same
+    /// place.
     pub(super) async fn sync_partitions(&mut self) -> Result<(), SinkError> {
         let (end, digest) = self.reached;
         for index in 0..self.streams.len() {
@@ -134,7 +135,8 @@ impl Redis {
     }
 }
 
-/// Which of several streams a chat goes to: XXH3-64 of its id, with seed 0, modulo their count.
+/// Returns the partition of a chat: XXH3-64 of its id, with seed 0, modulo the number of
+/// partitions.
 pub fn partition_of(chat_id: &[u8], partitions: usize) -> usize {
     let hash = xxhash_rust::xxh3::xxh3_64(chat_id);
     usize::try_from(hash % (partitions.max(1) as u64)).unwrap_or(0)

@@ -1,6 +1,10 @@
--- Gives the lock back, if it is still ours. A heartbeat that comes late does not take it again.
--- KEYS  lock, checkpoint
--- ARGV  owner, whether it knows that its run has come to its end ('1')
+-- Releases the lock if this owner still holds it. A delayed heartbeat cannot take it again, because
+-- fence_owner is removed.
+--
+--   KEYS[1]  lock
+--   KEYS[2]  checkpoint
+--   ARGV[1]  owner
+--   ARGV[2]  '1' if the owner knows that its run has ended; the run is then recorded as settled
 if redis.call('HGET', KEYS[2], 'fence_owner') == ARGV[1] then
   redis.call('HDEL', KEYS[2], 'fence_owner')
   if ARGV[2] == '1' then

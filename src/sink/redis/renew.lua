@@ -1,15 +1,22 @@
--- The heart beats: the lock holds on, or is taken again where it ran out and nobody came; and what
--- is beside the stream does not expire under a run that waits.
--- KEYS  lock, checkpoint, the set of seen chats
--- ARGV  owner, milliseconds until the lock runs out, milliseconds to keep the checkpoint (0: for
---       ever), seconds to keep the set, the time, from which on the resume window counts
--- Gives 1, or 0 where the lock is lost.
+-- Heartbeat: extends the lock, or takes it again if it expired and no other run has taken it. It
+-- also extends the keys beside the stream, so that they do not expire while a run waits.
+--
+--   KEYS[1]  lock
+--   KEYS[2]  checkpoint
+--   KEYS[3]  dedup set
+--   ARGV[1]  owner
+--   ARGV[2]  lock expiry in milliseconds
+--   ARGV[3]  milliseconds to keep the checkpoint (0: no expiry)
+--   ARGV[4]  seconds to keep the dedup set
+--   ARGV[5]  current time, from which the resume window counts
+--
+-- Returns 1, or 0 if the lock is lost.
 local owner = redis.call('GET', KEYS[1])
 local fence_owner = redis.call('HGET', KEYS[2], 'fence_owner')
 if owner == false then
   local is_lost = redis.call('HEXISTS', KEYS[2], 'fence') == 0
   if fence_owner == ARGV[1] or is_lost then
-    -- It ran out, or the server has lost its memory.
+    -- The lock expired without a takeover, or the server has lost its data.
     owner = ARGV[1]
   end
 end

@@ -1,13 +1,25 @@
--- A run begins at a position; a new one, or one whose list has changed.
--- KEYS  stream, checkpoint, manifest
--- ARGV  fence, run id, label id, digest at position 0, milliseconds to keep what is beside the
---       stream (0: for ever), whether chats on the stream are to be passed over ('1'), the time,
---       over how many streams the queue is spread, the owner, a token of this call, and, where a
---       marker is to be put on the stream, its fields and values
--- Gives a new fence, which keeps out what is still under way from before; or 'fence'.
+-- Starts a run at position 0: a new run, or one whose list has changed or whose data was lost.
+--
+--   KEYS[1]  stream
+--   KEYS[2]  checkpoint
+--   KEYS[3]  manifest
+--   ARGV[1]  fencing token
+--   ARGV[2]  run id
+--   ARGV[3]  label id
+--   ARGV[4]  digest at position 0
+--   ARGV[5]  milliseconds to keep the keys beside the stream (0: no expiry)
+--   ARGV[6]  '1' to skip chats that are already on the stream
+--   ARGV[7]  current time
+--   ARGV[8]  number of partitions of the queue
+--   ARGV[9]  owner
+--   ARGV[10] token of this call
+--   ARGV[11] and up: fields and values of the start marker, if one is requested
+--
+-- Returns a new fencing token, which rejects everything that was in flight before; or 'fence' if
+-- the caller's token is not the newest.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'start', 'fence_owner')
 if at[3] == ARGV[10] and at[4] == ARGV[9] then
-  -- A late copy of this very call.
+  -- A delayed duplicate of this call gets the same token.
   return at[1]
 end
 if at[1] ~= ARGV[1] then

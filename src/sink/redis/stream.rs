@@ -1,10 +1,9 @@
-//! One stream: batches in flight on one ordered connection, and what becomes of them when it
-//! breaks.
+//! One stream: batches in flight on one ordered connection, and their recovery after a failure.
 //!
-//! A batch whose reply was lost may have been applied or not. The checkpoint, which only the append
-//! script moves, tells: what it covers is dropped from the ledger, the rest is sent again. A late
-//! copy that is still in a socket's buffer does no harm, since the script refuses a batch that does
-//! not begin where the checkpoint is.
+//! A batch whose reply was lost may have been applied or not. The checkpoint decides, since only
+//! the append script moves it forward: batches that it covers are dropped from the queue of batches
+//! in flight, the others are sent again. A delayed duplicate in a socket buffer does no harm,
+//! because the script rejects a batch that does not start at the checkpoint.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -26,27 +25,26 @@ use crate::retry::Retries;
 use crate::sink::retry_policy::{Failure, RetryPolicy};
 use crate::sink::{Delivered, SinkError, Unfinished};
 
-/// The chats of a batch, for each stream. The server serves nobody else while it appends one, for
-/// about a millisecond; more in a batch are no faster (benches/SIZES.md).
+/// Chats per batch, for each stream. The server serves no other client while it appends a batch,
+/// which takes about a millisecond; larger batches are no faster (benches/SIZES.md).
 pub(crate) const BATCH_CHATS: u32 = 1024;
-/// Batches in flight. Two keep the server busy; the others ride out what either side's scheduling
-/// costs.
+/// Batches in flight. Two keep the server busy; the others absorb scheduling delays on either side.
 const WINDOW: usize = 4;
 
-/// What a stream's writer is known by.
+/// Identity of a stream's writer.
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
-    /// This process: the value of the lock.
+    /// This process; the value of the lock.
     pub(super) owner: String,
-    /// Its fence.
+    /// The fencing token of this process.
     pub(super) fencing_token: String,
-    /// How long what is beside the stream is kept, in milliseconds; `0` for ever.
+    /// How long the keys beside the stream are kept, in milliseconds; `0` for no expiry.
     pub(super) keep: String,
 }
 
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
 
-/// A batch that was sent, and is not yet known to be durable.
+/// A batch that was sent and is not yet known to be durable.
 struct InFlight {
     reply: Reply,
     command: Rc<Cmd>,
@@ -72,16 +70,16 @@ pub(super) struct Stream {
     pub(super) lease: Lease,
     run_id: Uuid,
     append: Script,
-    /// The reading that filled the set of seen chats, where there is one.
+    /// Token of the read-back that filled the dedup set, if there is one.
     seen: Option<Token>,
     ledger: VecDeque<InFlight>,
-    /// After the last batch that was sent.
+    /// Position after the last batch that was sent.
     pub(super) next: Position,
-    /// By the replies.
+    /// What is durable according to the replies.
     pub(super) delivered: Delivered,
     min_replicas: u32,
     retry_policy: Rc<RetryPolicy>,
-    /// The pauses since something last went well.
+    /// Pauses since the last success.
     pauses: Option<Retries>,
 }
 
@@ -114,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Does something that may be done twice, until it succeeds or there is no point in it.
+    /// Runs an idempotent operation until it succeeds, fails for good, or the retries are used up.
     pub(super) async fn with_retry<T>(
         &mut self,
         mut work: impl AsyncFnMut(&mut Link, &Keys, &Lease) -> Result<T, Failure>,
@@ -130,7 +128,7 @@ impl Stream {
         }
     }
 
-    /// Breaks the connection off, and waits until the next try is due.
+    /// Drops the connection after a transient error, and waits until the next attempt is due.
     async fn pause(&mut self, failure: Failure) -> Result<(), SinkError> {
         if matches!(failure, Failure::Transient(_)) {
             self.link.drop_connection();
@@ -138,7 +136,7 @@ impl Stream {
         self.retry_policy.pause(&mut self.pauses, failure).await
     }
 
-    /// The head of an append: the values follow.
+    /// Builds the start of an append command; the caller adds the values.
     pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
         let values = 2 * usize::try_from(batch.messages).unwrap_or(0);
         let mut command = Cmd::with_capacity(values + 16, bytes + 512);
@@ -160,7 +158,7 @@ impl Stream {
         command
     }
 
-    /// Sends a batch. Waits only where as many as may be are in flight.
+    /// Sends a batch. Waits only if the maximum number of batches is in flight.
     pub(super) async fn send(&mut self, batch: &Append, command: Cmd) -> Result<(), SinkError> {
         while self.ledger.len() >= WINDOW {
             self.confirm_one().await?;
@@ -175,7 +173,8 @@ impl Stream {
         };
         let reply = match self.link.is_connected() {
             true => self.link.dispatch(&command, self.min_replicas).await,
-            // To be sent when the outcome of all is settled.
+            // Without a connection, `reconcile` sends it once the outcome of the earlier batches is
+            // known.
             false => lost(),
         };
         self.ledger.push_back(InFlight {
@@ -204,7 +203,7 @@ impl Stream {
         };
         self.retry_policy.ended()?;
         let reply = (&mut oldest.reply).await;
-        // It has said all that it will; what comes of it is settled below.
+        // The future has completed and must not be polled again. The code below handles its result.
         oldest.reply = lost();
         let failure = match reply {
             Ok(Value::Int(_)) => {
@@ -212,7 +211,7 @@ impl Stream {
                 self.drop_oldest();
                 return Ok(());
             }
-            // What the script refuses is settled by looking at what is there.
+            // The script rejected the batch; the stored checkpoint shows how to continue.
             Ok(refusal) => {
                 info!(
                     reason = word(&refusal),
@@ -228,7 +227,7 @@ impl Stream {
         self.reconcile(failure).await
     }
 
-    /// The oldest batch is durable.
+    /// Counts the oldest batch as durable.
     fn drop_oldest(&mut self) {
         if let Some(batch) = self.ledger.pop_front() {
             self.delivered.chats += batch.delivers.chats;
@@ -257,19 +256,20 @@ impl Stream {
             return Err(self.rewinds(start).into());
         };
         if self.min_replicas > 0 {
-            // On this connection, nothing was written yet that replicas could confirm.
+            // `WAIT` covers only writes on this connection, and it has none yet.
             self.link.touch(&self.keys).await?;
             self.link.wait(self.min_replicas).await?;
         }
         while let Some(batch) = self.ledger.front()
             && batch.end <= at.position
-            // What was applied there has to be this batch, and not one of a list before it.
+            // The batch applied there must be this one, and not one of an earlier list.
             && (batch.end < at.position || batch.digest == at.digest)
         {
             self.drop_oldest();
         }
         let expected = self.ledger.front().map_or(self.next, |batch| batch.first);
-        // The commands hold the fence that they were made with: under another they are of no use.
+        // Commands in flight contain the fencing token that they were built with; another makes
+        // them invalid.
         if at.position != expected || self.lease.fencing_token != fence {
             let unfinished = Unfinished {
                 from: at,
@@ -298,8 +298,8 @@ impl Stream {
         SinkError::Rewound(Box::new(to))
     }
 
-    /// A server that has lost its memory has lost the fence too. Where nobody came meanwhile, the
-    /// stream is still ours.
+    /// Makes sure that this process still owns the stream. A server that has lost its data has lost
+    /// the fencing token too; if no other run has taken over since, the stream is still ours.
     async fn keep_claim(&mut self, stored: &Stored) -> Result<(), Failure> {
         if stored.fencing_token.as_ref() == Some(&self.lease.fencing_token) {
             return Ok(());
@@ -324,7 +324,7 @@ impl Stream {
         }
     }
 
-    /// Which of these chats the run does not have on the stream.
+    /// Returns those of the chats that the run does not have on the stream.
     pub(super) async fn unseen<'b>(
         &mut self,
         chats: &[Chat<'b>],
@@ -341,13 +341,13 @@ impl Stream {
                     return Ok(unseen);
                 }
             }
-            // What is in flight may not be on the stream yet, and has to be in the set.
+            // Batches in flight may not be on the stream yet, but must be in the set.
             self.confirm_all().await?;
             self.read_back().await?;
         }
     }
 
-    /// Fills the set of seen chats with what the run has on the stream.
+    /// Fills the dedup set with the run's chats that are on the stream.
     pub(super) async fn read_back(&mut self) -> Result<(), SinkError> {
         let run_id = self.run_id;
         let token = self
@@ -360,7 +360,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Looks what is there, and sees to it that the stream is still ours.
+    /// Loads the checkpoint, and makes sure that this process still owns the stream.
     pub(super) async fn look(&mut self) -> Result<Stored, SinkError> {
         loop {
             let looked = match load(&mut self.link, &self.keys).await {
@@ -377,7 +377,7 @@ impl Stream {
         }
     }
 
-    /// Proves that all that was confirmed is there.
+    /// Verifies that everything confirmed is still there.
     pub(super) async fn verify(&mut self) -> Result<(), SinkError> {
         let stored = self.look().await?;
         match stored.of(self.run_id) {
@@ -395,7 +395,7 @@ impl Stream {
         }
     }
 
-    /// Forgets what is in flight: the list is published from another position.
+    /// Discards batches in flight, because the list is published from another position.
     pub(super) fn restart(&mut self, run_id: Uuid, next: Position) {
         self.ledger.clear();
         self.run_id = run_id;

@@ -1,4 +1,4 @@
-//! Reading a stream the way a consumer does: through a group, pending entries first.
+//! Reader of a stream as a consumer: through a consumer group, pending entries first.
 
 use redis::{ErrorKind, RedisError, Value};
 
@@ -7,15 +7,15 @@ use super::link::{Link, word};
 use crate::sink::SinkError;
 use crate::sink::retry_policy::Failure;
 
-/// Entries that are read at once.
+/// Maximum number of entries per read.
 const PAGE: u64 = 100;
-/// How long a read waits for new entries, in milliseconds: well below a reply's time-out.
+/// How long a read waits for new entries, in milliseconds; well below the reply timeout.
 const BLOCK_MS: u64 = 1000;
 
-/// The group that is read through unless another is asked for.
+/// Default consumer group.
 pub(crate) const TAIL_GROUP: &str = "labelcast-tail";
 
-/// How to read.
+/// Settings of a reader.
 #[derive(Clone, Debug)]
 pub struct Tail {
     /// The server.
@@ -24,17 +24,17 @@ pub struct Tail {
     pub queue: String,
     /// The consumer group.
     pub group: String,
-    /// The consumer's name in it.
+    /// The consumer's name in the group.
     pub consumer: String,
     /// Acknowledge what was read.
     pub ack: bool,
     /// Delete what was read.
     pub delete: bool,
-    /// Wait for more.
+    /// Wait for more entries.
     pub follow: bool,
 }
 
-/// A message as it is on a stream.
+/// An entry of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// The entry's id.
@@ -47,16 +47,16 @@ pub struct Message {
 pub struct Reader {
     tail: Tail,
     link: Link,
-    /// After which of its own pending entries it reads on; none when there are no more of these.
+    /// Id of the last of its own pending entries that was read; `None` once all of these were read.
     pending: Option<String>,
 }
 
 impl Reader {
-    /// Creates the group, from the stream's start, if it does not exist.
+    /// Creates the group at the start of the stream, if it does not exist.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached, or the queue is no stream.
+    /// If the server cannot be reached, or the queue is not a stream.
     pub async fn open(tail: Tail) -> Result<Self, SinkError> {
         let mut link = Link::new(tail.endpoint.clone(), tail.queue.clone());
         create_group(&mut link, &tail).await?;
@@ -67,11 +67,11 @@ impl Reader {
         })
     }
 
-    /// The next messages; none when there are no more, or for now.
+    /// Returns the next messages, at most `most`; empty if there are none at the moment.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached.
+    /// If the server cannot be reached.
     pub async fn next(&mut self, most: u64) -> Result<Vec<Message>, SinkError> {
         loop {
             let messages = self.read(most.min(PAGE)).await?;
@@ -103,11 +103,12 @@ impl Reader {
         Ok(messages(&reply))
     }
 
-    /// Acknowledges and deletes, as it was asked for, what has been dealt with.
+    /// Acknowledges and deletes messages that were processed, as the settings demand. Deleting also
+    /// acknowledges.
     ///
     /// # Errors
     ///
-    /// When the server cannot be reached.
+    /// If the server cannot be reached.
     pub async fn done(&mut self, messages: &[Message]) -> Result<(), SinkError> {
         let ids: Vec<&str> = messages.iter().map(|message| message.id.as_str()).collect();
         if ids.is_empty() || !(self.tail.ack || self.tail.delete) {
@@ -135,7 +136,7 @@ async fn create_group(link: &mut Link, tail: &Tail) -> Result<(), Failure> {
         .arg(&tail.group)
         .arg("0");
     if tail.follow {
-        // It may come later.
+        // The stream may be created later.
         command.arg("MKSTREAM");
     }
     let created: Result<(), RedisError> = command.exec_async(connection).await;
@@ -153,7 +154,7 @@ async fn create_group(link: &mut Link, tail: &Tail) -> Result<(), Failure> {
     }
 }
 
-/// The messages in a reply: a list of streams in RESP2, a map of them in RESP3.
+/// Extracts the messages from a reply: a list of streams in RESP2, a map of them in RESP3.
 fn messages(reply: &Value) -> Vec<Message> {
     let entries: Vec<&Value> = match reply {
         Value::Map(streams) => streams.iter().map(|(_, entries)| entries).collect(),
@@ -181,7 +182,7 @@ fn message(entry: &Value) -> Option<Message> {
     let Value::Array(parts) = entry else {
         return None;
     };
-    // What was deleted while it was pending has no fields any more.
+    // An entry that was deleted while it was pending has no fields.
     let fields = match parts.get(1) {
         Some(Value::Array(fields)) => fields.as_slice(),
         _ => &[],

@@ -1,20 +1,20 @@
-//! Reads the URL of a Redis sink.
+//! Parser for the URL of a Redis sink.
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use super::connect::{Endpoint, Kind, Login, Sentinel};
 use crate::sink::url::{ENCODING, Parameters, Parts};
 
-/// The parameters of every URL.
+/// Parameters that every URL accepts.
 const PARAMETERS: [&str; 2] = ["db", "protocol"];
-/// The parameters of a socket's URL, which has no other place for a login.
+/// Parameters of a socket's URL, which has no other place for a login.
 const SOCKET_PARAMETERS: [&str; 4] = ["db", "protocol", "user", "pass"];
-/// The parameters of a URL of sentinels.
+/// Parameters of a sentinel URL.
 const SENTINEL_PARAMETERS: [&str; 4] = ["db", "protocol", "sentinel_username", "sentinel_password"];
-/// The port of a sentinel whose URL has none.
+/// Port of a sentinel if the URL has none.
 const SENTINEL_PORT: u16 = 26379;
 
-/// Reads a URL; `None` where its scheme does not belong to Redis.
+/// Parses a URL. Returns `None` if the scheme is not one of Redis's.
 pub(super) fn read(url: &str) -> Option<Result<Endpoint, String>> {
     let (scheme, rest) = url.split_once(':')?;
     let (protocol, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
@@ -61,7 +61,7 @@ fn cluster(scheme: &str, rest: &str) -> Result<Endpoint, String> {
     ))
 }
 
-/// `redis+sentinel://user:pw@sentinel:26379/master/db`; user and password are the master's.
+/// Parses `redis+sentinel://user:pw@sentinel:26379/master/db`. User and password are the master's.
 fn sentinel(scheme: &str, rest: &str) -> Result<Endpoint, String> {
     let parts = Parts::split(rest, &SENTINEL_PARAMETERS)?;
     let (master, path) = parts.path.split_once('/').unwrap_or((parts.path, ""));
@@ -88,8 +88,8 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Endpoint, String> {
     Ok(Endpoint::new(kind, seeds, protocol(&parts.parameters)?))
 }
 
-/// The logins to try at a sentinel, in this order. Many installations have one password for all
-/// servers, or a password on the master only.
+/// Returns the logins to try at a sentinel, in this order. Many installations have one password for
+/// all servers, or a password on the master only.
 fn sentinel_logins(parameters: &Parameters, node: &Login) -> Result<Vec<Login>, String> {
     let get = |name: &str| parameters.get(name).map(str::to_owned);
     let own = Login {
@@ -116,7 +116,7 @@ fn without_login(seed: &ConnectionInfo, host: &str) -> ConnectionInfo {
     seed.set_redis_settings(redis::RedisConnectionInfo::default())
 }
 
-/// `unix:/path?user=…&pass=…`.
+/// Parses `unix:/path?user=…&pass=…`.
 fn socket(rest: &str) -> Result<Endpoint, String> {
     let parts = Parts::split(rest, &SOCKET_PARAMETERS)?;
     let (path, _) = rest.split_once('?').unwrap_or((rest, ""));
@@ -155,7 +155,7 @@ fn info(url: &str) -> Result<ConnectionInfo, String> {
     url.into_connection_info().map_err(|_| refused())
 }
 
-/// The database, by the path or by a parameter.
+/// Returns the database, from the path or from a parameter; 0 if neither names one.
 fn database(path: &str, parameters: &Parameters) -> Result<i64, String> {
     let number = |text: &str| {
         let number = text.parse::<u32>().map(i64::from);
