@@ -2,7 +2,7 @@
 //!
 //! The chat ids of a batch lie in one arena, in exactly the form that the [`Digest`] covers, so
 //! that decoding allocates nothing per chat and hashing is one call per batch. An arena is used
-//! again for a later batch once the sink has encoded it.
+//! again once the sink has encoded its batch.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ const INVALID: u16 = u16::MAX;
 /// In place of a length: a chat without a name.
 const NO_NAME: u32 = u32::MAX;
 
-/// How far into the list something has come: the count of entries, valid or not, before it.
+/// A position in the list: the number of entries, valid or not, before it.
 pub type Position = u64;
 
 /// XXH3-128 over the entries from the start of the list to a position.
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// The hash under way, moved on by whole batches.
+/// The running hash, updated by whole batches.
 #[derive(Default)]
 pub(crate) struct DigestState(Xxh3);
 
@@ -120,7 +120,7 @@ pub struct Batch {
 /// One chat of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chat<'a> {
-    /// Where in the list it stands, from 0.
+    /// The position in the list, from 0.
     pub position: Position,
     /// The chat id, in UTF-8.
     pub id: &'a [u8],
@@ -129,7 +129,7 @@ pub struct Chat<'a> {
 }
 
 impl Batch {
-    /// An empty batch. The arenas grow to what is needed, once.
+    /// An empty batch. The arenas grow once, to the size that is needed.
     pub fn new() -> Self {
         Self {
             first: 0,
@@ -193,7 +193,7 @@ impl Batch {
         self.mark_whole();
     }
 
-    /// Notes that a message ends here.
+    /// Marks the end of a message.
     pub(crate) fn mark_whole(&mut self) {
         self.whole = (self.entries, self.chats, self.arena.len(), self.names.len());
     }
@@ -204,7 +204,7 @@ impl Batch {
         (self.chats - chats, self.bytes() - arena - names)
     }
 
-    /// Notes that the last message was ended by its size, and has fewer chats than others.
+    /// Marks that the last message was ended by its size, and has fewer chats than others.
     pub(crate) fn mark_cut(&mut self) {
         self.is_cut = true;
     }
@@ -214,7 +214,7 @@ impl Batch {
         self.is_cut
     }
 
-    /// Takes away what came after the last whole message.
+    /// Drops the entries after the last whole message.
     pub(crate) fn keep_whole(&mut self) {
         let (entries, chats, arena, names) = self.whole;
         (self.entries, self.chats) = (entries, chats);
@@ -269,7 +269,7 @@ impl Default for Batch {
     }
 }
 
-/// Says how much there is, never what: chat ids must not reach a log.
+/// Shows sizes only: chat ids must not reach a log.
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")

@@ -1,7 +1,7 @@
-//! Settings: flags over environment over file over defaults, and every fault at once.
+//! Configuration: flags override the environment, the environment the file, the file the defaults.
 //!
-//! [`ConfigSources`] holds what was set where, as text. [`ConfigSources::run`] and its like turn that into one
-//! small struct per concern, and note each fault on the way instead of stopping at the first.
+//! [`ConfigSources`] holds each value as text, with its source. [`ConfigSources::run`] and the other readers
+//! assemble the settings struct of a module, and collect all errors instead of stopping at the first.
 
 mod file;
 mod report;
@@ -33,7 +33,7 @@ pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
 /// The variable that names the file with settings.
 pub const CONFIG_VARIABLE: &str = "LABELCAST_CONFIG";
 
-/// Where a value was set.
+/// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Flag,
@@ -45,7 +45,7 @@ pub(crate) enum Origin {
 /// The environment.
 type Env = Box<dyn Fn(&str) -> Option<String>>;
 
-/// What was set where. Later sources are asked first.
+/// The values of all sources.
 pub struct ConfigSources {
     flags: BTreeMap<&'static str, String>,
     env: Env,
@@ -56,7 +56,7 @@ pub struct ConfigSources {
 }
 
 impl ConfigSources {
-    /// The sources of flags (by key), environment and, if there is one, a file.
+    /// Collects flags (by key), environment and, if there is one, a file.
     pub fn new(
         flags: BTreeMap<&'static str, String>,
         env: impl Fn(&str) -> Option<OsString> + 'static,
@@ -75,7 +75,7 @@ impl ConfigSources {
                 });
             }
         }
-        // An empty variable is how many tools write one that is not set.
+        // Many tools write an unset variable as an empty one.
         let env = move |name: &str| {
             let text = env(name)?.into_string().ok()?;
             (!text.is_empty()).then_some(text)
@@ -97,12 +97,12 @@ impl ConfigSources {
         }
     }
 
-    /// Sets a setting above all others, as the demo does.
+    /// Overrides a setting, as the demo does.
     pub fn set(&mut self, key: &'static str, value: impl Into<String>) {
         self.flags.insert(key, value.into());
     }
 
-    /// Sets the access token, above all other places.
+    /// Overrides the access token.
     pub fn set_token(&mut self, token: &str) {
         self.token = Some(SecretString::from(token));
     }
@@ -125,7 +125,7 @@ impl ConfigSources {
         (setting.default.to_owned(), Origin::Default)
     }
 
-    /// Ends reading with all the errors that were found.
+    /// Returns all errors that were found.
     ///
     /// # Errors
     ///
@@ -134,7 +134,7 @@ impl ConfigSources {
         ConfigErrors::or_nothing(self.errors)
     }
 
-    /// The settings of the API. What is wrong is kept for [`ConfigSources::finish`], here as below.
+    /// The settings of the API. Errors are collected for [`ConfigSources::finish`], here as below.
     pub fn api(&mut self) -> Option<ApiSettings> {
         let mut read = Reader::new(self);
         let url = read.api_url("api.url");
@@ -222,7 +222,7 @@ impl ConfigSources {
         sink::read(self)
     }
 
-    /// Where to read from, and the queue's name, which has to be whole.
+    /// The queue to read, with its whole name.
     pub fn tail(&mut self) -> Option<(Destination, String)> {
         let settings = self.sink()?;
         let mut read = Reader::new(self);
@@ -270,7 +270,7 @@ impl ConfigSources {
         })
     }
 
-    /// What only shows when several settings are seen together.
+    /// Checks settings that depend on each other.
     pub fn together(&mut self, dry_run: bool) {
         let mut read = Reader::new(self);
         sink::together(&mut read, dry_run);

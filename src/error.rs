@@ -1,5 +1,4 @@
-//! What ends a run, in the terms of whoever has to act on it: an exit code, whether trying again
-//! can help, and a hint that mends it.
+//! Errors that end a run: exit code, transient or not, and a hint for the fix.
 //!
 //! Each module has errors of its own; they meet here.
 
@@ -14,13 +13,13 @@ use crate::retry::Retryable;
 use crate::shutdown::Cause;
 use crate::sink::SinkError;
 
-/// Whatever ends a run other than success.
+/// An error that ends a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line is wrong, which was said in full.
+    /// The command line is wrong; clap has printed the details.
     #[error("the command line is wrong")]
     Usage,
-    /// Settings are wrong; every fault is listed.
+    /// Configuration errors, all of them.
     #[error(transparent)]
     Settings(#[from] ConfigErrors),
     /// A request to the API failed.
@@ -37,22 +36,22 @@ pub enum Error {
         "{invalid} entries of the list have no valid chat id, which is more than the {allowed} allowed"
     )]
     TooManyInvalid {
-        /// How many there are.
+        /// Invalid entries.
         invalid: u64,
-        /// How many may be.
+        /// Accepted number of them.
         allowed: u64,
     },
     /// A guard stopped the run.
     #[error(transparent)]
     Guarded(#[from] Guard),
-    /// The API asks to be left alone for longer than a run waits.
+    /// `Retry-After` is longer than a run waits.
     #[error(
         "{error}; it asks to wait {}, longer than the {} that a run waits",
         humantime::format_duration(*asked),
         humantime::format_duration(*longest)
     )]
     WaitTooLong {
-        /// What it answered.
+        /// The API's answer.
         error: Box<Error>,
         /// How long it asks to wait, by `Retry-After`.
         asked: Duration,
@@ -62,17 +61,17 @@ pub enum Error {
     /// A signal or the deadline.
     #[error("cut short by {0}")]
     Interrupted(Cause),
-    /// A local file beside the sink's.
+    /// A local file other than the sink's.
     #[error("{what} {}: {error}", path.display())]
     File {
-        /// What was tried, as the start of a sentence: "could not write the report to".
+        /// The failed operation, as the start of a sentence: "could not write the report to".
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// stdout failed, other than by its reader going away.
+    /// Writing to stdout failed, other than by a closed pipe.
     #[error("could not write to stdout: {0}")]
     Stdout(std::io::Error),
     /// A bug in labelcast.
@@ -80,7 +79,7 @@ pub enum Error {
     Bug(String),
 }
 
-/// What a guard found.
+/// The guard that stopped a run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Guard {
     /// The label is not in the account's list of labels.
@@ -88,10 +87,10 @@ pub enum Guard {
         "label {0} does not exist in this account, and a deleted label looks like an empty list"
     )]
     LabelGone(String),
-    /// The list is empty, and the label is not there any more.
+    /// The list is empty, and the label was deleted meanwhile.
     #[error("label {0} was deleted during the run: its empty list is not trusted")]
     LabelWent(String),
-    /// `--all-labels`, and there is none.
+    /// `--all-labels` for an account without labels.
     #[error("the account has no label at all")]
     NoLabels,
     /// `--min-chats`.
@@ -99,7 +98,7 @@ pub enum Guard {
     TooFew {
         /// Chats in the list.
         chats: u64,
-        /// Chats that there have to be.
+        /// Required number of chats.
         min: u64,
     },
     /// `--max-shrink`.
@@ -119,7 +118,7 @@ pub enum Guard {
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         match error {
-            // The body's reader carries the API's own error: it tells more.
+            // The reader's error carries the API's own, which says more.
             DecodeError::Input { at, error } => match error.downcast::<ApiError>() {
                 Ok(error) => Self::Api(error),
                 Err(error) => Self::Decode(DecodeError::Input { at, error }),

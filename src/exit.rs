@@ -4,11 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Exit {
-    /// All was done.
+    /// Success.
     Complete = 0,
     /// A wrong command line.
     Usage = 64,
-    /// The body is not what the API should send.
+    /// The body is not what the API is documented to send.
     Data = 65,
     /// The API or the sink is unavailable after all retries.
     Unavailable = 69,
@@ -31,7 +31,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Which code stands for a run over several labels: the first of these that occurred.
+    /// Precedence for a run over several labels: the first of these that occurred is the exit code.
     pub const BY_WEIGHT: [Self; 12] = [
         Self::Bug,
         Self::Settings,
@@ -47,12 +47,12 @@ impl Exit {
         Self::Complete,
     ];
 
-    /// The number given to the operating system.
+    /// The process's exit status.
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// The one of both that decides.
+    /// The one of both with precedence.
     #[must_use]
     pub fn heavier(self, other: Self) -> Self {
         let decides = |exit: &&Self| **exit == self || **exit == other;

@@ -1,8 +1,8 @@
 //! One label's run: attempts, resume, guards, and an orderly end.
 //!
-//! An attempt fetches the list once and publishes what follows the checkpoint. One that fails for
-//! a reason that may pass is followed by another, which goes on where it stopped, once the digest
-//! has proven that the list up to there is the same.
+//! An attempt fetches the list once and publishes the entries after the checkpoint. After a transient
+//! error the next attempt resumes there, once the digest has proven that the list up to that position is
+//! unchanged.
 
 mod attempt;
 mod count;
@@ -30,28 +30,28 @@ use crate::retry::Retries;
 use crate::shutdown::Shutdown;
 use crate::sink::{Outcome, Recovered, Sink, SinkError, Start, Target, Unfinished};
 
-/// A queue that loses what it has confirmed more often than this in one run is not to be relied on.
+/// Rewinds in one run after which the queue counts as unreliable.
 const MAX_REWINDS: u32 = 20;
 
-/// What all labels of a run share.
+/// Shared by all labels of a run.
 pub struct Context<'a> {
     /// The API.
     pub client: &'a Client,
-    /// How often to try again.
+    /// Retries after a transient error.
     pub retries: usize,
-    /// What to do with the lists.
+    /// The settings of the run.
     pub run: &'a RunSettings,
-    /// What messages look like.
+    /// The layout of messages.
     pub layout: &'a Layout,
     /// The most entries in a batch.
     pub batch_entries: u32,
-    /// When to stop.
+    /// Stop signal and deadline.
     pub shutdown: &'a Shutdown,
-    /// Where to show how it goes.
+    /// The progress line.
     pub progress: &'a Progress,
 }
 
-/// What is known of a label's run so far.
+/// The state of a label's run, for its report.
 pub(crate) struct Tally {
     began: Instant,
     run_id: Uuid,
@@ -76,7 +76,7 @@ impl Tally {
     }
 }
 
-/// Publishes the chats of one label, and tells how it went.
+/// Publishes the chats of one label, and returns its report.
 pub async fn publish_label<S: Sink>(
     context: &Context<'_>,
     label: &Label,
@@ -94,7 +94,7 @@ pub async fn publish_label<S: Sink>(
     report(label.clone(), target, &tally, result.err().as_ref())
 }
 
-/// A label that was not even tried.
+/// The report of a label whose run did not start.
 pub fn not_tried(label: Label, target: &Target, error: &Error) -> LabelReport {
     report(label, target, &Tally::new(), Some(error))
 }
@@ -190,7 +190,7 @@ fn to_resume(past: &Recovered, window: Option<Duration>) -> Option<Unfinished> {
     Some(unfinished.clone())
 }
 
-/// Tries until the whole list was published. Returns how many chats it has.
+/// Makes attempts until the whole list was published. Returns the number of its chats.
 async fn attempts<S: Sink>(
     context: &Context<'_>,
     target: &Target,
@@ -210,7 +210,7 @@ async fn attempts<S: Sink>(
             tally: &mut *tally,
         };
         let ended = match attempt.run(&mut from).await {
-            // What was not yet durable may still turn out to be lost.
+            // Flushing may still find that entries were lost.
             Ok(chats) => within(context.shutdown, sink.flush()).await.map(|()| chats),
             Err(attempt::End::Failed(error @ Error::TooManyInvalid { .. })) => {
                 let flushed = within(context.shutdown, sink.flush()).await;
@@ -232,7 +232,7 @@ async fn attempts<S: Sink>(
                 tally.list_changed = true;
                 tally.counts.resumed = 0;
                 match within(context.shutdown, sink.flush()).await {
-                    // What is lost there is found missing below.
+                    // A loss is found by the restart below.
                     Ok(()) | Err(Error::Sink(SinkError::Rewound(_))) => {}
                     Err(error) => return Err(error),
                 }
@@ -248,7 +248,7 @@ async fn attempts<S: Sink>(
                 from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;
                 tally.counts.resumed = tally.counts.resumed.min(from.from.chats);
             }
-            // The sink has tried again already.
+            // The sink has its own retries.
             error @ Error::Sink(_) => return Err(error),
             error => retries.pause(error, context.shutdown).await?,
         }
@@ -278,7 +278,7 @@ pub async fn fetch_labels(
     }
 }
 
-/// An empty list may be that of a label that was deleted since the labels were asked for.
+/// Checks the label again: an empty list may be that of a label that was just deleted.
 async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
     let mut retries = Retries::new(context.retries);
     let labels = fetch_labels(context.client, &mut retries, context.shutdown);
@@ -288,14 +288,14 @@ async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error
     }
 }
 
-/// Makes durable what was published, whatever happened, and writes down how it ended.
+/// Flushes the sink, whatever happened, and records the outcome.
 async fn conclude<S: Sink>(
     context: &Context<'_>,
     sink: &mut S,
     published: Result<u64, Error>,
 ) -> Result<(), Error> {
     let flushed = within(context.shutdown, sink.flush()).await;
-    // What went wrong first is what there is to tell.
+    // The first error is the one to report.
     let ended = published.and_then(|chats| flushed.map(|()| chats));
     let outcome = match &ended {
         Ok(chats) => Outcome::Complete { chats: *chats },
@@ -306,7 +306,7 @@ async fn conclude<S: Sink>(
     ended.and(finished)
 }
 
-/// Gives the sink its time, also after a stop, but not for ever.
+/// Waits for the sink, after a stop only for a limited time.
 pub(crate) async fn within<T>(
     shutdown: &Shutdown,
     work: impl Future<Output = Result<T, SinkError>>,

@@ -1,4 +1,4 @@
-//! What a run did: for machines as JSON, for people as text, and as a progress line meanwhile.
+//! The report of a run, as JSON and as text, and its metrics.
 
 mod metrics;
 mod push;
@@ -26,20 +26,20 @@ const SCHEMA: &str = "labelcast.report/1";
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All is on the queue.
+    /// Every chat is on the queue.
     Complete,
     /// A part is published; with a broker or a file, running again resumes.
     Partial,
-    /// Nothing is on the queue, or it needs a person.
+    /// Nothing was published, or a person has to act.
     Failed,
-    /// A guard stopped it.
+    /// A guard stopped the run.
     Guarded,
     /// Another run holds the queue and label.
     Locked,
 }
 
 impl Status {
-    /// All that there are.
+    /// All statuses.
     pub const ALL: [Self; 5] = [
         Self::Complete,
         Self::Partial,
@@ -48,7 +48,7 @@ impl Status {
         Self::Locked,
     ];
 
-    /// As reports, metrics and the log have it.
+    /// The spelling in reports, metrics and the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -66,23 +66,23 @@ impl Serialize for Status {
     }
 }
 
-/// What happened to one label.
+/// The outcome of one label.
 #[derive(Clone, Debug, Serialize)]
 pub struct LabelReport {
     /// The label.
     pub label_id: String,
-    /// Its name, where the list of labels was asked for.
+    /// Its name, if the list of labels was requested.
     pub label_name: Option<String>,
     /// The queue.
     pub queue: String,
-    /// The run, which may be one that an earlier process began.
+    /// The run, which an earlier process may have started.
     pub run_id: Uuid,
     /// How it ended.
     pub status: Status,
     /// The numbers.
     #[serde(flatten)]
     pub counts: Counts,
-    /// How often the list was asked for.
+    /// How often the list was requested.
     pub attempts: u32,
     /// The digest over the list, as far as it was read.
     pub digest: Digest,
@@ -92,26 +92,26 @@ pub struct LabelReport {
     /// How often the queue had lost entries that it had confirmed, which were published again.
     #[serde(skip_serializing_if = "is_zero")]
     pub rewinds: u32,
-    /// What went wrong.
+    /// The error.
     pub error: Option<String>,
-    /// How long it took.
+    /// The elapsed time.
     #[serde(skip)]
     pub elapsed: Duration,
-    /// What that ends the process with.
+    /// The label's exit code.
     #[serde(skip)]
     pub exit: Exit,
 }
 
-/// What is counted, for a label and in total.
+/// Counters of a label, and their totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Entries of the list, as far as it was read.
     pub read: u64,
     /// Chats that this process put on the queue.
     pub published: u64,
-    /// Chats that an earlier process of the same run had put there.
+    /// Chats that an earlier process of the same run had published.
     pub resumed: u64,
-    /// Chats that were on the queue already when the list had changed.
+    /// Chats that were already on the queue when a changed list was published again.
     pub suppressed: u64,
     /// Entries without a valid chat id.
     pub invalid: u64,
@@ -135,13 +135,13 @@ impl Counts {
     }
 }
 
-/// What happened to all labels.
+/// The outcome of all labels.
 #[derive(Debug, Serialize)]
 pub struct Report {
     schema: &'static str,
     /// The run, where there is one label; else this invocation.
     pub run_id: Uuid,
-    /// How it ended, all in all.
+    /// The overall status.
     pub status: Status,
     exit_code: u8,
     #[serde(serialize_with = "rfc3339")]
@@ -149,18 +149,18 @@ pub struct Report {
     #[serde(serialize_with = "rfc3339")]
     finished_at: SystemTime,
     elapsed_ms: u64,
-    /// Each label, in the order in which they were tried.
+    /// The labels, in the order of their runs.
     pub labels: Vec<LabelReport>,
     totals: Counts,
-    /// Whether nothing was to be published.
+    /// Whether this was a dry run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dry_run: bool,
-    /// What went wrong before there was any label to speak of.
+    /// The error that stopped the run before any label.
     error: Option<String>,
 }
 
 impl Report {
-    /// Sums a run up.
+    /// Builds the report of a run.
     pub fn new(
         started_at: SystemTime,
         labels: Vec<LabelReport>,
@@ -206,7 +206,7 @@ impl Report {
         (report, exit)
     }
 
-    /// Marks a dry run, which reads and does not publish.
+    /// Marks the report as that of a dry run.
     #[must_use]
     pub fn of_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
@@ -287,7 +287,7 @@ impl Report {
 
     /// Pushes metrics to a Pushgateway.
     ///
-    /// Returns what kept it from taking them all.
+    /// Returns the problems of groups that were not accepted.
     pub async fn push_metrics(
         &self,
         gateway: &Url,
@@ -321,7 +321,7 @@ pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()>
     }
 }
 
-/// Finds out whether a file could be written by [`replace_or_write`], and leaves it as it is.
+/// Checks that [`replace_or_write`] could write a file, without changing it.
 ///
 /// # Errors
 ///
@@ -347,12 +347,12 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
     created
 }
 
-/// Free text for a terminal: without what moves its cursor or colours it.
+/// Free text without terminal control characters.
 pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// A new file's name, in the folder of the one that it is to replace.
+/// The name of a temporary file beside the one that it replaces.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));

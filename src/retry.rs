@@ -1,5 +1,4 @@
-//! Trying again, with the API or a broker: which pause follows which failure, and when there is no
-//! point in another try.
+//! Retries with the API or a broker: the pause after each failure, and when to give up.
 
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::shutdown::{Cause, Shutdown};
 const SHORTEST: Duration = Duration::from_millis(500);
 /// The longest pause: a gateway that restarts is back within it.
 const LONGEST: Duration = Duration::from_secs(30);
-/// An API that wants to be left alone for longer than this is left to a later run.
+/// The longest `Retry-After` that a run waits for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// An error after which another attempt may succeed.
@@ -31,13 +30,13 @@ pub trait Retryable: std::fmt::Display + Sized {
     fn waits_too_long(self, asked: Duration, longest: Duration) -> Self;
 }
 
-/// The tries that are left for one thing to be had from the API or a broker.
+/// The remaining retries of one operation.
 pub struct Retries {
     pauses: ExponentialBackoff,
 }
 
 impl Retries {
-    /// After a first try, up to `retries` more.
+    /// Allows up to `retries` retries after the first attempt.
     pub fn new(retries: usize) -> Self {
         Self {
             pauses: ExponentialBuilder::default()
@@ -49,11 +48,11 @@ impl Retries {
         }
     }
 
-    /// Waits until the next try is due.
+    /// Waits until the next attempt is due.
     ///
     /// # Errors
     ///
-    /// `error` itself, when another try cannot help or none is left; [`Retryable::interrupted`], when
+    /// `error` itself, if it is not transient or no retry is left; [`Retryable::interrupted`], when
     /// a signal or the deadline comes first.
     pub async fn pause<E: Retryable>(&mut self, error: E, shutdown: &Shutdown) -> Result<(), E> {
         if !error.is_transient() {

@@ -1,13 +1,13 @@
-//! Which labels are for which of several processes.
+//! Shares of the labels for several processes.
 
 use std::str::FromStr;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// One of several equal parts of the labels.
+/// One of several shares of the labels.
 ///
-/// A label belongs to the same part whatever other labels there are, so that processes that ask for
-/// the labels at different times do not both take one, or both leave it.
+/// A label's share does not depend on other labels, so processes that list the labels at different times
+/// never both take or both skip one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
@@ -15,7 +15,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether a label is in this part.
+    /// Whether a label is in this share.
     pub fn has(self, label_id: &str) -> bool {
         xxh3_64(label_id.as_bytes()) % self.count == self.index
     }

@@ -1,6 +1,6 @@
-//! Signals and the deadline, as one token that everything which waits looks at.
+//! Signals and the deadline, as one token that every wait selects on.
 //!
-//! The first SIGTERM or SIGINT asks for an orderly end; the second ends the process at once.
+//! The first SIGTERM or SIGINT requests an orderly end; the second ends the process at once.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Exit;
 
-/// How long the sink may take, after the stop, to confirm what it was handed. With the report
-/// this stays under the ten seconds that are promised.
+/// How long the sink may take after a stop to confirm its batches. With the report this stays under the
+/// guaranteed ten seconds.
 pub const DRAIN: Duration = Duration::from_secs(8);
 
-/// What cut a run short.
+/// Why a run was cut short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// SIGTERM.
@@ -38,7 +38,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Tells when to stop, and why. Clones tell the same.
+/// The stop signal and its cause, shared by all clones.
 #[derive(Clone)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -46,8 +46,8 @@ pub struct Shutdown {
     deadline: Option<Instant>,
 }
 
-/// When, after the stop, the process ends whatever still holds it up: a pipe that nobody reads, or
-/// a disk that does not answer.
+/// Time after the stop at which the process exits even if it is blocked, by a pipe that nobody reads or a
+/// disk that does not respond.
 const GIVE_UP: Duration = Duration::from_millis(9500);
 
 /// Listens for signals and the deadline as long as it lives.
@@ -132,7 +132,7 @@ impl Shutdown {
         self.stop(cause);
         let at_once = async {
             if cause == Cause::Deadline {
-                // The first signal after it still finds an orderly end under way.
+                // The first signal after the deadline lets the orderly end continue.
                 signalled().await;
             }
             signalled().await;
@@ -144,7 +144,7 @@ impl Shutdown {
         std::process::exit(i32::from(Exit::Interrupted.code()));
     }
 
-    /// Asks for an orderly end. The first cause stays.
+    /// Requests an orderly end. The first cause is kept.
     pub fn stop(&self, cause: Cause) {
         let _ = self.stopped.set((cause, Instant::now()));
         self.token.cancel();
@@ -165,12 +165,12 @@ impl Shutdown {
         cause
     }
 
-    /// Why there is to be an end, if there is.
+    /// The cause of the stop, if there is one.
     pub fn cause(&self) -> Option<Cause> {
         self.stopped.get().map(|(cause, _)| *cause)
     }
 
-    /// When the run has to end by itself.
+    /// The deadline.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

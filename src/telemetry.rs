@@ -1,4 +1,4 @@
-//! Logging, and what is said when labelcast itself is wrong.
+//! Logging, and panics without data.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -8,10 +8,10 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged.
+/// The settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// JSON or text; `None` for what fits stderr.
+    /// Whether the log is JSON; `None` for text on a terminal, else JSON.
     pub json: Option<bool>,
     /// The most detailed level.
     pub level: tracing::Level,
@@ -32,7 +32,7 @@ pub fn init(settings: &LogSettings, progress: &ProgressBar) {
     let others = level.min(tracing::Level::WARN);
     let filter = Targets::new()
         .with_default(others)
-        // It quotes messages that come back, whole.
+        // lapin quotes returned messages whole.
         .with_target("lapin", LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let is_terminal = io::stderr().is_terminal();
@@ -43,7 +43,7 @@ pub fn init(settings: &LogSettings, progress: &ProgressBar) {
     } else {
         layer.with_ansi(is_terminal).with_target(false).boxed()
     };
-    // Fails only when it was set up already, as in tests.
+    // Fails only if logging is set up already, as in tests.
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init();
@@ -62,7 +62,7 @@ impl Write for Above {
     }
 }
 
-/// Lets a panic say where it was, and not what: its message may hold a part of the data.
+/// Makes a panic report its location and not its message, which may hold data.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info

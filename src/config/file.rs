@@ -1,4 +1,4 @@
-//! The file with settings, and the example of one.
+//! The configuration file, and an example of one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::TOKEN_VARIABLE;
 use super::table::{Group, SETTINGS, Setting};
 use crate::config_error::ConfigError;
 
-/// Reads a file into texts by key. What cannot be read is a fault, and so is what is not known.
+/// Reads a file into texts by key. Unreadable values and unknown keys are errors.
 pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     let mut fault = |problem: String, fix: String| errors.push(ConfigError { problem, fix });
@@ -28,7 +28,7 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'sta
         Ok(tables) => tables,
         Err(error) => {
             let error: toml::de::Error = error;
-            // The whole message would quote the line, and a password may stand there.
+            // The whole message would quote the line, which may hold a password.
             let line = error
                 .span()
                 .map_or(1, |span| text[..span.start].lines().count().max(1));
@@ -114,7 +114,7 @@ fn unknown(key: &str) -> String {
     }
 }
 
-/// A file with every setting in it, as a comment where it has a default.
+/// An example file with every setting, commented out.
 pub fn example() -> String {
     let mut text = "\
 # Settings of labelcast. Every key is optional. The values shown are the defaults, or, in capitals, the

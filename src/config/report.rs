@@ -9,7 +9,7 @@ use super::values::{Optional, Reader};
 use crate::progress::ProgressMode;
 use crate::report::{ReportFormat, ReportSettings};
 
-/// Each setting, if there is nothing wrong with it.
+/// The settings that could be read.
 struct Parts {
     format: Option<ReportFormat>,
     file: Optional<PathBuf>,

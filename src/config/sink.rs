@@ -1,4 +1,4 @@
-//! The settings of sinks: which there are, and which of the others go with which.
+//! The settings of sinks, and which settings go with which sink.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSetting
 use crate::sink::redis::{self, RedisSettings, is_taggable};
 use crate::sink::{Destination, SinkSettings, filled_in, lines};
 
-/// What a sink's URL says.
+/// A sink's URL, parsed.
 enum Place {
     Stdout,
     File(PathBuf),
@@ -18,7 +18,7 @@ enum Place {
     RabbitMq(rabbitmq::connect::Endpoint),
 }
 
-/// What brokers take, and files do not.
+/// The settings of brokers.
 struct Broker {
     retain: Option<Duration>,
     max_pending: Option<u64>,
@@ -30,11 +30,11 @@ struct Broker {
     declare: bool,
 }
 
-/// The settings that only Redis takes.
+/// Settings of Redis only.
 const REDIS_ONLY: [&str; 2] = ["sink.partitions", "sink.min_replicas"];
-/// The settings that only RabbitMQ takes.
+/// Settings of RabbitMQ only.
 const RABBITMQ_ONLY: [&str; 3] = ["sink.exchange", "sink.queue_type", "sink.no_declare"];
-/// The settings that only brokers take.
+/// Settings of brokers only.
 const BROKERS_ONLY: [&str; 2] = ["sink.max_pending", "sink.marker"];
 /// Each partition has a connection of its own.
 const MAX_PARTITIONS: u64 = 256;
@@ -135,7 +135,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
     if url == "-" {
         return Some(Place::Stdout);
     }
-    // `file:PATH`, and `file:///PATH` as a URL has it.
+    // `file:PATH`, or `file:///PATH` as a URL.
     if let Some(path) = url.strip_prefix("file:") {
         let path = path.strip_prefix("//localhost/").map_or_else(
             || path.strip_prefix("//").unwrap_or(path).to_owned(),
@@ -173,7 +173,7 @@ fn place(read: &mut Reader<'_>) -> Option<Place> {
     None
 }
 
-/// The sink's URL, from the nearer of its two settings.
+/// The sink's URL, from the overriding one of its two settings.
 fn url(read: &mut Reader<'_>) -> Option<(&'static str, String)> {
     let (_, url, origin) = read.get("sink.url");
     let (_, path, file_origin) = read.get("sink.url_file");
@@ -193,9 +193,9 @@ fn url(read: &mut Reader<'_>) -> Option<(&'static str, String)> {
     }
 }
 
-/// What only shows when the sink is seen together with other settings.
+/// Checks settings that depend on the sink.
 pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
-    // What is wrong in itself was noted where it was read.
+    // Errors of single settings were recorded where these were read.
     let report_file = read.optional("report.file", Reader::path).flatten();
     let metrics_file = read.optional("report.metrics_file", Reader::path).flatten();
     if report_file.is_some() && report_file == metrics_file {
@@ -234,12 +234,12 @@ pub(super) fn together(read: &mut Reader<'_>, dry_run: bool) {
     }
 }
 
-/// Checks the names that RabbitMQ is going to see, as far as the labels are known.
+/// Checks the queue names that RabbitMQ gets, as far as the labels are known.
 fn fit_names(read: &mut Reader<'_>) {
     let (queue, instance_id) = (read.text("sink.queue"), read.text("api.instance_id"));
     let labels = match read.labels("run.labels", "run.all_labels") {
         Some(Labels::These(labels)) => labels,
-        // The API knows them: their queues' names are checked before they are used.
+        // The labels come from the API: their queue names are checked before use.
         Some(Labels::All) | None => return,
     };
     let misnamed = labels.iter().find_map(|label_id| {
@@ -251,7 +251,7 @@ fn fit_names(read: &mut Reader<'_>) {
     }
 }
 
-/// What goes with one sink and not with another.
+/// Checks settings that only some sinks accept.
 fn fit_together(read: &mut Reader<'_>, place: Option<&Place>, queue: &str, format: Option<Format>) {
     let is_redis = matches!(place, Some(Place::Redis(_)));
     let is_rabbitmq = matches!(place, Some(Place::RabbitMq(_)));
@@ -297,7 +297,7 @@ fn refuse(read: &mut Reader<'_>, keys: &[&'static str], sinks: &str) {
     }
 }
 
-/// What RabbitMQ cannot do.
+/// Checks settings against the limits of RabbitMQ.
 fn fit_rabbitmq(read: &mut Reader<'_>, retain: Option<Duration>) {
     if read.text("sink.exchange").len() > MAX_NAME {
         read.error("sink.exchange", &format!("is over {MAX_NAME} bytes long"));

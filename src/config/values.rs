@@ -1,4 +1,4 @@
-//! From texts to values; a fault for each text that is none.
+//! Converts texts to values; each invalid text is an error.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,19 +12,18 @@ use super::{ConfigSources, Labels, Origin, TOKEN_VARIABLE};
 use crate::config_error::ConfigError;
 use crate::shard::Shard;
 
-/// Longer than anything here can take.
+/// The longest accepted duration.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The shortest time that messages may be kept for. Brokers count it in milliseconds and seconds, and 0
-/// of these would be for ever.
+/// The shortest retention. Brokers count it in milliseconds and seconds, where 0 would mean forever.
 const SHORTEST_RETAIN: Duration = Duration::from_secs(1);
 
-/// Reads settings by key. `None` means that a fault was noted.
+/// Reads settings by key. `None` means that an error was recorded.
 pub(super) struct Reader<'a> {
     sources: &'a mut ConfigSources,
 }
 
-/// A value, or nothing at all where that is allowed.
+/// An optional value; the outer `None` means that an error was recorded.
 pub(super) type Optional<T> = Option<Option<T>>;
 
 impl<'a> Reader<'a> {
@@ -39,7 +38,7 @@ impl<'a> Reader<'a> {
         (setting, text, origin)
     }
 
-    /// Notes a fault of a setting.
+    /// Records an error of a setting.
     pub(super) fn error(&mut self, key: &'static str, problem: &str) {
         let (setting, text, origin) = self.get(key);
         let place = match &origin {
@@ -148,7 +147,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A duration in which something has to happen.
+    /// A duration above zero.
     pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
         let timeout = self.duration(key)?;
         if timeout.is_zero() {
@@ -158,7 +157,7 @@ impl<'a> Reader<'a> {
         Some(timeout)
     }
 
-    /// A setting as it was written.
+    /// The text of a setting.
     pub(super) fn text(&self, key: &'static str) -> String {
         self.get(key).1
     }
@@ -234,7 +233,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Where metrics are pushed to. A user and a password may stand in it.
+    /// The Pushgateway's URL, which may hold a user and a password.
     pub(super) fn push_url(&mut self, key: &'static str) -> Option<Url> {
         let url = Url::parse(&self.get(key).1).ok();
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()));
@@ -245,7 +244,7 @@ impl<'a> Reader<'a> {
         url
     }
 
-    /// An instance id, which stands in headers and paths.
+    /// An instance id, which is used in headers and paths.
     pub(super) fn instance_id(&mut self, key: &'static str) -> Option<String> {
         let id = self.required(key)?;
         if id.chars().any(char::is_control) || !id.is_ascii() {
@@ -255,7 +254,7 @@ impl<'a> Reader<'a> {
         Some(id)
     }
 
-    /// A URL with more than an address in it: it may be a secret, and is not shown.
+    /// A URL that may hold a secret, and is not shown.
     fn secret_in_url(&mut self, key: &'static str) -> Option<Url> {
         let (setting, ..) = self.get(key);
         self.sources.errors.push(ConfigError {
@@ -274,7 +273,7 @@ impl<'a> Reader<'a> {
         }
         let (setting, path, origin) = self.get(file_key);
         let (text, from) = match (path.as_str(), (self.sources.env)(TOKEN_VARIABLE)) {
-            // A flag is nearer than a variable.
+            // A flag overrides a variable.
             (_, Some(token)) if origin != Origin::Flag => (token, TOKEN_VARIABLE.to_owned()),
             ("", _) => {
                 self.sources.errors.push(ConfigError {
@@ -316,7 +315,7 @@ impl<'a> Reader<'a> {
                 ids.push(id.to_owned());
             }
         }
-        // A URL's path has a meaning for these that no label has.
+        // In a URL's path these have a meaning of their own.
         if ids.iter().any(|id| id == "." || id == "..") {
             self.error(key, "a label's id is neither . nor ..");
             return None;
@@ -325,7 +324,7 @@ impl<'a> Reader<'a> {
             (true, true) => Some(Labels::All),
             (false, false) => Some(Labels::These(ids)),
             (true, false) => {
-                // Set in different sources, the nearer one is meant.
+                // Between different sources, the overriding one counts.
                 let nearness = |origin: &Origin| match origin {
                     Origin::Flag => 3,
                     Origin::Env => 2,

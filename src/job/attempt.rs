@@ -1,8 +1,8 @@
 //! One attempt: the body flows from the API through the decoder to the sink.
 //!
-//! Three parts run at the same time, joined by bounded channels: the body's bytes are fed to the
-//! decoder, the decoder runs on a thread of its own, and its batches are published. Each part ends
-//! when its neighbour does, so there is nothing to clean up.
+//! Three parts run concurrently, joined by bounded channels: feeding the body's bytes to the decoder, the
+//! decoder on its own thread, and publishing its batches. Each part ends when its neighbour does, so there
+//! is nothing to clean up.
 
 use std::io;
 
@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::shutdown::Shutdown;
 use crate::sink::{Sink, Unfinished};
 
-/// Batches that wait for the sink, behind as many that were taken and are being published.
+/// Batches that wait for the sink, in addition to as many that are being published.
 const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -48,7 +48,7 @@ pub(super) struct Attempt<'a, 'c, S> {
 }
 
 impl<S: Sink> Attempt<'_, '_, S> {
-    /// Publishes what follows `from`, and moves it on. Returns how many chats the list has.
+    /// Publishes the entries after `from`, and advances it. Returns the number of chats in the list.
     pub(super) async fn run(mut self, from: &mut Unfinished) -> Result<u64, End> {
         let shutdown = self.context.shutdown;
         let mut body = tokio::select! {
@@ -71,7 +71,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         // Stops feeding when publishing has ended, even if the API sends nothing.
         let over = CancellationToken::new();
         let feeding = feed(&mut body, chunks, shutdown, &over);
-        // Takes the receiver, and with it away when it ends: then the decoder ends too.
+        // Owns the receiver: when publishing ends, it is dropped, and the decoder ends too.
         let publishing = async {
             let published = self.publish(batches, &emptied, from).await;
             over.cancel();
@@ -92,7 +92,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
 
     fn plan(&self, from: &Unfinished, paging: Paging) -> Plan {
         let layout = self.context.layout;
-        // A batch holds whole messages, as many as there is room for.
+        // A batch holds whole messages, as many as fit.
         let per_message = layout.ids_per_message;
         let messages = (self.context.batch_entries / per_message).max(1);
         Plan {
@@ -115,7 +115,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         from: &mut Unfinished,
     ) -> Result<(), End> {
         let shutdown = self.context.shutdown;
-        // All that wait at once: the decoder, if it is stuck, is then woken once for all of them.
+        // Takes all waiting batches at once, so that a blocked decoder is woken once for all of them.
         let mut taken = Vec::with_capacity(BATCHES);
         loop {
             let count = tokio::select! {
@@ -132,7 +132,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
                     Decision::Refetch => return Err(End::Refetch),
                     Decision::Publish(batch) => {
                         self.publish_one(&batch, from).await?;
-                        // Where there is no room for another, it is freed.
+                        // If the channel is full, the batch is freed.
                         let _ = emptied.try_send(batch);
                     }
                     Decision::PublishHeld => self.publish_held(from).await?,
@@ -160,7 +160,7 @@ impl<S: Sink> Attempt<'_, '_, S> {
         Ok(())
     }
 
-    /// The list is whole: does it pass for good?
+    /// Applies guards and limits to a whole list.
     async fn accept(
         &mut self,
         chats: u64,
@@ -193,8 +193,7 @@ pub(super) fn explain(client: &Client, shutdown: &Shutdown, error: DecodeError) 
 
 /// Hands the body's bytes to the decoder, and returns how many there were.
 ///
-/// Its end is an empty chunk: without one, as after a stop, the decoder knows that there should
-/// have been more.
+/// The end is an empty chunk. Without one, as after a stop, the decoder reports a truncated body.
 pub(super) async fn feed(
     body: &mut Body,
     chunks: ChunkSender,

@@ -1,14 +1,13 @@
 //! The guards on a list's length: nothing is published before they are satisfied.
 //!
-//! The length of a list shows at its end only, and a list does not fit into memory. So batches
-//! are held back as long as there is room; when there is none left, the rest is only counted, and
-//! the list is fetched once more.
+//! The length of a list is known at its end only, and a list does not fit into memory. So batches are held
+//! back up to a limit; beyond it the rest is only counted, and the list is fetched again.
 
 use super::RunSettings;
 use crate::batch::Batch;
 use crate::error::Guard;
 
-/// As many bytes of batches as are held back: about 10,000 chats, fewer where they come one by one.
+/// Bytes of batches that are held back: about 10,000 chats, fewer in small batches.
 const MAX_HELD_BYTES: usize = 256 * 1024;
 
 /// Holds batches back until there are enough chats.
@@ -31,7 +30,7 @@ struct Shrink {
 }
 
 impl Shrink {
-    /// The fewest chats that are not too few.
+    /// The fewest chats that satisfy the guard.
     fn least(self) -> u64 {
         let keep = u128::from(100 - self.percent.min(100));
         let least = (u128::from(self.last) * keep).div_ceil(100);
@@ -39,11 +38,11 @@ impl Shrink {
     }
 }
 
-/// What is to be done with a batch.
+/// How to proceed with a batch.
 pub(super) enum Decision {
     /// Publish it.
     Publish(Batch),
-    /// It is held, or was counted only.
+    /// Nothing: it is held, or was only counted.
     Hold,
     /// Publish all that is held.
     PublishHeld,
@@ -73,7 +72,7 @@ impl Guards {
     }
 
     /// A new attempt begins after `chats` chats, which the list is proven to begin with: what was
-    /// held of the last attempt is of no use. That it has counted enough chats is still known.
+    /// held from the last attempt is dropped. The result of a count is kept.
     pub(super) fn begin(&mut self, chats: u64) {
         self.chats = chats;
         self.is_open = chats >= self.least();
@@ -82,7 +81,7 @@ impl Guards {
         self.overflowed = false;
     }
 
-    /// A batch comes.
+    /// Takes a batch, and decides.
     pub(super) fn pass(&mut self, batch: Batch) -> Decision {
         if self.is_open {
             return Decision::Publish(batch);
@@ -94,7 +93,7 @@ impl Guards {
             self.overflowed = self.held_bytes > MAX_HELD_BYTES;
         }
         if self.overflowed && self.counted {
-            // The list was long enough a moment ago, and is no short one now.
+            // An attempt just before has counted enough chats.
             self.is_open = true;
             return Decision::PublishHeld;
         }
@@ -112,9 +111,8 @@ impl Guards {
         Decision::PublishHeld
     }
 
-    /// The list has ended, and is long enough: what is held back still is to be published.
-    ///
-    /// That is so where more chats lay before the first batch than the queue could tell.
+    /// Decides at the end of a list that is long enough, where batches are still held: more chats lay before
+    /// the first batch than the checkpoint counted.
     pub(super) fn open_at_end(&mut self) -> Decision {
         if self.is_open {
             return Decision::Hold;
@@ -127,12 +125,12 @@ impl Guards {
         Decision::PublishHeld
     }
 
-    /// What was held back, in its order.
+    /// Takes the held batches, in order.
     pub(super) fn take_held(&mut self) -> Vec<Batch> {
         std::mem::take(&mut self.held)
     }
 
-    /// The list has ended.
+    /// Checks the length of a whole list.
     ///
     /// # Errors
     ///

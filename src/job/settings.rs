@@ -7,37 +7,37 @@ use crate::shard::Shard;
 /// Which labels a run is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Labels {
-    /// Those that the account has.
+    /// All labels of the account.
     All,
-    /// These, each once.
+    /// These labels, each once.
     These(Vec<String>),
 }
 
-/// What a run does with the list.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct RunSettings {
-    /// Which labels.
+    /// The labels to publish.
     pub labels: Labels,
-    /// Which part of them; `None` for all.
+    /// The share of the labels that this process publishes; `None` for all.
     pub shard: Option<Shard>,
-    /// When to end, counted from the start.
+    /// Time limit, counted from the start.
     pub deadline: Option<Duration>,
     /// How long an unfinished run can be resumed; `None` for never.
     pub resume_window: Option<Duration>,
-    /// Fewer chats stop the run.
+    /// `--min-chats`.
     pub min_chats: u64,
-    /// Shrinking by more percent stops the run.
+    /// `--max-shrink`, in percent.
     pub max_shrink: Option<u8>,
-    /// So many invalid entries are acceptable.
+    /// Accepted number of invalid entries.
     pub max_invalid: u64,
-    /// Whether to look first whether the label exists.
+    /// Whether to check first that the label exists.
     pub check_label: bool,
-    /// Whether to publish nothing.
+    /// Whether nothing is published.
     pub dry_run: bool,
 }
 
 impl RunSettings {
-    /// Whether a label is in the part of them that the run is for.
+    /// Whether a label belongs to this process's share.
     pub fn is_for(&self, label_id: &str) -> bool {
         self.shard.is_none_or(|shard| shard.has(label_id))
     }

@@ -1,7 +1,7 @@
 //! The report as metrics, in Prometheus' text format.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>. All are gauges
-//! about the last run: a batch job counts nothing up.
+//! about the last run: a batch job has no counters.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -12,12 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{LabelReport, Report, Status, replace_or_write};
 use crate::shard::Shard;
 
-/// A file with more bytes is not one of ours.
+/// The largest metrics file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 const LAST_SUCCESS: &str = "labelcast_last_success_timestamp_seconds";
 
-/// Each metric there is, and what it says.
+/// Names and help texts of all metrics.
 const FAMILIES: [(&str, &str); 12] = [
     (
         LAST_SUCCESS,
@@ -77,10 +77,10 @@ pub(super) struct Sample {
     value: String,
 }
 
-/// What is said of one thing: of a label, or of the process.
+/// The samples of a label or of the process.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// The labels that all of its samples have, without `job`.
+    /// The labels that all samples share, without `job`.
     pub(super) key: Vec<(&'static str, String)>,
     samples: Vec<Sample>,
 }
@@ -147,7 +147,7 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
     }
     group.add("labelcast_last_run_exit_code", label.exit.code());
     if label.status == Status::Locked {
-        // The numbers are those of the run that holds the lock.
+        // The run that holds the lock reports the numbers.
         return group;
     }
     let counts = label.counts;
@@ -172,7 +172,7 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
     group
 }
 
-/// Groups as text, which may also hold lines of [`LAST_SUCCESS`] from before.
+/// Renders groups, and lines of [`LAST_SUCCESS`] kept from an earlier file.
 pub(super) fn text<'a>(groups: impl IntoIterator<Item = &'a Group>, kept: &[&str]) -> String {
     let samples: Vec<&Sample> = groups.into_iter().flat_map(|g| &g.samples).collect();
     let mut text = String::new();
@@ -191,8 +191,8 @@ pub(super) fn text<'a>(groups: impl IntoIterator<Item = &'a Group>, kept: &[&str
     text
 }
 
-/// Writes the metrics of a report to a file, whole or not at all. When a label's run was last
-/// complete is kept from the file before, where this one was not.
+/// Writes the metrics of a report to a file, atomically. The time of a label's last success is kept from
+/// the previous file if this run was not complete.
 pub(super) fn write(path: &Path, groups: &[Group]) -> io::Result<()> {
     let before = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES => {
@@ -211,7 +211,7 @@ pub(super) fn write(path: &Path, groups: &[Group]) -> io::Result<()> {
     replace_or_write(path, text(groups, &kept).as_bytes())
 }
 
-/// The labels of a line that says when a label's run was last complete.
+/// The labels of a line of [`LAST_SUCCESS`].
 fn last_success_labels(line: &str) -> Option<&str> {
     let (labels, value) = line
         .strip_prefix(LAST_SUCCESS)?

@@ -14,16 +14,16 @@ use url::Url;
 use super::metrics::{Group, text};
 use crate::http::{self, Proxies, causes};
 
-/// How long all of it may take: a stop has to end within ten seconds.
+/// Time limit for all groups: a stopped process ends within ten seconds.
 const WITHIN: Duration = Duration::from_secs(4);
 
 /// Bytes of a refusal that are read, and characters of it that are shown.
 const MAX_READ: usize = 4096;
 const MAX_SHOWN: usize = 200;
 
-/// Pushes groups one after the other. A group that is refused does not keep the later ones back.
+/// Pushes groups one after the other. A refused group does not stop the later ones.
 ///
-/// Returns what kept groups from being pushed. It holds no URL, in which a password may stand.
+/// Returns a text for each problem, without the URL, which may hold a password.
 pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> Vec<String> {
     let client = http::client(proxies)
         .map(|builder| builder.redirect(reqwest::redirect::Policy::none()))
@@ -80,7 +80,7 @@ async fn push_group(client: &Client, gateway: &Url, group: &Group) -> Result<(),
 /// The start of an answer, as one line.
 async fn said(mut answer: Response) -> String {
     let mut bytes = Vec::new();
-    // An answer that breaks off has said what it has said.
+    // A truncated answer is quoted as far as it came.
     while bytes.len() < MAX_READ
         && let Ok(Some(chunk)) = answer.chunk().await
     {

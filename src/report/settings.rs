@@ -6,27 +6,27 @@ use url::Url;
 
 use crate::progress::ProgressMode;
 
-/// Which report to give.
+/// The format of the report at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
     /// A JSON line on stdout.
     Json,
     /// Text on stderr.
     Text,
-    /// None.
+    /// No report.
     None,
 }
 
 /// The settings of report, metrics and progress.
 #[derive(Clone, Debug)]
 pub struct ReportSettings {
-    /// On stdout or stderr.
+    /// The format of the report at the end.
     pub format: ReportFormat,
-    /// Also as a file.
+    /// The report file.
     pub file: Option<PathBuf>,
     /// Progress on stderr.
     pub progress: ProgressMode,
-    /// Metrics as a file.
+    /// The metrics file.
     pub metrics_file: Option<PathBuf>,
     /// The Pushgateway that metrics are pushed to.
     pub metrics_push: Option<Url>,
