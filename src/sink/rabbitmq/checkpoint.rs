@@ -37,7 +37,7 @@ use crate::sink::retry_policy::Failure;
 
 /// How long the broker may take to requeue a message that a dead process held.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
-/// Interval of checks whether it has.
+/// Interval between attempts to read that message.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// Longest interval between uses of the queue, which keep it from expiring under a run.
 const USE_EVERY: Duration = Duration::from_secs(20);

@@ -22,7 +22,7 @@ pub(super) const REFUSES: &str = "the queue refuses messages, as one does that i
 
 /// Outcome of an attempt to confirm the oldest batches.
 enum Retired {
-    /// They are durable and removed.
+    /// All of their messages are confirmed, and the batches are removed.
     Oldest,
     /// The queue has refused some of their messages.
     Nothing {
