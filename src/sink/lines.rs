@@ -132,9 +132,9 @@ impl Sink for Lines {
         };
         let target = self.target.clone();
         let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
-        let (file, past) = open.await.map_err(died)??;
+        let (file, recovered) = open.await.map_err(died)??;
         self.writer = Some(Writer::File(Box::new(file)));
-        Ok(past)
+        Ok(recovered)
     }
 
     async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, SinkError> {

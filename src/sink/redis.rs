@@ -30,7 +30,7 @@ use self::keys::Keys;
 pub(crate) use self::keys::is_taggable;
 use self::lifecycle::unfinished;
 use self::link::{Link, Stored, load};
-use self::lock::Heart;
+use self::lock::Heartbeat;
 pub use self::publish::partition_of;
 pub(crate) use self::stream::BATCH_CHATS;
 use self::stream::Stream;
@@ -73,7 +73,7 @@ pub struct Redis {
     shutdown: Shutdown,
     progress: Progress,
     streams: Vec<Stream>,
-    hearts: Vec<Heart>,
+    heartbeats: Vec<Heartbeat>,
     encoder: Option<Encoder>,
     run_id: Uuid,
     /// Position and digest up to which batches were accepted.
@@ -132,7 +132,7 @@ impl Redis {
             layout,
             shutdown,
             progress,
-            hearts: Vec::new(),
+            heartbeats: Vec::new(),
             encoder: None,
             run_id: Uuid::nil(),
             reached: (0, Digest::of_nothing()),
@@ -159,8 +159,8 @@ impl Redis {
                 .await?;
             stream.lease.fencing_token = fence;
             let endpoint = self.settings.endpoint.clone();
-            let heart = Heart::start(endpoint, stream.keys.clone(), stream.lease.clone());
-            self.hearts.push(heart);
+            let heartbeat = Heartbeat::start(endpoint, stream.keys.clone(), stream.lease.clone());
+            self.heartbeats.push(heartbeat);
         }
         Ok(())
     }
@@ -259,7 +259,7 @@ impl Sink for Redis {
                     self.base = unfinished.from.chats;
                 }
                 self.has_begun = true;
-                let mut unfinished = self.go_on().await?;
+                let mut unfinished = self.resume().await?;
                 unfinished.list_changed = self.suppress;
                 // Matters if nothing is left to publish: no batch would set it.
                 self.reached = (unfinished.from.position, unfinished.from.digest);
@@ -330,7 +330,7 @@ impl Sink for Redis {
                 }
             }
         }
-        self.hearts.clear();
+        self.heartbeats.clear();
         let settles = result.is_ok() && outcome != Outcome::Unfinished;
         self.release(settles).await;
         result

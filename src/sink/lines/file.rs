@@ -54,13 +54,13 @@ impl LineFile {
             state: None,
         };
         line_file.mend()?;
-        let past = line_file.past(retain)?;
-        Ok((line_file, past))
+        let recovered = line_file.recover(retain)?;
+        Ok((line_file, recovered))
     }
 
     /// Returns what the journal records for this queue and label, as far as the file still confirms
     /// it.
-    fn past(&mut self, retain: Option<Duration>) -> Result<Recovered, SinkError> {
+    fn recover(&mut self, retain: Option<Duration>) -> Result<Recovered, SinkError> {
         let is_fresh = |record: &&Record| {
             let age = record.at.elapsed().unwrap_or_default();
             retain.is_none_or(|retain| age <= retain)
@@ -365,8 +365,8 @@ mod tests {
         file.finish(Outcome::Unfinished).unwrap();
         drop(file);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
-        let (_, past) = open();
-        assert_eq!(past.unfinished.unwrap().from, after_one);
+        let (_, recovered) = open();
+        assert_eq!(recovered.unfinished.unwrap().from, after_one);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
     }
 }

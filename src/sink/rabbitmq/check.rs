@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::RabbitSettings;
 use super::connect::close;
 use super::names::{self, Names, fitting};
-use super::publisher::{exists, settle_target};
+use super::publisher::{exists, prepare_target};
 use crate::sink::retry_policy::Failure;
 use crate::sink::{SinkError, Target};
 
@@ -45,7 +45,7 @@ async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Fail
     let (queue, exchange) = (&names.queue, settings.exchange.as_ref());
     let is_there = exchange.is_some() || !settings.declare || exists(&connection, queue).await?;
     if is_there {
-        settle_target(&connection, settings, queue).await?;
+        prepare_target(&connection, settings, queue).await?;
     }
     try_out(&connection, &names.checkpoint).await?;
     close(&connection).await;

@@ -49,7 +49,7 @@ impl SentBatch {
 
 /// Result of polling messages.
 #[derive(Default)]
-struct Seen {
+struct Observed {
     took_some: bool,
     failure: Option<lapin::Error>,
     returned: Option<BasicReturnMessage>,
@@ -174,15 +174,15 @@ impl InFlight {
     }
 
     fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Result<Oldest, Failure>> {
-        let mut seen = Seen::default();
+        let mut observed = Observed::default();
         // Confirms mostly come in order. Polling from the last message means that usually only its
         // confirm wakes this task.
         let oldest = self.batches.front_mut().into_iter();
         let waits = oldest
             .flat_map(|oldest| oldest.messages.iter_mut().rev())
-            .any(|message| seen.look_at(message, context).is_pending());
-        if waits && seen.failure.is_none() && seen.returned.is_none() {
-            self.took_some |= seen.took_some;
+            .any(|message| observed.look_at(message, context).is_pending());
+        if waits && observed.failure.is_none() && observed.returned.is_none() {
+            self.took_some |= observed.took_some;
             return Poll::Pending;
         }
         // lapin delivers a returned message with whichever confirm comes next, at the latest with
@@ -190,13 +190,13 @@ impl InFlight {
         // confirmed.
         let mut at_once = Context::from_waker(Waker::noop());
         for message in self.messages() {
-            let _ = seen.look_at(message, &mut at_once);
+            let _ = observed.look_at(message, &mut at_once);
         }
-        self.took_some |= seen.took_some;
-        if let Some(returned) = seen.returned {
+        self.took_some |= observed.took_some;
+        if let Some(returned) = observed.returned {
             return Poll::Ready(Ok(Oldest::Returned(Box::new(returned))));
         }
-        if let Some(error) = seen.failure {
+        if let Some(error) = observed.failure {
             return Poll::Ready(Err(Failure::from(error)));
         }
         let confirmed = self.batches.iter().take_while(|batch| batch.is_confirmed());
@@ -256,7 +256,7 @@ impl Message {
     }
 }
 
-impl Seen {
+impl Observed {
     /// Records the outcome of a message, if it is known.
     fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
         match ready!(message.poll_confirm(context)) {

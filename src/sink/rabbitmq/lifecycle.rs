@@ -21,11 +21,11 @@ use crate::sink::{Checkpoint, Recovered, SinkError, Start, Target, Unfinished};
 pub(super) const REFUSES: &str = "the queue refuses messages, as one does that is full";
 
 /// Outcome of an attempt to confirm the oldest batches.
-enum Retired {
+enum OldestOutcome {
     /// All of their messages are confirmed, and the batches are removed.
-    Oldest,
+    Confirmed,
     /// The queue has refused some of their messages.
-    Nothing {
+    Refused {
         /// Whether it has accepted any message since it last refused one.
         took_some: bool,
     },
@@ -44,7 +44,7 @@ impl RabbitMq {
             if self.has_begun {
                 self.compare(found.as_ref())?;
             } else {
-                self.see_nobody_came(found.as_ref())?;
+                self.check_not_taken_over(found.as_ref())?;
             }
         }
         if self.has_begun && self.publisher.is_none() {
@@ -79,7 +79,7 @@ impl RabbitMq {
         self.has_looked = true;
         self.looked_at = Some(record.clone());
         self.last_complete = record.last_complete;
-        let mut past = Recovered {
+        let mut recovered = Recovered {
             unfinished: None,
             last_complete: record.last_complete,
         };
@@ -92,18 +92,18 @@ impl RabbitMq {
             }
             let packed_before = record.ids_per_message.max(1);
             self.repacked = record.repacked || packed_before != self.layout.ids_per_message;
-            past.unfinished = Some(Unfinished {
+            recovered.unfinished = Some(Unfinished {
                 from,
                 expected_digests,
                 at: record.at,
                 list_changed: record.list_changed,
             });
         }
-        Ok(past)
+        Ok(recovered)
     }
 
     /// Fails if another run has come and gone while this one was disconnected before it began.
-    fn see_nobody_came(&self, found: Option<&Record>) -> Result<(), Failure> {
+    fn check_not_taken_over(&self, found: Option<&Record>) -> Result<(), Failure> {
         let Some(found) = found.filter(|found| self.has_looked && found.owner != self.owner) else {
             return Ok(());
         };
@@ -272,20 +272,20 @@ impl RabbitMq {
     /// messages, pauses before the next attempt.
     pub(super) async fn confirm_oldest(&mut self) -> Result<(), SinkError> {
         match self
-            .with_retry(async |this| this.try_to_retire().await)
+            .with_retry(async |this| this.try_confirm_oldest().await)
             .await?
         {
-            Retired::Oldest => Ok(()),
-            Retired::Nothing { took_some } => self.wait_after_refusal(took_some).await,
+            OldestOutcome::Confirmed => Ok(()),
+            OldestOutcome::Refused { took_some } => self.wait_after_refusal(took_some).await,
         }
     }
 
-    async fn try_to_retire(&mut self) -> Result<Retired, Failure> {
+    async fn try_confirm_oldest(&mut self) -> Result<OldestOutcome, Failure> {
         self.send_pending().await?;
         let count = match self.in_flight.wait_for_oldest().await? {
-            Oldest::Confirmed(0) => return Ok(Retired::Oldest),
+            Oldest::Confirmed(0) => return Ok(OldestOutcome::Confirmed),
             Oldest::Confirmed(count) => count,
-            Oldest::Refused { took_some } => return Ok(Retired::Nothing { took_some }),
+            Oldest::Refused { took_some } => return Ok(OldestOutcome::Refused { took_some }),
             Oldest::Returned(returned) => {
                 let reason = returned.reply_text.as_str();
                 let form = self.form.as_ref();
@@ -317,7 +317,7 @@ impl RabbitMq {
         self.delivered.chats += at.chats - self.at.chats;
         self.delivered.messages += self.in_flight.drop_oldest(count);
         self.at = at;
-        Ok(Retired::Oldest)
+        Ok(OldestOutcome::Confirmed)
     }
 
     /// Pauses after a refusal, since a full queue may soon have room again. The connection remains

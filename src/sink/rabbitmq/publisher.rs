@@ -42,7 +42,7 @@ impl Publisher {
         let connection = settings.endpoint.connect(&name).await?;
         let watch = alarm.watch(&connection, progress);
         if is_first || settings.exchange.is_some() {
-            settle_target(&connection, settings, queue).await?;
+            prepare_target(&connection, settings, queue).await?;
         } else if !exists(&connection, queue).await? {
             // Confirmed messages were deleted with it, so a new queue would not hold the whole
             // list.
@@ -199,7 +199,7 @@ impl Form {
 }
 
 /// Declares the queue, or checks that the queue or the exchange exists.
-pub(super) async fn settle_target(
+pub(super) async fn prepare_target(
     connection: &Connection,
     settings: &RabbitSettings,
     queue: &str,

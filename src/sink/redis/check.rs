@@ -65,7 +65,7 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
     let mut script = script.prepare_invoke();
     let (stream, hash) = (
         format!("{}:check", keys.lock),
-        format!("{}:check", keys.seen),
+        format!("{}:check", keys.dedup),
     );
     script.key(stream).key(hash).key(keys.manifest(Uuid::nil()));
     script.key(&keys.stream).key(&keys.checkpoint);

@@ -48,9 +48,9 @@ pub(super) async fn read_back(
     redis::pipe()
         .atomic()
         .cmd("DEL")
-        .arg(&keys.seen)
+        .arg(&keys.dedup)
         .cmd("SADD")
-        .arg(&keys.seen)
+        .arg(&keys.dedup)
         .arg(&token.0)
         .exec_async(&mut *connection)
         .await?;
@@ -89,13 +89,13 @@ async fn add(
     members: &[String],
 ) -> Result<(), Failure> {
     let script = Script::new(include_str!("see.lua"));
-    let mut script = script.key(&keys.seen);
+    let mut script = script.key(&keys.dedup);
     script.arg(&token.0).arg(SET_LASTS).arg(members);
     let is_ours: bool = script.invoke_async(connection).await?;
     if is_ours {
         return Ok(());
     }
-    let text = format!("{}: it was removed while it was filled", keys.seen);
+    let text = format!("{}: it was removed while it was filled", keys.dedup);
     Err(Failure::Transient(text))
 }
 
@@ -113,10 +113,10 @@ pub(super) async fn unseen<'a>(
     members.push(whole.as_bytes());
     let (mut seen,): (Vec<bool>,) = redis::pipe()
         .cmd("SMISMEMBER")
-        .arg(&keys.seen)
+        .arg(&keys.dedup)
         .arg(&members)
         .cmd("EXPIRE")
-        .arg(&keys.seen)
+        .arg(&keys.dedup)
         .arg(SET_LASTS)
         .ignore()
         .query_async(connection)

@@ -12,7 +12,7 @@ pub(super) struct Keys {
     /// A string that expires when its owner's heartbeat stops.
     pub(super) lock: String,
     /// The dedup set: the chats that are already on the stream, while a changed list is published.
-    pub(super) seen: String,
+    pub(super) dedup: String,
     /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
     /// whether the run is complete.
     manifest: String,
@@ -35,7 +35,7 @@ impl Keys {
         Self {
             checkpoint: beside("checkpoint"),
             lock: beside("lock"),
-            seen: beside("seen"),
+            dedup: beside("seen"),
             manifest: format!("labelcast:run:{{{tag}}}:"),
             stream,
         }
@@ -85,7 +85,7 @@ mod tests {
             let all = [
                 &keys.checkpoint,
                 &keys.lock,
-                &keys.seen,
+                &keys.dedup,
                 &keys.manifest(uuid::Uuid::nil()),
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");

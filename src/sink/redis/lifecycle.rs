@@ -78,7 +78,7 @@ impl Redis {
                 })
                 .await?;
             match word(&reply).as_str() {
-                "fence" => drop(stream.look().await?),
+                "fence" => drop(stream.load_checkpoint().await?),
                 fence => {
                     fence.clone_into(&mut stream.lease.fencing_token);
                     stream.restart(run_id, 0);
@@ -92,7 +92,7 @@ impl Redis {
     }
 
     /// Resumes each stream where it stopped.
-    pub(super) async fn go_on(&mut self) -> Result<Unfinished, SinkError> {
+    pub(super) async fn resume(&mut self) -> Result<Unfinished, SinkError> {
         for stream in &mut self.streams {
             // Batches in flight must have their outcome first. Errors are ignored: the reload below
             // shows the result.
@@ -194,7 +194,7 @@ impl Redis {
             return Ok(());
         }
         // The flush before this verified the stream, so check for a takeover.
-        stream.look().await?;
+        stream.load_checkpoint().await?;
         let text = "it has lost entries at the very end; run again".to_owned();
         Err(SinkError::Unavailable(text))
     }

@@ -97,17 +97,17 @@ pub(super) struct Watch {
 
 /// Heartbeat task, which renews the lock and the keys beside the stream until it is dropped. It has
 /// its own connection.
-pub(super) struct Heart {
+pub(super) struct Heartbeat {
     task: JoinHandle<()>,
 }
 
-impl Drop for Heart {
+impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Heart {
+impl Heartbeat {
     pub(super) fn start(endpoint: Endpoint, keys: Keys, lease: Lease) -> Self {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
@@ -144,7 +144,10 @@ impl Heart {
 async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failure> {
     let script = Script::new(include_str!("renew.lua"));
     let mut script = script.prepare_invoke();
-    script.key(&keys.lock).key(&keys.checkpoint).key(&keys.seen);
+    script
+        .key(&keys.lock)
+        .key(&keys.checkpoint)
+        .key(&keys.dedup);
     script
         .arg(&lease.owner)
         .arg(lock_millis())

@@ -71,8 +71,8 @@ pub(super) struct Stream {
     run_id: Uuid,
     append: Script,
     /// Token of the read-back that filled the dedup set, if there is one.
-    seen: Option<Token>,
-    ledger: VecDeque<InFlight>,
+    dedup: Option<Token>,
+    in_flight: VecDeque<InFlight>,
     /// Position after the last batch that was sent.
     pub(super) next: Position,
     /// What is durable according to the replies.
@@ -102,8 +102,8 @@ impl Stream {
             },
             run_id: Uuid::nil(),
             append: Script::new(include_str!("append.lua")),
-            seen: None,
-            ledger: VecDeque::new(),
+            dedup: None,
+            in_flight: VecDeque::new(),
             next: 0,
             delivered: Delivered::default(),
             min_replicas,
@@ -160,7 +160,7 @@ impl Stream {
 
     /// Sends a batch. Waits only if the maximum number of batches is in flight.
     pub(super) async fn send(&mut self, batch: &Append, command: Cmd) -> Result<(), SinkError> {
-        while self.ledger.len() >= WINDOW {
+        while self.in_flight.len() >= WINDOW {
             self.confirm_one().await?;
         }
         let command = Rc::new(command);
@@ -177,7 +177,7 @@ impl Stream {
             // known.
             false => lost(),
         };
-        self.ledger.push_back(InFlight {
+        self.in_flight.push_back(InFlight {
             reply,
             command,
             first,
@@ -190,7 +190,7 @@ impl Stream {
 
     /// Waits until all batches are durable.
     pub(super) async fn confirm_all(&mut self) -> Result<(), SinkError> {
-        while !self.ledger.is_empty() {
+        while !self.in_flight.is_empty() {
             self.confirm_one().await?;
         }
         Ok(())
@@ -198,7 +198,7 @@ impl Stream {
 
     /// Waits for the oldest batch in flight.
     async fn confirm_one(&mut self) -> Result<(), SinkError> {
-        let Some(oldest) = self.ledger.front_mut() else {
+        let Some(oldest) = self.in_flight.front_mut() else {
             return Ok(());
         };
         self.retry_policy.ended()?;
@@ -217,7 +217,7 @@ impl Stream {
                     reason = word(&refusal),
                     "append rejected; reloading the checkpoint"
                 );
-                match self.settle_once().await {
+                match self.reconcile_once().await {
                     Ok(()) => return Ok(()),
                     Err(failure) => failure,
                 }
@@ -229,7 +229,7 @@ impl Stream {
 
     /// Counts the oldest batch as durable.
     fn drop_oldest(&mut self) {
-        if let Some(batch) = self.ledger.pop_front() {
+        if let Some(batch) = self.in_flight.pop_front() {
             self.delivered.chats += batch.delivers.chats;
             self.delivered.messages += batch.delivers.messages;
             self.delivered.suppressed += batch.delivers.suppressed;
@@ -240,17 +240,17 @@ impl Stream {
     async fn reconcile(&mut self, mut failure: Failure) -> Result<(), SinkError> {
         loop {
             self.pause(failure).await?;
-            failure = match self.settle_once().await {
+            failure = match self.reconcile_once().await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
         }
     }
 
-    async fn settle_once(&mut self) -> Result<(), Failure> {
+    async fn reconcile_once(&mut self) -> Result<(), Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
         let fence = self.lease.fencing_token.clone();
-        self.keep_claim(&stored).await?;
+        self.keep_lease(&stored).await?;
         let Some(at) = stored.of(self.run_id) else {
             let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
             return Err(self.rewinds(start).into());
@@ -260,14 +260,17 @@ impl Stream {
             self.link.touch(&self.keys).await?;
             self.link.wait(self.min_replicas).await?;
         }
-        while let Some(batch) = self.ledger.front()
+        while let Some(batch) = self.in_flight.front()
             && batch.end <= at.position
             // The batch applied there must be this one, and not one of an earlier list.
             && (batch.end < at.position || batch.digest == at.digest)
         {
             self.drop_oldest();
         }
-        let expected = self.ledger.front().map_or(self.next, |batch| batch.first);
+        let expected = self
+            .in_flight
+            .front()
+            .map_or(self.next, |batch| batch.first);
         // Commands in flight contain the fencing token that they were built with; another makes
         // them invalid.
         if at.position != expected || self.lease.fencing_token != fence {
@@ -280,10 +283,10 @@ impl Stream {
             return Err(self.rewinds(unfinished).into());
         }
         info!(
-            batches = self.ledger.len(),
+            batches = self.in_flight.len(),
             "resending batches that were not applied"
         );
-        for batch in &mut self.ledger {
+        for batch in &mut self.in_flight {
             batch.reply = self.link.dispatch(&batch.command, self.min_replicas).await;
         }
         Ok(())
@@ -294,13 +297,13 @@ impl Stream {
             position = to.from.position,
             "checkpoint is behind the published position"
         );
-        self.ledger.clear();
+        self.in_flight.clear();
         SinkError::Rewound(Box::new(to))
     }
 
     /// Makes sure that this process still owns the stream. A server that has lost its data has lost
     /// the fencing token too; if no other run has taken over since, the stream is still ours.
-    async fn keep_claim(&mut self, stored: &Stored) -> Result<(), Failure> {
+    async fn keep_lease(&mut self, stored: &Stored) -> Result<(), Failure> {
         if stored.fencing_token.as_ref() == Some(&self.lease.fencing_token) {
             return Ok(());
         }
@@ -330,14 +333,14 @@ impl Stream {
         chats: &[Chat<'b>],
     ) -> Result<Vec<Chat<'b>>, SinkError> {
         loop {
-            if let Some(token) = self.seen.take() {
+            if let Some(token) = self.dedup.take() {
                 let unseen = self
                     .with_retry(async |link, keys, _| {
                         dedup::unseen(link, keys, &token, chats).await
                     })
                     .await?;
                 if let Some(unseen) = unseen {
-                    self.seen = Some(token);
+                    self.dedup = Some(token);
                     return Ok(unseen);
                 }
             }
@@ -356,15 +359,15 @@ impl Stream {
                 dedup::read_back(link, keys, run_id, first.as_deref()).await
             })
             .await?;
-        self.seen = Some(token);
+        self.dedup = Some(token);
         Ok(())
     }
 
     /// Loads the checkpoint, and makes sure that this process still owns the stream.
-    pub(super) async fn look(&mut self) -> Result<Stored, SinkError> {
+    pub(super) async fn load_checkpoint(&mut self) -> Result<Stored, SinkError> {
         loop {
             let looked = match load(&mut self.link, &self.keys).await {
-                Ok(stored) => self.keep_claim(&stored).await.map(|()| stored),
+                Ok(stored) => self.keep_lease(&stored).await.map(|()| stored),
                 Err(failure) => Err(failure),
             };
             match looked {
@@ -379,7 +382,7 @@ impl Stream {
 
     /// Verifies that everything confirmed is still there.
     pub(super) async fn verify(&mut self) -> Result<(), SinkError> {
-        let stored = self.look().await?;
+        let stored = self.load_checkpoint().await?;
         match stored.of(self.run_id) {
             Some(at) if at.position == self.next => Ok(()),
             Some(at) => Err(self.rewinds(Unfinished {
@@ -397,7 +400,7 @@ impl Stream {
 
     /// Discards batches in flight, because the list is published from another position.
     pub(super) fn restart(&mut self, run_id: Uuid, next: Position) {
-        self.ledger.clear();
+        self.in_flight.clear();
         self.run_id = run_id;
         self.next = next;
     }
