@@ -162,7 +162,7 @@ impl DecodeError {
                 "check --api-url and --dialect: this does not look like the answer to a list of chats",
             ),
             Self::Truncated { .. } => {
-                Some("every try was cut; ask whoever runs the API or a proxy before it")
+                Some("check the API and the proxies in front of it: every attempt was cut off")
             }
             Self::UntrustedEmpty(_) => {
                 Some("if the label really has no chats, run again with --accept-empty")
@@ -200,22 +200,20 @@ impl Error {
             Self::Sink(error) => error.hint(),
             Self::Decode(error) => error.hint(),
             Self::WaitTooLong { .. } => Some("run again after that time"),
-            Self::TooManyInvalid { .. } => {
-                Some("all other chats were published; --max-invalid says how many are acceptable")
-            }
+            Self::TooManyInvalid { .. } => Some(
+                "raise --max-invalid to accept invalid entries; all other chats were published",
+            ),
             Self::Guarded(Guard::LabelGone(_)) => {
-                Some("`labelcast labels` shows the labels that exist; nothing was published")
+                Some("list the existing labels with `labelcast labels`; nothing was published")
             }
             Self::Guarded(Guard::LabelWent(_)) => {
-                Some("`labelcast labels` shows the labels that exist")
+                Some("list the existing labels with `labelcast labels`")
             }
             Self::Guarded(Guard::NoLabels) => {
                 Some("check --instance-id: another session may be the one with labels")
             }
-            Self::Guarded(_) => Some("if the list is right, run again with the guard set lower"),
-            Self::Interrupted(_) => {
-                Some("run again: with a broker or a file it goes on where it stopped")
-            }
+            Self::Guarded(_) => Some("if the list is right, lower the guard and run again"),
+            Self::Interrupted(_) => Some("run again to resume (with a broker or a file)"),
             Self::Bug(_) => Some("please report it, with the log"),
             _ => None,
         }

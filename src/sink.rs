@@ -299,11 +299,13 @@ impl SinkError {
             Self::Locked(_) => Some("wait for it to end, or stop it: it can be resumed"),
             Self::NotAFile(_) => Some("for a pipe or a device, use --sink - and redirect stdout"),
             Self::Credentials(_) => {
-                Some("check the user and password in the sink's URL, and what that user may do")
+                Some("check user and password in the sink's URL, and the user's permissions")
             }
             Self::Misconfigured { fix, .. } => Some(fix),
-            Self::WrongQueue(_) => Some("choose another --queue, or look what is there"),
-            Self::Unavailable(_) => Some("check the sink's URL and the broker; run again to go on"),
+            Self::WrongQueue(_) => Some("choose another --queue, or inspect the existing one"),
+            Self::Unavailable(_) => {
+                Some("check the sink's URL and the broker, then run again to resume")
+            }
             _ => None,
         }
     }

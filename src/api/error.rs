@@ -105,7 +105,7 @@ impl ApiError {
                     "check the plan and its quota, and whether a firewall refuses this address",
                 ),
                 404 => Some("check --api-url, --dialect and --instance-id"),
-                422 => Some("the session is not working: look at it in the dashboard"),
+                422 => Some("check the session in the dashboard: it is not working"),
                 _ => None,
             },
             Self::Redirect(_) => Some("if that host is right, set it with --api-url"),
@@ -114,11 +114,11 @@ impl ApiError {
                     Some("check --api-url and --dialect: this does not look like the API")
                 }
                 DecodeError::UntrustedEmpty(_) => {
-                    Some("the session may not be working: look at it in the dashboard")
+                    Some("check the session in the dashboard: it may not be working")
                 }
                 error => error.hint(),
             },
-            Self::Setup(_) => Some("are the system's CA certificates installed?"),
+            Self::Setup(_) => Some("install the system's CA certificates"),
             _ => None,
         }
     }
