@@ -89,7 +89,7 @@ impl Runs {
         run.end().expect(69)
     }
 
-    /// Checks that a run has gone on with an earlier one, and that each chat is there once.
+    /// Checks that a run has resumed an earlier one, and that each chat is there once.
     #[track_caller]
     fn goes_on(&self, queue: &str, first: &Ended, last: &Ended) {
         let (first, last) = (first.label(), last.label());

@@ -26,7 +26,7 @@ struct Shared {
     connections: AtomicU64,
     /// Of these, so many from the first on hear nothing any more.
     held: AtomicU64,
-    /// Of these, what the first so many send is dropped.
+    /// Whatever this many of the first connections send is dropped.
     dropping: AtomicU64,
     /// Bytes that were dropped.
     dropped: AtomicU64,
