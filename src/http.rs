@@ -77,8 +77,8 @@ impl Proxies {
                     .into_owned()
             })
             .join(",")
-            // Some write lists with spaces or semicolons, and some with quotes.
-            .replace([' ', '\t', ';'], ",")
+            // Some write lists with spaces, semicolons or line breaks, and some with quotes.
+            .replace(|c: char| c.is_whitespace() || c == ';', ",")
             .replace(['"', '\''], "");
         if except.split(',').any(means_all) {
             return Ok(Self::default());
