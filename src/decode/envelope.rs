@@ -10,7 +10,7 @@ use super::answer::{Answer, Doubt, text_of};
 use super::chat::is_chat_id;
 use super::input::Input;
 use super::members::Kind;
-use super::paging::{Paging, PagingMember, Scalar, is_next};
+use super::paging::{Paging, PagingMember, Scalar};
 use super::parse::{Parser, name, parser, string, token, wrap};
 use super::place::{Place, is_harmless};
 use super::words::{is_other_state, names_starting, speaks_of_starting};
@@ -27,7 +27,7 @@ const MAX_PATH: usize = 4096;
 pub(super) struct Envelope {
     pub(super) answer: Answer,
     pub(super) paging: Paging,
-    /// Whether a text was met, in a member under an unknown name, that `is_id` takes for the id of an entry.
+    /// Whether a chat id was met in a member under an unknown name.
     pub(super) met_id: bool,
     /// Whether a state other than starting was named.
     has_other_state: bool,
@@ -207,7 +207,9 @@ impl Envelope {
             is_empty = false;
             self.value(parser, element, inside, depth + 1)?;
         }
-        self.leave(kind, place, is_empty);
+        if is_empty {
+            self.scalar(kind, place, Scalar::Nothing);
+        }
         wrap(parser, |p| p.end_array())
     }
 
@@ -228,25 +230,15 @@ impl Envelope {
             let member = name(parser, |name| {
                 push_bounded(path, ".");
                 push_bounded(path, name);
-                // The link to the next page may have any form.
-                if is_next(name) && inside == Place::Paging {
-                    Kind::Paging(PagingMember::Next)
-                } else {
-                    Kind::of(name)
-                }
+                Kind::of(name)
             })?;
             self.value(parser, member, inside, depth + 1)?;
             self.path.truncate(length);
         }
-        self.leave(kind, place, is_empty);
-        wrap(parser, |p| p.end_object())
-    }
-
-    /// An object or an array has ended.
-    fn leave(&mut self, kind: Kind, place: Place, is_empty: bool) {
         if is_empty {
             self.scalar(kind, place, Scalar::Nothing);
         }
+        wrap(parser, |p| p.end_object())
     }
 
     fn scalar(&mut self, kind: Kind, place: Place, value: Scalar<'_>) {

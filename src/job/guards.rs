@@ -103,12 +103,7 @@ impl Guards {
         if self.chats < self.least() {
             return Decision::Hold;
         }
-        if self.overflowed {
-            self.counted = true;
-            return Decision::Refetch;
-        }
-        self.is_open = true;
-        Decision::PublishHeld
+        self.open()
     }
 
     /// Decides at the end of a list that is long enough, where batches are still held: more chats lay before
@@ -117,6 +112,11 @@ impl Guards {
         if self.is_open {
             return Decision::Hold;
         }
+        self.open()
+    }
+
+    /// Opens for a list that is long enough, if what came before was kept.
+    fn open(&mut self) -> Decision {
         if self.overflowed {
             self.counted = true;
             return Decision::Refetch;
