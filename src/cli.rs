@@ -13,9 +13,9 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+use crate::broker::redis::tail::TAIL_GROUP;
 use crate::config::table::{Group, Setting};
 use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
-use crate::sink::redis::tail::TAIL_GROUP;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

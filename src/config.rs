@@ -19,13 +19,13 @@ pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{ApiSettings, Auth, Dialect};
+use crate::broker::rabbitmq::MAX_NAME;
+use crate::broker::{Destination, SinkSettings};
 use crate::config_error::{ConfigError, ConfigErrors};
 use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
-use crate::job::{Labels, RunSettings};
+use crate::pipeline::{Labels, RunSettings};
 use crate::report::ReportSettings;
-use crate::sink::rabbitmq::MAX_NAME;
-use crate::sink::{Destination, SinkSettings};
 use crate::telemetry::LogSettings;
 
 /// The variable that holds the access token.

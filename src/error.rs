@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::ApiError;
+use crate::broker::BrokerError;
 use crate::config_error::ConfigErrors;
 use crate::decode::DecodeError;
 use crate::exit::Exit;
 use crate::retry::Retryable;
 use crate::shutdown::Cause;
-use crate::sink::SinkError;
 
 /// An error that ends a run.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum Error {
     Decode(DecodeError),
     /// The sink failed.
     #[error(transparent)]
-    Sink(SinkError),
+    Broker(BrokerError),
     /// More entries without a valid chat id than allowed. All others were published.
     #[error(
         "{invalid} entries of the list have no valid chat id, which is more than the {allowed} allowed"
@@ -128,11 +128,11 @@ impl From<DecodeError> for Error {
     }
 }
 
-impl From<SinkError> for Error {
-    fn from(error: SinkError) -> Self {
+impl From<BrokerError> for Error {
+    fn from(error: BrokerError) -> Self {
         match error {
-            SinkError::Interrupted(cause) => Self::Interrupted(cause),
-            other => Self::Sink(other),
+            BrokerError::Interrupted(cause) => Self::Interrupted(cause),
+            other => Self::Broker(other),
         }
     }
 }
@@ -184,7 +184,7 @@ impl Error {
             Self::Api(error) => error.exit(),
             Self::Decode(error) => error.exit(),
             Self::WaitTooLong { error, .. } => error.exit(),
-            Self::Sink(error) => error.exit(),
+            Self::Broker(error) => error.exit(),
             Self::TooManyInvalid { .. } => Exit::Data,
             Self::Guarded(_) => Exit::Guarded,
             Self::Interrupted(_) => Exit::Interrupted,
@@ -197,7 +197,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Api(error) => error.hint(),
-            Self::Sink(error) => error.hint(),
+            Self::Broker(error) => error.hint(),
             Self::Decode(error) => error.hint(),
             Self::WaitTooLong { .. } => Some("run again after that time"),
             Self::TooManyInvalid { .. } => Some(
@@ -225,7 +225,7 @@ impl Retryable for Error {
         match self {
             Self::Api(error) => error.is_transient(),
             Self::Decode(error) => error.is_transient(),
-            Self::Sink(error) => matches!(error, SinkError::Unavailable(_)),
+            Self::Broker(error) => matches!(error, BrokerError::Unavailable(_)),
             _ => false,
         }
     }

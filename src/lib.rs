@@ -2,12 +2,12 @@
 //! publishes each chat id, at constant memory whatever the length of the list.
 //!
 //! ```text
-//!  API ──bytes──▶ api ──bounded channel──▶ decode ──bounded channel of batches──▶ sink
-//!                                                                                  │
-//!  commands::run ──▶ job (attempts, resume, guards) ◀── position and digest ───────┘──▶ report
+//!  API ──bytes──▶ api ──bounded channel──▶ decode ──bounded channel of batches──▶ broker
+//!                                                                                   │
+//!  commands::run ──▶ pipeline (attempts, resume, guards) ◀── position, digest ───────┘──▶ report
 //! ```
 //!
-//! Data goes one way. A sink that is slow pushes back through the bounded channels to the TCP
+//! Data goes one way. A slow broker pushes back through the bounded channels to the TCP
 //! window of the HTTP body: nothing grows.
 //!
 //! | module | contents |
@@ -15,8 +15,8 @@
 //! | [`cli`], [`config`] | from flags, environment and file to settings, with all faults at once |
 //! | [`api`], [`http`] | the client: dialects, login, errors, proxies, the list as a stream of bytes |
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
-//! | [`message`], [`sink`] | what consumers see, and where it goes |
-//! | [`job`] | one label's run: attempts, resume, guards, an orderly end |
+//! | [`message`], [`broker`] | what consumers see, and where it goes |
+//! | [`pipeline`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
 //! | [`report`], [`telemetry`], [`error`] | report, metrics, progress, logging; exit codes |
 //! | [`commands`] | the commands, built from the above |
@@ -24,6 +24,7 @@
 
 pub mod api;
 pub mod batch;
+pub mod broker;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -32,14 +33,13 @@ pub mod decode;
 pub mod error;
 pub mod exit;
 pub mod http;
-pub mod job;
 pub mod message;
 pub mod mock;
+pub mod pipeline;
 pub mod progress;
 pub mod report;
 pub mod retry;
 pub mod shard;
 pub mod shutdown;
-pub mod sink;
 pub mod telemetry;
 mod tls;

@@ -3,13 +3,13 @@
 use super::run::{Settings, target};
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
+use crate::broker::{Destination, lines, rabbitmq, redis};
 use crate::config::ConfigSources;
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
-use crate::job::Labels;
+use crate::pipeline::Labels;
 use crate::progress::{Progress, ProgressMode};
 use crate::report::printable;
-use crate::sink::{Destination, lines, rabbitmq, redis};
 
 pub(super) async fn check(sources: ConfigSources) -> Exit {
     let settings = match load(sources, |sources| Settings::read(sources, false)) {

@@ -12,7 +12,7 @@ use crate::cli::LabelsFlags;
 use crate::config::ConfigSources;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::job;
+use crate::pipeline;
 use crate::progress::{Progress, ProgressMode};
 use crate::report::{printable, replace_or_write};
 use crate::retry::Retries;
@@ -82,7 +82,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
 pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<LabelList, Error> {
     let client = Client::new(settings)?;
     let mut retries = Retries::new(settings.retries);
-    job::fetch_labels(&client, &mut retries, shutdown).await
+    pipeline::fetch_labels(&client, &mut retries, shutdown).await
 }
 
 fn lines(labels: &[Label]) -> String {

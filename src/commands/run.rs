@@ -8,20 +8,20 @@ use super::{
     check_report_path, init_log, listen, load, logged, report_config_errors, write_report,
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
+use crate::broker::blackhole::Blackhole;
+use crate::broker::lines::Lines;
+use crate::broker::rabbitmq::{BATCH_MESSAGES, RabbitMq};
+use crate::broker::redis::{BATCH_CHATS, Redis};
+use crate::broker::retry_policy::RetryPolicy;
+use crate::broker::{Destination, SinkSettings, Target};
 use crate::config::ConfigSources;
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
-use crate::job::{self, Context, Labels, RunSettings};
+use crate::pipeline::{self, Context, Labels, RunSettings};
 use crate::progress::Progress;
 use crate::report::{LabelReport, Report, ReportSettings};
 use crate::retry::Retries;
 use crate::shutdown::Shutdown;
-use crate::sink::blackhole::Blackhole;
-use crate::sink::lines::Lines;
-use crate::sink::rabbitmq::{BATCH_MESSAGES, RabbitMq};
-use crate::sink::redis::{BATCH_CHATS, Redis};
-use crate::sink::retry_policy::RetryPolicy;
-use crate::sink::{Destination, SinkSettings, Target};
 use crate::telemetry::LogSettings;
 
 /// All that a run needs to know.
@@ -148,7 +148,7 @@ async fn publish(
         (Ok(labels), _) => labels,
         (Err(error), Labels::All) => return Err(error),
         (Err(error), Labels::These(ids)) => {
-            let told = |id: &String| job::not_tried(bare(id), &target(settings, id), &error);
+            let told = |id: &String| pipeline::not_tried(bare(id), &target(settings, id), &error);
             let ours = ids.iter().filter(|id| settings.run.is_for(id));
             return Ok(ours.map(told).collect());
         }
@@ -156,8 +156,10 @@ async fn publish(
     for (label, found) in labels {
         let target = target(settings, &label.id);
         let report = match (found, shutdown.cause()) {
-            (Err(error), _) => job::not_tried(label, &target, &error),
-            (Ok(()), Some(cause)) => job::not_tried(label, &target, &Error::Interrupted(cause)),
+            (Err(error), _) => pipeline::not_tried(label, &target, &error),
+            (Ok(()), Some(cause)) => {
+                pipeline::not_tried(label, &target, &Error::Interrupted(cause))
+            }
             (Ok(()), None) => publish_label(&context, settings, &label, &target).await,
         };
         reports.push(report);
@@ -192,7 +194,7 @@ async fn publish_label(
 ) -> LabelReport {
     info!(label_id = label.id, queue = target.queue, "publishing");
     if settings.run.dry_run {
-        return job::publish_label(context, label, target, Blackhole).await;
+        return pipeline::publish_label(context, label, target, Blackhole).await;
     }
     let layout = settings.sink.layout.clone();
     let retry_policy = RetryPolicy::new(context.retries, context.shutdown.clone());
@@ -200,15 +202,15 @@ async fn publish_label(
     match settings.sink.destination.clone() {
         Destination::Lines(destination) => {
             let sink = Lines::new(destination, target.clone(), layout);
-            job::publish_label(context, label, target, sink).await
+            pipeline::publish_label(context, label, target, sink).await
         }
         Destination::Redis(redis) => {
             let sink = Redis::new(*redis, target.clone(), layout, retry_policy, progress);
-            job::publish_label(context, label, target, sink).await
+            pipeline::publish_label(context, label, target, sink).await
         }
         Destination::RabbitMq(rabbitmq) => {
             let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, retry_policy, progress);
-            job::publish_label(context, label, target, sink).await
+            pipeline::publish_label(context, label, target, sink).await
         }
     }
 }
@@ -270,5 +272,5 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
 
 async fn known_labels(context: &Context<'_>) -> Result<LabelList, Error> {
     let mut retries = Retries::new(context.retries);
-    job::fetch_labels(context.client, &mut retries, context.shutdown).await
+    pipeline::fetch_labels(context.client, &mut retries, context.shutdown).await
 }

@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::progress::{Progress, ProgressMode};
 
+use crate::broker::{BrokerError, Destination, rabbitmq, redis};
 use crate::shutdown::Shutdown;
-use crate::sink::{Destination, SinkError, rabbitmq, redis};
 
 /// How often an empty queue of RabbitMQ's is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -60,11 +60,11 @@ async fn read(destination: Destination, queue: String, flags: TailFlags) -> Resu
         }
         Destination::RabbitMq(_) => {
             let text = "--ack takes what was read off a RabbitMQ queue: --delete is for Redis";
-            Err(SinkError::WrongQueue(text.to_owned()).into())
+            Err(BrokerError::WrongQueue(text.to_owned()).into())
         }
         Destination::Lines(_) => {
             let text = "lines can be looked at with any tool: tail reads brokers";
-            Err(SinkError::WrongQueue(text.to_owned()).into())
+            Err(BrokerError::WrongQueue(text.to_owned()).into())
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::values::{Optional, Reader};
 use super::{ConfigSources, Labels, Origin};
+use crate::broker::rabbitmq::{
+    self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings, problem_with,
+};
+use crate::broker::redis::{self, RedisSettings, is_taggable};
+use crate::broker::{Destination, SinkSettings, filled_in, lines};
 use crate::message::{Format, Layout};
-use crate::sink::rabbitmq::{self, MAX_NAME, MAX_RETAIN, QueueType, RabbitSettings, problem_with};
-use crate::sink::redis::{self, RedisSettings, is_taggable};
-use crate::sink::{Destination, SinkSettings, filled_in, lines};
 
 /// A sink's URL, parsed.
 enum Place {

@@ -10,7 +10,7 @@ use tracing::error;
 use crate::api::{ApiSettings, Client, Label};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::job;
+use crate::pipeline;
 use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 
@@ -39,7 +39,8 @@ pub(super) async fn count(
     let client = Client::new(api)?;
     progress.begin(&format!("1 to {}", labels.len()));
     let counting = stream::iter(labels.iter().cloned()).map(async |label| {
-        let counted = job::count_chats(&client, &label.id, api.retries, shutdown, progress).await;
+        let counted =
+            pipeline::count_chats(&client, &label.id, api.retries, shutdown, progress).await;
         Counted::new(label, counted)
     });
     let counted = counting.buffered(AT_ONCE).collect().await;

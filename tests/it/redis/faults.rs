@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use labelcast::sink::redis::partition_of;
+use labelcast::broker::redis::partition_of;
 
 use super::{STREAM, holds, run};
 use crate::support::proxy::{Direction, Proxy};

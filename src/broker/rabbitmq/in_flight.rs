@@ -1,0 +1,277 @@
+//! Batches in flight: sent, but not all of their messages are confirmed yet.
+//!
+//! Each message has its own confirm, which is awaited. A batch leaves when all of its messages are
+//! confirmed, and the checkpoint follows it. Messages that a broken connection leaves unconfirmed
+//! are sent again under the same ids.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use lapin::message::BasicReturnMessage;
+use lapin::{Confirmation, PublisherConfirm};
+
+use crate::batch::Batch;
+use crate::broker::retry_policy::Failure;
+
+/// Maximum number of messages per batch. Each batch is followed by a checkpoint and a look at all
+/// confirms; smaller batches spend more of the time on both (benches/SIZES.md).
+pub(crate) const BATCH_MESSAGES: u32 = 256;
+/// Batches in flight: 512 messages. Twice as many were not faster, and took more memory.
+pub(super) const WINDOW: usize = 2;
+
+/// A publish handed to the connection; resolves to the confirm, which is still to come.
+pub(super) type Sending =
+    Pin<Box<dyn Future<Output = Result<PublisherConfirm, lapin::Error>> + Send>>;
+
+/// State of one message.
+enum Message {
+    Unsent,
+    Sending(Sending),
+    Sent(PublisherConfirm),
+    Confirmed,
+}
+
+/// A batch in flight.
+#[derive(Default)]
+struct SentBatch {
+    batch: Batch,
+    messages: Vec<Message>,
+}
+
+impl SentBatch {
+    fn is_confirmed(&self) -> bool {
+        let confirmed = |message: &Message| matches!(message, Message::Confirmed);
+        self.messages.iter().all(confirmed)
+    }
+}
+
+/// Result of polling messages.
+#[derive(Default)]
+struct Observed {
+    took_some: bool,
+    failure: Option<lapin::Error>,
+    returned: Option<BasicReturnMessage>,
+}
+
+/// Outcome of the oldest batches.
+pub(super) enum Oldest {
+    /// All messages of this many batches are confirmed; 0 if nothing is in flight.
+    Confirmed(usize),
+    /// The broker has nacked messages of the oldest batch.
+    Refused {
+        /// Whether it has accepted any message since it last refused one.
+        took_some: bool,
+    },
+    /// A message, of any batch, was returned as unroutable.
+    Returned(Box<BasicReturnMessage>),
+}
+
+/// Batches in flight, in order.
+#[derive(Default)]
+pub(super) struct InFlight {
+    batches: VecDeque<SentBatch>,
+    /// Batches that have left, kept to reuse their memory.
+    spare: Vec<SentBatch>,
+    /// Whether the broker has accepted a message since it last refused one.
+    took_some: bool,
+}
+
+impl InFlight {
+    pub(super) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.batches.len() >= WINDOW
+    }
+
+    /// Adds a copy of a batch with this number of messages, to be sent.
+    pub(super) fn push(&mut self, batch: &Batch, messages: usize) {
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.batch.copy_from(batch);
+        copy.messages.clear();
+        copy.messages.resize_with(messages, || Message::Unsent);
+        self.batches.push_back(copy);
+    }
+
+    /// Returns the oldest `count` batches.
+    pub(super) fn oldest(&self, count: usize) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().take(count).map(|oldest| &oldest.batch)
+    }
+
+    /// Removes the oldest `count` batches. Returns how many messages they had.
+    pub(super) fn drop_oldest(&mut self, count: usize) -> u64 {
+        let mut messages = 0;
+        for oldest in self.batches.drain(..count) {
+            messages += oldest.messages.len() as u64;
+            self.spare.push(oldest);
+        }
+        messages
+    }
+
+    /// Discards all batches.
+    pub(super) fn clear(&mut self) {
+        self.batches.clear();
+    }
+
+    /// Marks all unconfirmed messages as unsent, because the connection is lost.
+    pub(super) fn lose(&mut self) {
+        for message in self.messages() {
+            if !matches!(message, Message::Confirmed) {
+                *message = Message::Unsent;
+            }
+        }
+    }
+
+    fn messages(&mut self) -> impl Iterator<Item = &mut Message> {
+        self.batches
+            .iter_mut()
+            .flat_map(|batch| &mut batch.messages)
+    }
+
+    /// Sends unsent messages. `send` gets a batch and a predicate that tells by a message's number
+    /// in the batch whether to send it. It returns the publishes of these messages in order.
+    pub(super) fn send(
+        &mut self,
+        mut send: impl FnMut(&Batch, &mut dyn FnMut(usize) -> bool) -> Vec<Sending>,
+    ) {
+        for SentBatch { batch, messages } in &mut self.batches {
+            let is_unsent = |message: &Message| matches!(message, Message::Unsent);
+            if !messages.iter().any(is_unsent) {
+                continue;
+            }
+            let mut sending = send(batch, &mut |number| {
+                messages.get(number).is_some_and(is_unsent)
+            })
+            .into_iter();
+            for message in messages.iter_mut().filter(|message| is_unsent(message)) {
+                if let Some(sending) = sending.next() {
+                    *message = Message::Sending(begun(sending));
+                }
+            }
+        }
+    }
+
+    /// Waits until all batches except the newest are written to the connection. A message that is
+    /// not written yet takes far more memory than one that only awaits its confirm.
+    pub(super) async fn wait_until_written(&mut self) -> Result<(), Failure> {
+        let before_newest = self.batches.len().saturating_sub(1);
+        std::future::poll_fn(|context| {
+            let before = self.batches.iter_mut().take(before_newest);
+            for message in before.flat_map(|batch| batch.messages.iter_mut().rev()) {
+                ready!(message.poll_written(context))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Waits for the outcome of the oldest batch, and of later ones that are confirmed with it.
+    pub(super) async fn wait_for_oldest(&mut self) -> Result<Oldest, Failure> {
+        std::future::poll_fn(|context| self.poll_oldest(context)).await
+    }
+
+    fn poll_oldest(&mut self, context: &mut Context<'_>) -> Poll<Result<Oldest, Failure>> {
+        let mut observed = Observed::default();
+        // Confirms mostly come in order. Polling from the last message means that usually only its
+        // confirm wakes this task.
+        let oldest = self.batches.front_mut().into_iter();
+        let waits = oldest
+            .flat_map(|oldest| oldest.messages.iter_mut().rev())
+            .any(|message| observed.look_at(message, context).is_pending());
+        if waits && observed.failure.is_none() && observed.returned.is_none() {
+            self.took_some |= observed.took_some;
+            return Poll::Pending;
+        }
+        // lapin delivers a returned message with whichever confirm comes next, at the latest with
+        // its own. So all confirms that have arrived are checked before a batch counts as
+        // confirmed.
+        let mut at_once = Context::from_waker(Waker::noop());
+        for message in self.messages() {
+            let _ = observed.look_at(message, &mut at_once);
+        }
+        self.took_some |= observed.took_some;
+        if let Some(returned) = observed.returned {
+            return Poll::Ready(Ok(Oldest::Returned(Box::new(returned))));
+        }
+        if let Some(error) = observed.failure {
+            return Poll::Ready(Err(Failure::from(error)));
+        }
+        let confirmed = self.batches.iter().take_while(|batch| batch.is_confirmed());
+        Poll::Ready(Ok(match confirmed.count() {
+            0 if !self.batches.is_empty() => Oldest::Refused {
+                took_some: std::mem::take(&mut self.took_some),
+            },
+            count => Oldest::Confirmed(count),
+        }))
+    }
+}
+
+/// Hands a message to the connection, which the first poll does.
+fn begun(mut sending: Sending) -> Sending {
+    match sending
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(ended) => Box::pin(std::future::ready(ended)),
+        Poll::Pending => sending,
+    }
+}
+
+impl Message {
+    /// Waits until the message is written to the connection, whether or not the broker will accept
+    /// it.
+    fn poll_written(&mut self, context: &mut Context<'_>) -> Poll<Result<(), lapin::Error>> {
+        if let Self::Sending(sending) = self {
+            *self = match ready!(sending.as_mut().poll(context)) {
+                Ok(confirm) => Self::Sent(confirm),
+                Err(error) => {
+                    *self = Self::Unsent;
+                    return Poll::Ready(Err(error));
+                }
+            };
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns the broker's confirm or nack; `None` if there is nothing to wait for.
+    fn poll_confirm(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Confirmation>, lapin::Error>> {
+        ready!(self.poll_written(context))?;
+        let Self::Sent(confirm) = self else {
+            return Poll::Ready(Ok(None));
+        };
+        let confirmation = ready!(Pin::new(confirm).poll(context));
+        *self = match confirmation {
+            Ok(Confirmation::Ack(_)) => Self::Confirmed,
+            // `NotRequested` means that confirms are off, so the message is not known to be
+            // durable.
+            Ok(Confirmation::Nack(_) | Confirmation::NotRequested) | Err(_) => Self::Unsent,
+        };
+        Poll::Ready(confirmation.map(Some))
+    }
+}
+
+impl Observed {
+    /// Records the outcome of a message, if it is known.
+    fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
+        match ready!(message.poll_confirm(context)) {
+            Ok(Some(Confirmation::Ack(returned))) => {
+                self.took_some = true;
+                self.returned = self.returned.take().or(returned);
+            }
+            Ok(Some(Confirmation::Nack(returned))) => {
+                self.returned = self.returned.take().or(returned);
+            }
+            Ok(Some(Confirmation::NotRequested) | None) => {}
+            Err(error) => {
+                self.failure.get_or_insert(error);
+            }
+        }
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Batches behind the checkpoint that may have been sent before a crash and are not verified yet.
+//!
+//! The checkpoint records how far messages of several chats may have been sent, and the digest
+//! there. The id of these messages is their position. Until the list is verified to be the same up
+//! to there, nothing of that part is sent again.
+
+use crate::batch::{Batch, Position};
+use crate::broker::Unfinished;
+
+/// Batches held until they are verified. They are no more than can be in flight at once.
+#[derive(Default)]
+pub(super) struct Unverified {
+    until: Option<Position>,
+    held: Vec<Batch>,
+}
+
+impl Unverified {
+    /// Reads from the resume point how far the list must be verified.
+    pub(super) fn of(unfinished: &Unfinished) -> Self {
+        Self {
+            until: unfinished
+                .expected_digests
+                .last()
+                .map(|(position, _)| *position),
+            held: Vec::new(),
+        }
+    }
+
+    /// Holds a copy of a batch and returns `true` if the batch is not verified yet. The decoder
+    /// stops at a digest that does not match, so a batch that ends at the position or behind it
+    /// verifies those before.
+    pub(super) fn holds(&mut self, batch: &Batch) -> bool {
+        let is_unproven = self.until.is_some_and(|until| batch.end() < until);
+        if is_unproven {
+            let mut copy = Batch::new();
+            copy.copy_from(batch);
+            self.held.push(copy);
+        } else {
+            self.until = None;
+        }
+        is_unproven
+    }
+
+    /// Removes and returns the held batches.
+    pub(super) fn take(&mut self) -> Vec<Batch> {
+        std::mem::take(&mut self.held)
+    }
+}

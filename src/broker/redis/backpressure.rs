@@ -1,0 +1,71 @@
+//! Backpressure by the length of a stream, or by the lag of its consumer groups.
+
+use std::collections::HashMap;
+
+use redis::Value;
+
+use super::Redis;
+use super::keys::Keys;
+use super::link::{Link, word};
+use super::tail::TAIL_GROUP;
+use crate::broker::retry_policy::Failure;
+use crate::broker::{BrokerError, backpressure};
+
+impl Redis {
+    /// Waits while a stream has `max_pending` entries or more pending.
+    pub(super) async fn wait_for_capacity(&mut self, index: usize) -> Result<(), BrokerError> {
+        let Some(max) = self
+            .settings
+            .max_pending
+            .filter(|_| self.capacity[index] == 0)
+        else {
+            return Ok(());
+        };
+        let stream = &mut self.streams[index];
+        let queue = stream.keys.stream.clone();
+        self.capacity[index] =
+            backpressure::wait(&queue, max, &self.shutdown, &self.progress, async || {
+                stream.confirm_all().await?;
+                stream
+                    .with_retry(async |link, keys, _| pending(link, keys).await)
+                    .await
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+/// Counts the entries that wait for consumers: the largest lag of a consumer group, if there are
+/// groups and the server reports all their lags (Redis 7), else the length of the stream. The group
+/// of `labelcast tail` is ignored if there are others: it remains after somebody has looked at the
+/// stream.
+async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
+    let connection = link.connection().await?;
+    let length: u64 = redis::cmd("XLEN")
+        .arg(&keys.stream)
+        .query_async(&mut *connection)
+        .await?;
+    if length == 0 {
+        return Ok(0);
+    }
+    let mut groups: Vec<HashMap<String, Value>> = redis::cmd("XINFO")
+        .arg("GROUPS")
+        .arg(&keys.stream)
+        .query_async(connection)
+        .await?;
+    let is_look =
+        |group: &HashMap<_, _>| group.get("name").map(word).as_deref() == Some(TAIL_GROUP);
+    if !groups.iter().all(is_look) {
+        groups.retain(|group| !is_look(group));
+    }
+    let lags: Option<Vec<u64>> = groups
+        .iter()
+        .map(|group| match group.get("lag") {
+            Some(Value::Int(lag)) => u64::try_from(*lag).ok(),
+            _ => None,
+        })
+        .collect();
+    Ok(lags
+        .and_then(|lags| lags.into_iter().max())
+        .unwrap_or(length))
+}

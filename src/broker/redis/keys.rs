@@ -1,0 +1,102 @@
+//! Key names. All keys of a stream share its slot, so that one script can use them.
+
+use crate::broker::Target;
+
+/// The keys of one stream, for one label of one account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// The stream.
+    pub(super) stream: String,
+    /// A hash: the run, its progress, the fencing token, and the last complete run.
+    pub(super) checkpoint: String,
+    /// A string that expires when its owner's heartbeat stops.
+    pub(super) lock: String,
+    /// The dedup set: the chats that are already on the stream, while a changed list is published.
+    pub(super) dedup: String,
+    /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
+    /// whether the run is complete.
+    manifest: String,
+}
+
+impl Keys {
+    /// Builds the keys of the stream `queue`, or of one `partition` of it.
+    pub(super) fn new(target: &Target, partition: Option<u32>) -> Self {
+        let stream = match partition {
+            Some(partition) => format!("{}:{{{partition}}}", target.queue),
+            None => target.queue.clone(),
+        };
+        let tag = hash_tag(&stream).unwrap_or(&stream).to_owned();
+        let beside = |kind: &str| {
+            format!(
+                "labelcast:{kind}:{{{tag}}}:{stream}:{}:{}",
+                target.instance_id, target.label_id
+            )
+        };
+        Self {
+            checkpoint: beside("checkpoint"),
+            lock: beside("lock"),
+            dedup: beside("seen"),
+            manifest: format!("labelcast:run:{{{tag}}}:"),
+            stream,
+        }
+    }
+
+    /// Returns the key of a run's manifest.
+    pub(super) fn manifest(&self, run_id: uuid::Uuid) -> String {
+        format!("{}{run_id}", self.manifest)
+    }
+}
+
+/// Returns the hash tag of a key: the text in its first braces, if that decides the slot instead of
+/// the whole key.
+pub(super) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    let (tag, _) = rest.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+/// Returns whether the queue's hash tag, or its whole name, can be the hash tag of the keys beside
+/// it.
+pub(crate) fn is_taggable(queue: &str) -> bool {
+    hash_tag(queue).is_some() || !queue.contains(['{', '}'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(queue: &str, partition: Option<u32>) -> Keys {
+        let target = Target {
+            queue: queue.to_owned(),
+            label_id: "7".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        Keys::new(&target, partition)
+    }
+
+    #[test]
+    fn all_keys_of_a_stream_have_its_slot() {
+        for (queue, partition, tag) in [
+            ("labelcast:7", None, "labelcast:7"),
+            ("a{x}b", None, "x"),
+            ("labelcast:7", Some(3), "3"),
+        ] {
+            let keys = keys(queue, partition);
+            let all = [
+                &keys.checkpoint,
+                &keys.lock,
+                &keys.dedup,
+                &keys.manifest(uuid::Uuid::nil()),
+            ];
+            assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");
+            assert_eq!(hash_tag(&keys.stream).unwrap_or(&keys.stream), tag);
+        }
+        assert_eq!(keys("labelcast:7", Some(3)).stream, "labelcast:7:{3}");
+    }
+
+    #[test]
+    fn braces_that_are_no_tag_cannot_be_lent() {
+        assert!(is_taggable("a") && is_taggable("a{b}c"));
+        assert!(!is_taggable("a}b") && !is_taggable("a{}b") && !is_taggable("{"));
+    }
+}

@@ -1,0 +1,173 @@
+//! Lock for one run at a time, and the heartbeat that keeps it alive.
+//!
+//! The lock distinguishes a live run from a dead one: the heartbeat keeps it from expiring. The
+//! fencing token, which the append script compares, rejects late writes of a dead run.
+
+use std::time::Duration;
+
+use redis::{Script, Value};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::connect::Endpoint;
+use super::dedup::SET_LASTS;
+use super::keys::Keys;
+use super::lifecycle::now;
+use super::link::{Acquired, LOCK_LASTS, Link, acquire, load, lock_millis};
+use super::stream::Lease;
+use crate::broker::BrokerError;
+use crate::broker::retry_policy::Failure;
+use crate::shutdown::Shutdown;
+
+/// Heartbeat interval. Several heartbeats may be lost before the lock expires.
+const BEAT: Duration = Duration::from_millis(2500);
+/// Interval of checks while another run holds the lock.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Takes the lock at once if it is free, else when it expires.
+///
+/// Returns `Ok(None)` while another run holds the lock and it is not yet known whether that run is
+/// alive: call again.
+///
+/// # Errors
+///
+/// [`BrokerError::Locked`] if the other run's heartbeat renews the lock, or if that run has ended
+/// since the first call.
+pub(super) async fn take(
+    link: &mut Link,
+    keys: &Keys,
+    lease: &Lease,
+    watch: &mut Option<Watch>,
+    shutdown: &Shutdown,
+) -> Result<Option<String>, Failure> {
+    let (holder, left, settled) = match (acquire(link, keys, lease).await?, &watch) {
+        (Acquired::Fence(fence), None) => return Ok(Some(fence)),
+        (Acquired::Fence(fence), Some(watch)) => {
+            let settled = load(link, keys).await?.settled;
+            if settled.is_none() || settled == watch.settled {
+                return Ok(Some(fence));
+            }
+            // The other run was alive all the time, and has ended since the first look.
+            release(link, keys, lease, false).await?;
+            return Err(BrokerError::Locked(keys.stream.clone()).into());
+        }
+        (
+            Acquired::Held {
+                owner,
+                left,
+                settled,
+            },
+            _,
+        ) => (owner, left, settled),
+    };
+    if left < 0 {
+        // A lock without expiry is not one of labelcast's.
+        return Err(BrokerError::Locked(keys.stream.clone()).into());
+    }
+    match watch {
+        // Only a heartbeat can have extended it.
+        Some(watch) if watch.holder != holder || left > watch.left => {
+            return Err(BrokerError::Locked(keys.stream.clone()).into());
+        }
+        Some(watch) => watch.left = left,
+        None => {
+            info!(
+                left_ms = left,
+                "lock held by another run; waiting for its heartbeat"
+            );
+            *watch = Some(Watch {
+                holder,
+                left,
+                settled,
+            });
+        }
+    }
+    tokio::select! {
+        cause = shutdown.stopped() => Err(BrokerError::Interrupted(cause).into()),
+        () = tokio::time::sleep(LOOK) => Ok(None),
+    }
+}
+
+/// Last observed state of another run's lock.
+pub(super) struct Watch {
+    holder: String,
+    left: i64,
+    settled: Option<String>,
+}
+
+/// Heartbeat task, which renews the lock and the keys beside the stream until it is dropped. It has
+/// its own connection.
+pub(super) struct Heartbeat {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Heartbeat {
+    pub(super) fn start(endpoint: Endpoint, keys: Keys, lease: Lease) -> Self {
+        let task = tokio::spawn(async move {
+            let mut link = Link::new(endpoint, keys.lock.clone());
+            let mut beats = tokio::time::interval(BEAT);
+            let (mut was_ours, mut was_heard) = (true, true);
+            loop {
+                beats.tick().await;
+                // The limit is below the lock's lifetime, so that a server that hangs is tried
+                // again in time.
+                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &lease));
+                match beat.await {
+                    Ok(Ok(is_ours)) => {
+                        if was_ours && !is_ours {
+                            warn!("lock lost");
+                        }
+                        // A lost lock may be taken again, if the server has lost its data.
+                        (was_ours, was_heard) = (is_ours, true);
+                    }
+                    Ok(Err(_)) | Err(_) => {
+                        if was_heard {
+                            let (stream, lasts_s) = (&keys.stream, LOCK_LASTS.as_secs());
+                            warn!(stream, lasts_s, "lock renewal failed; retrying");
+                        }
+                        was_heard = false;
+                        link.drop_connection();
+                    }
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failure> {
+    let script = Script::new(include_str!("renew.lua"));
+    let mut script = script.prepare_invoke();
+    script
+        .key(&keys.lock)
+        .key(&keys.checkpoint)
+        .key(&keys.dedup);
+    script
+        .arg(&lease.owner)
+        .arg(lock_millis())
+        .arg(&lease.keep)
+        .arg(SET_LASTS)
+        .arg(now());
+    Ok(link.run(&script).await? == Value::Int(1))
+}
+
+/// Releases the lock. `settles` says that the run has ended and its process knows it.
+pub(super) async fn release(
+    link: &mut Link,
+    keys: &Keys,
+    lease: &Lease,
+    settles: bool,
+) -> Result<(), Failure> {
+    let script = Script::new(include_str!("release.lua"));
+    let mut script = script.prepare_invoke();
+    script.key(&keys.lock).key(&keys.checkpoint);
+    script.arg(&lease.owner).arg(u8::from(settles));
+    link.run(&script).await?;
+    Ok(())
+}
