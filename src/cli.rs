@@ -13,7 +13,7 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-use crate::broker::redis::tail::TAIL_GROUP;
+use crate::broker::TAIL_GROUP;
 use crate::config::table::{Group, Setting};
 use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
 

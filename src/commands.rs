@@ -130,7 +130,7 @@ fn load<T>(
 }
 
 fn init_log(log: &LogSettings, progress: &Progress) {
-    telemetry::init(log, progress.bar());
+    telemetry::init(log, progress.lines());
 }
 
 /// Gives the report in each form that was asked for. What was done is not undone by a report that

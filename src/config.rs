@@ -19,8 +19,7 @@ pub use self::file::example;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{ApiSettings, Auth, Dialect};
-use crate::broker::rabbitmq::MAX_NAME;
-use crate::broker::{Destination, SinkSettings};
+use crate::broker::factory::{Broker, SinkSettings};
 use crate::config_error::{ConfigError, ConfigErrors};
 use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
@@ -32,6 +31,9 @@ use crate::telemetry::LogSettings;
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
 /// The variable that names the file with settings.
 pub const CONFIG_VARIABLE: &str = "LABELCAST_CONFIG";
+
+/// Maximum of `--concurrency`: each label holds a connection to the API and to the broker.
+const MAX_CONCURRENCY: u64 = 16;
 
 /// The source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,6 +197,7 @@ impl ConfigSources {
         let mut read = Reader::new(self);
         let labels = read.labels("run.labels", "run.all_labels");
         let shard = read.optional("run.shard", Reader::shard);
+        let concurrency = read.number("run.concurrency", 1..=MAX_CONCURRENCY);
         let deadline = read.optional("run.deadline", Reader::duration);
         let resume_window = read.duration("run.resume_window");
         let no_resume = read.switch("run.no_resume");
@@ -207,6 +210,7 @@ impl ConfigSources {
         Some(RunSettings {
             labels: labels?,
             shard: shard?,
+            concurrency: usize::try_from(concurrency?).ok()?,
             deadline: deadline?,
             resume_window: resumes.then_some(resume_window),
             min_chats: min_chats?,
@@ -223,7 +227,7 @@ impl ConfigSources {
     }
 
     /// The queue to read, with its whole name.
-    pub fn tail(&mut self) -> Option<(Destination, String)> {
+    pub fn tail(&mut self) -> Option<(Broker, String)> {
         let settings = self.sink()?;
         let mut read = Reader::new(self);
         if settings.queue.contains("{label_id}") || settings.queue.contains("{instance_id}") {
@@ -237,13 +241,12 @@ impl ConfigSources {
             );
             return None;
         }
-        if let Destination::RabbitMq(_) = settings.destination
-            && settings.queue.len() > MAX_NAME
-        {
-            read.error("sink.queue", &format!("is over {MAX_NAME} bytes long"));
+        let longest = settings.broker.address.longest_name();
+        if settings.queue.len() > longest {
+            read.error("sink.queue", &format!("is over {longest} bytes long"));
             return None;
         }
-        Some((settings.destination, settings.queue))
+        Some((settings.broker, settings.queue))
     }
 
     /// The settings of the report.
@@ -271,9 +274,9 @@ impl ConfigSources {
     }
 
     /// Checks settings that depend on each other.
-    pub fn together(&mut self, dry_run: bool) {
+    pub fn check_combinations(&mut self, dry_run: bool) {
         let mut read = Reader::new(self);
-        sink::together(&mut read, dry_run);
+        sink::check_combinations(&mut read, dry_run);
     }
 }
 

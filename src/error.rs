@@ -1,6 +1,5 @@
-//! Errors that end a run: exit code, transient or not, and a hint for the fix.
-//!
-//! Each module has errors of its own; they meet here.
+//! Errors that end a run, and the one table of what follows from each error of any module: exit
+//! code, transient or not, and a hint for the fix.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,102 +136,186 @@ impl From<BrokerError> for Error {
     }
 }
 
-impl DecodeError {
+impl Error {
     /// The exit code that this ends with.
     pub fn exit(&self) -> Exit {
-        match self {
-            Self::Empty | Self::NotAList(_) | Self::Answered(_) | Self::UntrustedEmpty(_) => {
-                Exit::Api
-            }
-            Self::Shape { .. } | Self::Malformed { .. } | Self::Page(_) => Exit::Data,
-            Self::Truncated { .. } | Self::Input { .. } | Self::ListChanged(_) => Exit::Unavailable,
-            Self::Stopped => Exit::Bug,
-        }
+        self.class().exit
     }
 
-    /// Whether the same request may succeed a little later.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Truncated { .. } | Self::Input { .. })
-    }
-
-    /// What to do about it, where that is not plain from the message.
+    /// How to fix it, where the message does not say so.
     pub fn hint(&self) -> Option<&'static str> {
+        self.class().hint
+    }
+
+    fn class(&self) -> Class {
         match self {
-            Self::NotAList(_) | Self::Shape { .. } | Self::Empty => Some(
-                "check --api-url and --dialect: this does not look like the answer to a list of chats",
+            Self::Usage => Class::of(Exit::Usage),
+            Self::Settings(_) => Class::of(Exit::Settings),
+            Self::Api(error) => api(error),
+            Self::Decode(error) => decode(error),
+            Self::Broker(error) => broker(error),
+            Self::Guarded(guard) => Class::of(Exit::Guarded).hint(self::guard(guard)),
+            Self::WaitTooLong { error, .. } => Class {
+                is_transient: false,
+                hint: Some("run again after that time"),
+                ..error.class()
+            },
+            Self::TooManyInvalid { .. } => Class::of(Exit::Data).hint(
+                "raise --max-invalid to accept invalid entries; all other chats were published",
             ),
-            Self::Truncated { .. } => {
-                Some("check the API and the proxies in front of it: every attempt was cut off")
+            Self::Interrupted(_) => {
+                Class::of(Exit::Interrupted).hint("run again to resume (with a broker or a file)")
             }
-            Self::UntrustedEmpty(_) => {
-                Some("if the label really has no chats, run again with --accept-empty")
-            }
-            Self::Page(_) => Some(
-                "the API should send the whole list; if this means something else there, use --ignore-paging",
-            ),
-            _ => None,
+            Self::File { .. } | Self::Stdout(_) => Class::of(Exit::File),
+            Self::Bug(_) => Class::of(Exit::Bug).hint("please report it, with the log"),
         }
     }
 }
 
-impl Error {
-    /// The exit code that this ends with.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Usage => Exit::Usage,
-            Self::Settings(_) => Exit::Settings,
-            Self::Api(error) => error.exit(),
-            Self::Decode(error) => error.exit(),
-            Self::WaitTooLong { error, .. } => error.exit(),
-            Self::Broker(error) => error.exit(),
-            Self::TooManyInvalid { .. } => Exit::Data,
-            Self::Guarded(_) => Exit::Guarded,
-            Self::Interrupted(_) => Exit::Interrupted,
-            Self::File { .. } | Self::Stdout(_) => Exit::File,
-            Self::Bug(_) => Exit::Bug,
+/// What follows from an error. The functions below are the table of all errors.
+#[derive(Clone, Copy)]
+struct Class {
+    exit: Exit,
+    /// Whether the same request may succeed a little later.
+    is_transient: bool,
+    hint: Option<&'static str>,
+}
+
+impl Class {
+    /// An error that a retry does not help.
+    const fn of(exit: Exit) -> Self {
+        Self {
+            exit,
+            is_transient: false,
+            hint: None,
         }
     }
 
-    /// What to do about it, where that is not plain from the message.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Api(error) => error.hint(),
-            Self::Broker(error) => error.hint(),
-            Self::Decode(error) => error.hint(),
-            Self::WaitTooLong { .. } => Some("run again after that time"),
-            Self::TooManyInvalid { .. } => Some(
-                "raise --max-invalid to accept invalid entries; all other chats were published",
-            ),
-            Self::Guarded(Guard::LabelGone(_)) => {
-                Some("list the existing labels with `labelcast labels`; nothing was published")
+    /// An error that a retry may help; the exit code counts when it has not.
+    const fn transient() -> Self {
+        Self {
+            exit: Exit::Unavailable,
+            is_transient: true,
+            hint: None,
+        }
+    }
+
+    const fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
+}
+
+fn api(error: &ApiError) -> Class {
+    match error {
+        ApiError::Connection(_) => Class::transient()
+            .hint("check --api-url, the network, and --connect-timeout and --read-timeout"),
+        ApiError::Cut(_) => Class::transient(),
+        ApiError::Status { status, answer, .. } => api_status(status.as_u16(), answer.is_starting),
+        ApiError::Redirect(_) => {
+            Class::of(Exit::Api).hint("if that host is right, set it with --api-url")
+        }
+        ApiError::RedirectLoop | ApiError::Coding(_) => Class::of(Exit::Api),
+        ApiError::Labels(error) => match &**error {
+            DecodeError::NotAList(_) | DecodeError::Empty => {
+                decode(error).hint("check --api-url and --dialect: this does not look like the API")
             }
-            Self::Guarded(Guard::LabelWent(_)) => {
-                Some("list the existing labels with `labelcast labels`")
+            DecodeError::UntrustedEmpty(_) => {
+                decode(error).hint("check the session in the dashboard: it may not be working")
             }
-            Self::Guarded(Guard::NoLabels) => {
-                Some("check --instance-id: another session may be the one with labels")
-            }
-            Self::Guarded(_) => Some("if the list is right, lower the guard and run again"),
-            Self::Interrupted(_) => Some("run again to resume (with a broker or a file)"),
-            Self::Bug(_) => Some("please report it, with the log"),
-            _ => None,
+            error => decode(error),
+        },
+        ApiError::NotCoded(_) | ApiError::LabelsTooLong(_) => Class::of(Exit::Data),
+        ApiError::Setup(_) => {
+            Class::of(Exit::Settings).hint("install the system's CA certificates")
+        }
+    }
+}
+
+/// Any status but 200. `is_starting` tells that the session will be ready a little later.
+fn api_status(status: u16, is_starting: bool) -> Class {
+    const SESSION: &str = "check the session in the dashboard: it is not working";
+    match status {
+        401 => {
+            Class::of(Exit::Credentials).hint("check WAWP_ACCESS_TOKEN, --instance-id and --auth")
+        }
+        403 => Class::of(Exit::Credentials)
+            .hint("check the plan and its quota, and whether a firewall refuses this address"),
+        404 => Class::of(Exit::Api).hint("check --api-url, --dialect and --instance-id"),
+        422 if is_starting => Class::transient().hint(SESSION),
+        422 => Class::of(Exit::Api).hint(SESSION),
+        501 | 505 => Class::of(Exit::Api),
+        408 | 425 | 429 | 500..=599 => Class::transient(),
+        _ => Class::of(Exit::Api),
+    }
+}
+
+fn decode(error: &DecodeError) -> Class {
+    const NOT_CHATS: &str =
+        "check --api-url and --dialect: this does not look like the answer to a list of chats";
+    match error {
+        DecodeError::Empty | DecodeError::NotAList(_) => Class::of(Exit::Api).hint(NOT_CHATS),
+        DecodeError::Answered(_) => Class::of(Exit::Api),
+        DecodeError::UntrustedEmpty(_) => Class::of(Exit::Api)
+            .hint("if the label really has no chats, run again with --accept-empty"),
+        DecodeError::Shape { .. } => Class::of(Exit::Data).hint(NOT_CHATS),
+        DecodeError::Malformed { .. } => Class::of(Exit::Data),
+        DecodeError::Page(_) => Class::of(Exit::Data).hint(
+            "the API should send the whole list; if this means something else there, use --ignore-paging",
+        ),
+        DecodeError::Truncated { .. } => Class::transient()
+            .hint("check the API and the proxies in front of it: every attempt was cut off"),
+        DecodeError::Input { .. } => Class::transient(),
+        DecodeError::ListChanged(_) => Class::of(Exit::Unavailable),
+        DecodeError::Stopped => Class::of(Exit::Bug),
+    }
+}
+
+fn broker(error: &BrokerError) -> Class {
+    match error {
+        BrokerError::Locked(_) => {
+            Class::of(Exit::Locked).hint("wait for it to end, or stop it: it can be resumed")
+        }
+        BrokerError::File { .. } | BrokerError::Stdout(_) => Class::of(Exit::File),
+        BrokerError::NotAFile(_) => Class::of(Exit::Settings)
+            .hint("for a pipe or a device, use --sink - and redirect stdout"),
+        BrokerError::WrongQueue(_) => {
+            Class::of(Exit::Settings).hint("choose another --queue, or inspect the existing one")
+        }
+        BrokerError::Misconfigured { fix, .. } => Class::of(Exit::Settings).hint(fix),
+        BrokerError::Unavailable(_) => {
+            Class::transient().hint("check the sink's URL and the broker, then run again to resume")
+        }
+        BrokerError::LosesEntries => Class::of(Exit::Unavailable)
+            .hint("check that the broker persists and replicates the queue, then run again"),
+        BrokerError::Credentials(_) => Class::of(Exit::Credentials)
+            .hint("check user and password in the sink's URL, and the user's permissions"),
+        BrokerError::Interrupted(_) => Class::of(Exit::Interrupted),
+        BrokerError::Bug(_) => Class::of(Exit::Bug),
+    }
+}
+
+fn guard(guard: &Guard) -> &'static str {
+    match guard {
+        Guard::LabelGone(_) => {
+            "list the existing labels with `labelcast labels`; nothing was published"
+        }
+        Guard::LabelWent(_) => "list the existing labels with `labelcast labels`",
+        Guard::NoLabels => "check --instance-id: another session may be the one with labels",
+        Guard::TooFew { .. } | Guard::Shrank { .. } => {
+            "if the list is right, lower the guard and run again"
         }
     }
 }
 
 impl Retryable for Error {
     fn is_transient(&self) -> bool {
-        match self {
-            Self::Api(error) => error.is_transient(),
-            Self::Decode(error) => error.is_transient(),
-            Self::Broker(error) => matches!(error, BrokerError::Unavailable(_)),
-            _ => false,
-        }
+        self.class().is_transient
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Api(error) => error.retry_after(),
+            Self::Api(ApiError::Status { retry_after, .. }) => *retry_after,
             _ => None,
         }
     }
@@ -247,5 +330,24 @@ impl Retryable for Error {
             asked,
             longest,
         }
+    }
+}
+
+impl Retryable for BrokerError {
+    fn is_transient(&self) -> bool {
+        broker(self).is_transient
+    }
+
+    /// No broker says how long to wait.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+
+    fn interrupted(cause: Cause) -> Self {
+        Self::Interrupted(cause)
+    }
+
+    fn waits_too_long(self, _asked: Duration, _longest: Duration) -> Self {
+        self
     }
 }

@@ -14,20 +14,22 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use self::attempt::Attempt;
+use self::attempt::Attempted;
 pub use self::count::count_chats;
 use self::guards::Guards;
 pub use self::settings::{Labels, RunSettings};
 use crate::api::{ApiError, Client, Label, LabelList};
 use crate::batch::Digest;
-use crate::broker::{BrokerError, Outcome, Recovered, Sink, Start, Target, Unfinished};
-use crate::decode::DecodeError;
+use crate::broker::{
+    BrokerError, Outcome, Recovered, SnapshotSession, SnapshotSink, Start, Target, Unfinished,
+    Written,
+};
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::message::Layout;
-use crate::progress::Progress;
+use crate::progress::LabelLine;
 use crate::report::{Counts, LabelReport, Status};
-use crate::retry::Retries;
+use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
 /// Rewinds in one run after which the queue counts as unreliable.
@@ -37,18 +39,20 @@ const MAX_REWINDS: u32 = 20;
 pub struct Context<'a> {
     /// The API.
     pub client: &'a Client,
-    /// Retries after a transient error.
-    pub retries: usize,
+    /// Retries after transient errors of the API, until a stop or the deadline.
+    pub retry: &'a RetryPolicy,
     /// The settings of the run.
     pub run: &'a RunSettings,
     /// The layout of messages.
     pub layout: &'a Layout,
-    /// The most entries in a batch.
+    /// Maximum number of entries in a batch.
     pub batch_entries: u32,
-    /// Stop signal and deadline.
-    pub shutdown: &'a Shutdown,
-    /// The progress line.
-    pub progress: &'a Progress,
+}
+
+impl Context<'_> {
+    fn shutdown(&self) -> &Shutdown {
+        self.retry.shutdown()
+    }
 }
 
 /// The state of a label's run, for its report.
@@ -76,43 +80,53 @@ impl Tally {
     }
 }
 
+/// How publishing ended, where it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Published {
+    /// The whole list is on the queue, with this many chats.
+    Whole(u64),
+    /// Part of the list was written to stdout, whose reader has gone. This is intended, as in
+    /// `labelcast run | head`.
+    ReaderGone,
+}
+
 /// Publishes the chats of one label, and returns its report.
-pub async fn publish_label<S: Sink>(
+pub async fn publish_label(
     context: &Context<'_>,
     label: &Label,
     target: &Target,
-    mut sink: S,
+    sink: Box<dyn SnapshotSink>,
+    line: &LabelLine,
 ) -> LabelReport {
     let mut tally = Tally::new();
-    context.progress.begin(&label.id);
-    let result = run(context, target, &mut sink, &mut tally).await;
-    context.progress.end();
-    let delivered = sink.delivered();
-    tally.counts.published = delivered.chats;
-    tally.counts.messages = delivered.messages;
-    tally.counts.suppressed = delivered.suppressed;
-    report(label.clone(), target, &tally, result.err().as_ref())
+    let result = run(context, target, sink, line, &mut tally).await;
+    report(label.clone(), target, &tally, result.as_ref())
 }
 
 /// The report of a label whose run did not start.
 pub fn not_tried(label: Label, target: &Target, error: &Error) -> LabelReport {
-    report(label, target, &Tally::new(), Some(error))
+    report(label, target, &Tally::new(), Err(error))
 }
 
-fn report(label: Label, target: &Target, tally: &Tally, error: Option<&Error>) -> LabelReport {
-    let exit = error.map_or(Exit::Complete, Error::exit);
+fn report(
+    label: Label,
+    target: &Target,
+    tally: &Tally,
+    result: Result<&Published, &Error>,
+) -> LabelReport {
+    let exit = result.map_or_else(Error::exit, |_| Exit::Complete);
     let counts = tally.counts;
     let on_queue = counts.published + counts.resumed + counts.suppressed > 0;
-    let status = match (error, exit) {
-        (None, _) => Status::Complete,
-        (_, Exit::Guarded) => Status::Guarded,
-        (_, Exit::Locked) => Status::Locked,
-        (_, Exit::Interrupted | Exit::Complete) => Status::Partial,
-        (_, Exit::Unavailable | Exit::File) if on_queue => Status::Partial,
-        _ => Status::Failed,
+    let status = match (result, exit) {
+        (Ok(Published::Whole(_)), _) => Status::Complete,
+        (Ok(Published::ReaderGone), _) => Status::Partial,
+        (Err(_), Exit::Guarded) => Status::Guarded,
+        (Err(_), Exit::Locked) => Status::Locked,
+        (Err(_), Exit::Interrupted) => Status::Partial,
+        (Err(_), Exit::Unavailable | Exit::File) if on_queue => Status::Partial,
+        (Err(_), _) => Status::Failed,
     };
-    let quiet_end = exit == Exit::Complete;
-    let error = error.filter(|_| !quiet_end);
+    let error = result.err();
     log(&label.id, target, tally, status, error);
     LabelReport {
         label_id: label.id,
@@ -149,109 +163,130 @@ fn log(label_id: &str, target: &Target, tally: &Tally, status: Status, error: Op
     }
 }
 
-async fn run<S: Sink>(
+async fn run(
     context: &Context<'_>,
     target: &Target,
-    sink: &mut S,
+    sink: Box<dyn SnapshotSink>,
+    line: &LabelLine,
     tally: &mut Tally,
-) -> Result<(), Error> {
-    let past = within(context.shutdown, sink.open()).await?;
-    let resumed = to_resume(&past, context.run.resume_window);
-    if let Some(unfinished) = &resumed {
-        tally.run_id = unfinished.from.run_id;
-        tally.counts.resumed = unfinished.from.chats;
-    }
-    let start = match &resumed {
-        Some(unfinished) => Start::Resumed(unfinished),
+) -> Result<Published, Error> {
+    let (recovered, mut session) = within(context.shutdown(), sink.open()).await?;
+    let last_complete = recovered.last_complete;
+    let start = match to_resume(recovered, context.run.resume_window) {
+        Some(unfinished) => {
+            tally.run_id = unfinished.resume_point.at.run_id;
+            tally.counts.resumed = unfinished.resume_point.at.chats;
+            tally.list_changed = unfinished.list_changed;
+            Start::Resumed(unfinished)
+        }
         None => Start::New(tally.run_id),
     };
-    let published = match within(context.shutdown, sink.start(start)).await {
-        Ok(from) => {
-            tally.list_changed = from.list_changed;
-            let mut guards = Guards::new(context.run, past.last_complete);
-            attempts(context, target, sink, tally, &mut guards, from).await
+    let published = match within(context.shutdown(), session.start(start)).await {
+        Ok(()) => {
+            let mut publishing = Publishing {
+                context,
+                label_id: &target.label_id,
+                session: &mut *session,
+                guards: Guards::new(context.run, last_complete),
+                tally,
+                line,
+            };
+            publishing.publish().await
         }
         Err(error) => Err(error),
     };
-    conclude(context, sink, published).await
+    conclude(context, session, tally, published).await
 }
 
 /// The unfinished run, if it is to be resumed.
-fn to_resume(past: &Recovered, window: Option<Duration>) -> Option<Unfinished> {
-    let (unfinished, window) = past.unfinished.as_ref().zip(window)?;
-    let run_id = unfinished.from.run_id;
-    let age = SystemTime::now().duration_since(unfinished.at);
+fn to_resume(recovered: Recovered, window: Option<Duration>) -> Option<Unfinished> {
+    let (unfinished, window) = recovered.unfinished.zip(window)?;
+    let at = unfinished.resume_point.at;
+    let age = SystemTime::now().duration_since(unfinished.updated_at);
     if age.unwrap_or_default() > window {
-        info!(%run_id, "unfinished run is older than --resume-window; starting a new run");
+        info!(run_id = %at.run_id, "unfinished run is older than --resume-window; starting a new run");
         return None;
     }
-    let position = unfinished.from.position;
-    info!(%run_id, position, "resuming an unfinished run");
-    Some(unfinished.clone())
+    let position = at.position;
+    info!(run_id = %at.run_id, position, "resuming an unfinished run");
+    Some(unfinished)
 }
 
-/// Makes attempts until the whole list was published. Returns the number of its chats.
-async fn attempts<S: Sink>(
-    context: &Context<'_>,
-    target: &Target,
-    sink: &mut S,
-    tally: &mut Tally,
-    guards: &mut Guards,
-    mut from: Unfinished,
-) -> Result<u64, Error> {
-    let mut retries = Retries::new(context.retries);
-    loop {
-        tally.attempts += 1;
-        let attempt = Attempt {
-            context,
-            label_id: &target.label_id,
-            sink: &mut *sink,
-            guards: &mut *guards,
-            tally: &mut *tally,
-        };
-        let ended = match attempt.run(&mut from).await {
-            // Flushing may still find that entries were lost.
-            Ok(chats) => within(context.shutdown, sink.flush()).await.map(|()| chats),
-            Err(attempt::End::Failed(error @ Error::TooManyInvalid { .. })) => {
-                let flushed = within(context.shutdown, sink.flush()).await;
-                flushed.and(Err(error))
-            }
-            Err(attempt::End::Failed(error)) => Err(error),
-            Err(attempt::End::Refetch) => continue,
-        };
-        let error = match ended {
-            Ok(0) if context.run.check_label => {
-                return still_exists(context, &target.label_id).await.map(|()| 0);
-            }
-            Ok(chats) => return Ok(chats),
-            Err(error) => error,
-        };
-        match error {
-            Error::Decode(DecodeError::ListChanged(position)) => {
-                warn!(position, "list changed; publishing it from the start");
-                tally.list_changed = true;
-                tally.counts.resumed = 0;
-                match within(context.shutdown, sink.flush()).await {
-                    // A loss is found by the restart below.
-                    Ok(()) | Err(Error::Broker(BrokerError::Rewound(_))) => {}
-                    Err(error) => return Err(error),
+/// A run that has started, with all that it needs.
+struct Publishing<'a, 'c> {
+    context: &'a Context<'c>,
+    label_id: &'a str,
+    session: &'a mut dyn SnapshotSession,
+    guards: Guards,
+    tally: &'a mut Tally,
+    line: &'a LabelLine,
+}
+
+impl Publishing<'_, '_> {
+    /// Makes attempts until the whole list is durable.
+    async fn publish(&mut self) -> Result<Published, Error> {
+        let mut retries = self.context.retry.retries();
+        loop {
+            self.tally.attempts += 1;
+            let attempted = match self.attempt().await {
+                Ok(Attempted::Whole(chats)) => self.flush(Attempted::Whole(chats)).await,
+                Err(error @ Error::TooManyInvalid { .. }) => {
+                    match self.flush(Attempted::Whole(0)).await {
+                        Ok(Attempted::Whole(_)) => return Err(error),
+                        attempted => attempted,
+                    }
                 }
-                let again = sink.start(Start::Again(tally.run_id));
-                from = within(context.shutdown, again).await?;
+                attempted => attempted,
+            };
+            match attempted {
+                Ok(Attempted::Whole(chats)) => {
+                    if chats == 0 && self.context.run.check_label {
+                        still_exists(self.context, self.label_id).await?;
+                    }
+                    return Ok(Published::Whole(chats));
+                }
+                Ok(Attempted::ReaderGone) => return Ok(Published::ReaderGone),
+                Ok(Attempted::Refetch) => {}
+                Ok(Attempted::ListChanged) => self.restart().await?,
+                Ok(Attempted::Rewound) => self.note_rewind()?,
+                // The broker has its own retries.
+                Err(error @ Error::Broker(_)) => return Err(error),
+                Err(error) => retries.pause(error).await?,
             }
-            Error::Broker(BrokerError::Rewound(to)) if tally.rewinds < MAX_REWINDS => {
-                warn!(
-                    position = to.from.position,
-                    "queue lost confirmed entries; publishing them again"
-                );
-                tally.rewinds += 1;
-                from = within(context.shutdown, sink.start(Start::Resumed(&to))).await?;
-                tally.counts.resumed = tally.counts.resumed.min(from.from.chats);
-            }
-            // The sink has its own retries.
-            error @ Error::Broker(_) => return Err(error),
-            error => retries.pause(error, context.shutdown).await?,
         }
+    }
+
+    /// Makes the list durable, which may still find that entries were lost.
+    async fn flush(&mut self, attempted: Attempted) -> Result<Attempted, Error> {
+        let flushed = within(self.context.shutdown(), self.session.flush()).await?;
+        Ok(match flushed {
+            Written::Done => attempted,
+            Written::Rewound => Attempted::Rewound,
+            Written::ReaderGone => Attempted::ReaderGone,
+        })
+    }
+
+    /// Publishes the list from its start, because it has changed.
+    async fn restart(&mut self) -> Result<(), Error> {
+        let position = self.session.resume_point().at.position;
+        warn!(position, "list changed; publishing it from the start");
+        self.tally.list_changed = true;
+        self.tally.counts.resumed = 0;
+        within(self.context.shutdown(), self.session.restart()).await
+    }
+
+    fn note_rewind(&mut self) -> Result<(), Error> {
+        if self.tally.rewinds >= MAX_REWINDS {
+            return Err(BrokerError::LosesEntries.into());
+        }
+        let at = self.session.resume_point().at;
+        warn!(
+            position = at.position,
+            "queue lost confirmed entries; publishing them again"
+        );
+        self.tally.rewinds += 1;
+        self.tally.counts.resumed = self.tally.counts.resumed.min(at.chats);
+        Ok(())
     }
 }
 
@@ -260,53 +295,56 @@ async fn attempts<S: Sink>(
 /// # Errors
 ///
 /// As [`Client::labels`], when no try is left; or that a stop came first.
-pub async fn fetch_labels(
-    client: &Client,
-    retries: &mut Retries,
-    shutdown: &Shutdown,
-) -> Result<LabelList, Error> {
+pub async fn fetch_labels(client: &Client, retry: &RetryPolicy) -> Result<LabelList, Error> {
+    let mut retries = retry.retries();
     loop {
         let labels = tokio::select! {
             biased;
-            cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),
+            cause = retry.shutdown().stopped() => return Err(Error::Interrupted(cause)),
             labels = client.labels() => labels,
         };
         match labels {
             Ok(labels) => return Ok(labels),
-            Err(error) => retries.pause(Error::from(error), shutdown).await?,
+            Err(error) => retries.pause(Error::from(error)).await?,
         }
     }
 }
 
 /// Checks the label again: an empty list may be that of a label that was just deleted.
 async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
-    let mut retries = Retries::new(context.retries);
-    let labels = fetch_labels(context.client, &mut retries, context.shutdown);
-    match labels.await?.find(label_id).map_err(ApiError::labels)? {
+    let labels = fetch_labels(context.client, context.retry).await?;
+    match labels.find(label_id).map_err(ApiError::labels)? {
         Some(_) => Ok(()),
         None => Err(Guard::LabelWent(label_id.to_owned()).into()),
     }
 }
 
-/// Flushes the sink, whatever happened, and records the outcome.
-async fn conclude<S: Sink>(
+/// Makes durable what was accepted, records the outcome, and releases the lock.
+async fn conclude(
     context: &Context<'_>,
-    sink: &mut S,
-    published: Result<u64, Error>,
-) -> Result<(), Error> {
-    let flushed = within(context.shutdown, sink.flush()).await;
-    // The first error is the one to report.
-    let ended = published.and_then(|chats| flushed.map(|()| chats));
-    let outcome = match &ended {
-        Ok(chats) => Outcome::Complete { chats: *chats },
+    mut session: Box<dyn SnapshotSession>,
+    tally: &mut Tally,
+    published: Result<Published, Error>,
+) -> Result<Published, Error> {
+    let outcome = match &published {
+        Ok(Published::Whole(chats)) => Outcome::Complete { chats: *chats },
         Err(Error::TooManyInvalid { .. }) => Outcome::Rejected,
-        Err(_) => Outcome::Unfinished,
+        Ok(Published::ReaderGone) | Err(_) => Outcome::Unfinished,
     };
-    let finished = within(context.shutdown, sink.finish(outcome)).await;
-    ended.and(finished)
+    if outcome == Outcome::Unfinished {
+        // The error that ended the run is the one to report.
+        let _ = within(context.shutdown(), session.flush()).await;
+    }
+    let delivered = session.delivered();
+    tally.counts.published = delivered.chats;
+    tally.counts.messages = delivered.messages;
+    tally.counts.suppressed = delivered.suppressed;
+    let finished = within(context.shutdown(), session.finish(outcome)).await;
+    let published = published?;
+    finished.map(|()| published)
 }
 
-/// Waits for the sink, after a stop only for a limited time.
+/// Waits for the broker, after a stop only for a limited time.
 pub(crate) async fn within<T>(
     shutdown: &Shutdown,
     work: impl Future<Output = Result<T, BrokerError>>,

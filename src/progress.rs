@@ -1,8 +1,10 @@
-//! A line on stderr that moves while a run does.
+//! Lines on stderr that move while a run does, one for each label at work.
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::broker::PauseObserver;
 
 /// When to show progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,66 +20,84 @@ pub enum ProgressMode {
 /// How often the line is drawn at the most, in hertz.
 const DRAWS: u8 = 10;
 
-/// The progress of a run: chats and bytes so far. The total is unknown until the list ends.
+/// The progress of a run, on stderr or nowhere.
 #[derive(Clone)]
 pub struct Progress {
-    bar: ProgressBar,
+    lines: MultiProgress,
 }
 
 impl Progress {
-    /// A line on stderr, or none.
+    /// Lines on stderr, or none.
     pub fn new(mode: ProgressMode, quiet: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
         let shows = match mode {
             _ if quiet => false,
             ProgressMode::Always => true,
             ProgressMode::Never => false,
-            ProgressMode::Auto => std::io::stderr().is_terminal(),
+            ProgressMode::Auto => is_terminal,
         };
-        if !shows {
-            return Self::of(ProgressBar::hidden());
-        }
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS))
+        let target = if !shows {
+            ProgressDrawTarget::hidden()
+        } else if is_terminal {
+            ProgressDrawTarget::stderr_with_hz(DRAWS)
         } else {
-            // Asked for all the same: indicatif draws on terminals only.
-            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Plain), 1);
-            ProgressBar::with_draw_target(None, target)
+            // indicatif draws on terminals only.
+            ProgressDrawTarget::term_like_with_hz(Box::new(Plain), 1)
         };
+        Self {
+            lines: MultiProgress::with_draw_target(target),
+        }
+    }
+
+    /// The lines themselves, for the log to write above them.
+    pub fn lines(&self) -> &MultiProgress {
+        &self.lines
+    }
+
+    /// Adds a line: chats so far. The total is unknown until the list ends.
+    pub fn line(&self, name: &str) -> LabelLine {
+        let bar = self.lines.add(ProgressBar::no_length());
         let style = ProgressStyle::with_template(
             "{prefix} {spinner} {human_pos} chats, {per_sec}, {elapsed} {msg}",
         );
         if let Ok(style) = style {
             bar.set_style(style);
         }
-        Self::of(bar)
+        bar.set_prefix(format!("label {name}"));
+        bar.tick();
+        LabelLine {
+            lines: self.lines.clone(),
+            bar,
+        }
     }
+}
 
-    fn of(bar: ProgressBar) -> Self {
-        Self { bar }
-    }
+/// The line of one label.
+#[derive(Clone)]
+pub struct LabelLine {
+    lines: MultiProgress,
+    bar: ProgressBar,
+}
 
-    /// The line itself, for the log to write above it.
-    pub fn bar(&self) -> &ProgressBar {
-        &self.bar
-    }
-
-    pub(crate) fn begin(&self, label_id: &str) {
-        self.bar.reset();
-        self.bar.set_prefix(format!("label {label_id}"));
-        self.bar.tick();
-    }
-
+impl LabelLine {
     pub(crate) fn add(&self, chats: u64) {
         self.bar.inc(chats);
     }
 
-    /// Says what is waited for, or nothing.
-    pub(crate) fn say(&self, what: &'static str) {
-        self.bar.set_message(what);
+    /// Removes the line.
+    pub fn end(self) {
+        self.bar.finish_and_clear();
+        self.lines.remove(&self.bar);
+    }
+}
+
+impl PauseObserver for LabelLine {
+    fn paused(&self, reason: &'static str) {
+        self.bar.set_message(reason);
     }
 
-    pub(crate) fn end(&self) {
-        self.bar.finish_and_clear();
+    fn resumed(&self) {
+        self.bar.set_message("");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Retries with the API or a broker: the pause after each failure, and when to give up.
+//! Retry policy, for the API as for brokers: the pause after each failure, and when to give up.
 
 use std::time::Duration;
 
@@ -30,22 +30,69 @@ pub trait Retryable: std::fmt::Display + Sized {
     fn waits_too_long(self, asked: Duration, longest: Duration) -> Self;
 }
 
-/// The remaining retries of one operation.
+/// How often to retry, and until when.
+#[derive(Clone)]
+pub struct RetryPolicy {
+    retries: usize,
+    first_pause: Duration,
+    shutdown: Shutdown,
+}
+
+impl RetryPolicy {
+    /// Allows `retries` retries in a row, until a stop or the deadline.
+    pub fn new(retries: usize, shutdown: Shutdown) -> Self {
+        Self {
+            retries,
+            first_pause: SHORTEST,
+            shutdown,
+        }
+    }
+
+    /// Sets the first pause, which the following ones double, for tests that do not wait.
+    pub fn with_first_pause(mut self, first_pause: Duration) -> Self {
+        self.first_pause = first_pause;
+        self
+    }
+
+    /// The stop signal and the deadline.
+    pub fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    fn pauses(&self) -> ExponentialBackoff {
+        ExponentialBuilder::default()
+            .with_min_delay(self.first_pause)
+            .with_max_delay(LONGEST)
+            .with_max_times(self.retries)
+            .with_jitter()
+            .build()
+    }
+
+    /// The retries of one operation.
+    pub fn retries(&self) -> Retries {
+        Retries {
+            policy: self.clone(),
+            pauses: None,
+        }
+    }
+}
+
+/// The retries of one operation, or of a sequence of operations since the last success.
 pub struct Retries {
-    pauses: ExponentialBackoff,
+    policy: RetryPolicy,
+    /// The pauses that are left since the last success; `None` before the first failure.
+    pauses: Option<ExponentialBackoff>,
 }
 
 impl Retries {
-    /// Allows up to `retries` retries after the first attempt.
-    pub fn new(retries: usize) -> Self {
-        Self {
-            pauses: ExponentialBuilder::default()
-                .with_min_delay(SHORTEST)
-                .with_max_delay(LONGEST)
-                .with_max_times(retries)
-                .with_jitter()
-                .build(),
-        }
+    /// Whether there was a failure since the last success.
+    pub fn has_failed(&self) -> bool {
+        self.pauses.is_some()
+    }
+
+    /// Notes a success: all retries are available again.
+    pub fn reset(&mut self) {
+        self.pauses = None;
     }
 
     /// Waits until the next attempt is due.
@@ -54,30 +101,115 @@ impl Retries {
     ///
     /// `error` itself, if it is not transient or no retry is left; [`Retryable::interrupted`], when
     /// a signal or the deadline comes first.
-    pub async fn pause<E: Retryable>(&mut self, error: E, shutdown: &Shutdown) -> Result<(), E> {
-        if !error.is_transient() {
-            return Err(error);
-        }
-        let Some(pause) = self.pauses.next() else {
-            return Err(error);
-        };
-        let pause = match error.retry_after() {
-            Some(asked) if asked > LONGEST_RETRY_AFTER => {
-                return Err(error.waits_too_long(asked, LONGEST_RETRY_AFTER));
+    pub async fn pause<E: Retryable>(&mut self, error: E) -> Result<(), E> {
+        let pauses = self.pauses.get_or_insert_with(|| self.policy.pauses());
+        let until_deadline = (self.policy.shutdown.deadline())
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let next = || pauses.next();
+        match decide(
+            error.is_transient(),
+            error.retry_after(),
+            next,
+            until_deadline,
+        ) {
+            Decision::GiveUp => Err(error),
+            Decision::WaitsTooLong(asked) => Err(error.waits_too_long(asked, LONGEST_RETRY_AFTER)),
+            Decision::PastDeadline => {
+                warn!("{error}; the deadline leaves no time for another try");
+                Err(E::interrupted(Cause::Deadline))
             }
-            Some(asked) => asked.max(SHORTEST),
-            None => pause.min(LONGEST),
-        };
-        let until = Instant::now() + pause;
-        let deadline = shutdown.deadline();
-        if deadline.is_some_and(|deadline| deadline <= until) {
-            warn!("{error}; the deadline leaves no time for another try");
-            return Err(E::interrupted(Cause::Deadline));
+            Decision::Pause(pause) => {
+                warn!(pause_ms = pause.as_millis(), "{error}; trying again");
+                tokio::select! {
+                    cause = self.policy.shutdown.stopped() => Err(E::interrupted(cause)),
+                    () = tokio::time::sleep(pause) => Ok(()),
+                }
+            }
         }
-        warn!(pause_ms = pause.as_millis(), "{error}; trying again");
-        tokio::select! {
-            cause = shutdown.stopped() => Err(E::interrupted(cause)),
-            () = tokio::time::sleep_until(until) => Ok(()),
+    }
+}
+
+/// What follows from a failure.
+#[derive(Debug, PartialEq, Eq)]
+enum Decision {
+    /// Try again after this time.
+    Pause(Duration),
+    /// Report the failure.
+    GiveUp,
+    /// Report that the other side asks to wait for this time.
+    WaitsTooLong(Duration),
+    /// Report that the deadline comes before the next attempt.
+    PastDeadline,
+}
+
+/// Decides what follows from a failure. `next_pause` takes the next of the pauses that are left.
+fn decide(
+    is_transient: bool,
+    retry_after: Option<Duration>,
+    next_pause: impl FnOnce() -> Option<Duration>,
+    until_deadline: Option<Duration>,
+) -> Decision {
+    if !is_transient {
+        return Decision::GiveUp;
+    }
+    let Some(pause) = next_pause() else {
+        return Decision::GiveUp;
+    };
+    let pause = match retry_after {
+        Some(asked) if asked > LONGEST_RETRY_AFTER => return Decision::WaitsTooLong(asked),
+        Some(asked) => asked.max(SHORTEST),
+        None => pause.min(LONGEST),
+    };
+    if until_deadline.is_some_and(|left| left <= pause) {
+        return Decision::PastDeadline;
+    }
+    Decision::Pause(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_retried_while_it_may_pass_and_time_and_retries_are_left() {
+        let seconds = Duration::from_secs;
+        let cases = [
+            // transient, Retry-After, next pause, until the deadline
+            ((false, None, Some(1), None), Decision::GiveUp),
+            ((true, None, None, None), Decision::GiveUp),
+            ((true, None, Some(1), None), Decision::Pause(seconds(1))),
+            ((true, None, Some(60), None), Decision::Pause(LONGEST)),
+            ((true, Some(7), Some(1), None), Decision::Pause(seconds(7))),
+            ((true, Some(0), Some(1), None), Decision::Pause(SHORTEST)),
+            ((true, Some(7), None, None), Decision::GiveUp),
+            (
+                (true, Some(3601), Some(1), None),
+                Decision::WaitsTooLong(seconds(3601)),
+            ),
+            ((true, None, Some(2), Some(2)), Decision::PastDeadline),
+            ((true, Some(9), Some(2), Some(5)), Decision::PastDeadline),
+            ((true, None, Some(2), Some(3)), Decision::Pause(seconds(2))),
+        ];
+        for ((transient, after, next, left), expected) in cases {
+            let decision = decide(
+                transient,
+                after.map(seconds),
+                || next.map(seconds),
+                left.map(seconds),
+            );
+            assert_eq!(
+                decision, expected,
+                "{transient} {after:?} {next:?} {left:?}"
+            );
         }
+    }
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_end_after_the_retries() {
+        let policy = RetryPolicy::new(10, Shutdown::manual(None));
+        let all: Vec<Duration> = policy.pauses().collect();
+        assert_eq!(all.len(), 10);
+        assert!(all[0] >= SHORTEST && all[0] < 2 * SHORTEST);
+        assert!(all.last().is_some_and(|last| *last >= LONGEST));
     }
 }

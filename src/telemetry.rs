@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use indicatif::ProgressBar;
+use indicatif::MultiProgress;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -23,7 +23,7 @@ pub struct LogSettings {
 ///
 /// Only labelcast's own events are logged below warnings: at their more detailed levels the HTTP
 /// client and its like write whole URLs and buffers, and with them tokens and chat ids.
-pub fn init(settings: &LogSettings, progress: &ProgressBar) {
+pub fn init(settings: &LogSettings, progress: &MultiProgress) {
     let level = if settings.quiet {
         tracing::Level::ERROR
     } else {
@@ -36,8 +36,8 @@ pub fn init(settings: &LogSettings, progress: &ProgressBar) {
         .with_target("lapin", LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let is_terminal = io::stderr().is_terminal();
-    let bar = progress.clone();
-    let layer = tracing_subscriber::fmt::layer().with_writer(move || Above(bar.clone()));
+    let lines = progress.clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || Above(lines.clone()));
     let layer = if settings.json.unwrap_or(!is_terminal) {
         layer.json().flatten_event(true).boxed()
     } else {
@@ -49,8 +49,8 @@ pub fn init(settings: &LogSettings, progress: &ProgressBar) {
         .try_init();
 }
 
-/// stderr, above the progress line.
-struct Above(ProgressBar);
+/// stderr, above the progress lines.
+struct Above(MultiProgress);
 
 impl Write for Above {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Why a request to the API failed, and what follows from it.
+//! Why a request to the API failed.
 
 use std::time::Duration;
 
@@ -6,7 +6,6 @@ use reqwest::StatusCode;
 
 use super::MAX_REDIRECTS;
 use crate::decode::{Answer, DecodeError};
-use crate::exit::Exit;
 
 /// Why a request failed. No variant holds a URL: the token may stand in it.
 #[derive(Debug, thiserror::Error)]
@@ -54,72 +53,5 @@ impl ApiError {
     /// A list of labels that cannot be used.
     pub(crate) fn labels(error: DecodeError) -> Self {
         Self::Labels(Box::new(error))
-    }
-
-    /// The exit code, when trying again has not helped.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Connection(_) | Self::Cut(_) => Exit::Unavailable,
-            Self::Status { status, .. } => match status.as_u16() {
-                401 | 403 => Exit::Credentials,
-                _ if self.is_transient() => Exit::Unavailable,
-                _ => Exit::Api,
-            },
-            Self::Redirect(_) | Self::RedirectLoop | Self::Coding(_) => Exit::Api,
-            Self::Labels(error) => error.exit(),
-            Self::NotCoded(_) | Self::LabelsTooLong(_) => Exit::Data,
-            Self::Setup(_) => Exit::Settings,
-        }
-    }
-
-    /// Whether the same request may succeed a little later.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Connection(_) | Self::Cut(_) => true,
-            Self::Status { status, answer, .. } => match status.as_u16() {
-                501 | 505 => false,
-                408 | 425 | 429 | 500..=599 => true,
-                422 => answer.is_starting,
-                _ => false,
-            },
-            Self::Labels(error) => error.is_transient(),
-            _ => false,
-        }
-    }
-
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-
-    pub(crate) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Connection(_) => {
-                Some("check --api-url, the network, and --connect-timeout and --read-timeout")
-            }
-            Self::Status { status, .. } => match status.as_u16() {
-                401 => Some("check WAWP_ACCESS_TOKEN, --instance-id and --auth"),
-                403 => Some(
-                    "check the plan and its quota, and whether a firewall refuses this address",
-                ),
-                404 => Some("check --api-url, --dialect and --instance-id"),
-                422 => Some("check the session in the dashboard: it is not working"),
-                _ => None,
-            },
-            Self::Redirect(_) => Some("if that host is right, set it with --api-url"),
-            Self::Labels(error) => match &**error {
-                DecodeError::NotAList(_) | DecodeError::Empty => {
-                    Some("check --api-url and --dialect: this does not look like the API")
-                }
-                DecodeError::UntrustedEmpty(_) => {
-                    Some("check the session in the dashboard: it may not be working")
-                }
-                error => error.hint(),
-            },
-            Self::Setup(_) => Some("install the system's CA certificates"),
-            _ => None,
-        }
     }
 }

@@ -1,26 +1,56 @@
 //! Sink that accepts and discards everything, for `--dry-run`.
 
-use super::{BrokerError, Delivered, Outcome, Recovered, Sink, Start, Unfinished};
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{
+    BrokerError, Delivered, Outcome, Recovered, ResumePoint, SnapshotSession, SnapshotSink, Start,
+    Written,
+};
 use crate::batch::Batch;
 
 /// Accepts and discards everything.
-#[derive(Debug, Default)]
-pub struct Blackhole;
+pub(super) struct Blackhole {
+    resume_point: ResumePoint,
+}
 
-impl Sink for Blackhole {
-    async fn open(&mut self) -> Result<Recovered, BrokerError> {
-        Ok(Recovered::default())
+impl Blackhole {
+    pub(super) fn new() -> Self {
+        Self {
+            resume_point: ResumePoint::start_of(Uuid::nil()),
+        }
     }
+}
 
-    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, BrokerError> {
-        Ok(start.resume_point())
+#[async_trait]
+impl SnapshotSink for Blackhole {
+    async fn open(self: Box<Self>) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
+        Ok((Recovered::default(), self))
     }
+}
 
-    async fn publish(&mut self, _: &Batch) -> Result<(), BrokerError> {
+#[async_trait]
+impl SnapshotSession for Blackhole {
+    async fn start(&mut self, start: Start) -> Result<(), BrokerError> {
+        self.resume_point = start.resume_point();
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), BrokerError> {
+    fn resume_point(&self) -> &ResumePoint {
+        &self.resume_point
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Written, BrokerError> {
+        self.resume_point.advance(batch);
+        Ok(Written::Done)
+    }
+
+    async fn flush(&mut self) -> Result<Written, BrokerError> {
+        Ok(Written::Done)
+    }
+
+    async fn restart(&mut self) -> Result<(), BrokerError> {
+        self.resume_point = ResumePoint::start_of(self.resume_point.at.run_id);
         Ok(())
     }
 
@@ -28,7 +58,7 @@ impl Sink for Blackhole {
         Delivered::default()
     }
 
-    async fn finish(&mut self, _: Outcome) -> Result<(), BrokerError> {
+    async fn finish(self: Box<Self>, _: Outcome) -> Result<(), BrokerError> {
         Ok(())
     }
 }

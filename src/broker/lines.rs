@@ -16,37 +16,29 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::task::JoinHandle;
+use uuid::Uuid;
 
 use self::file::LineFile;
 use super::{
-    BrokerError, Checkpoint, Delivered, Outcome, Recovered, Sink, Start, Target, Unfinished,
+    BrokerError, Checkpoint, Delivered, Outcome, Recovered, ResumePoint, SessionContext,
+    SnapshotSession, SnapshotSink, Start, Written,
 };
 use crate::batch::Batch;
-use crate::message::{Encoder, Layout};
+use crate::message::Encoder;
 
-pub use self::file::{check, uses};
+pub(super) use self::file::{check, uses};
 
 /// The sink for `-` and `file:PATH`.
-pub struct Lines {
-    target: Target,
-    layout: Layout,
-    encoder: Option<Encoder>,
+pub(super) struct Lines {
     destination: Destination,
-    /// The writer; `None` during a write.
-    writer: Option<Writer>,
-    /// The write in progress.
-    writing: Option<JoinHandle<Written>>,
-    /// A free buffer.
-    spare: Vec<u8>,
-    /// Progress including batches that were accepted but not written yet.
-    taken: Checkpoint,
-    delivered: Delivered,
+    context: SessionContext,
 }
 
 /// Where lines are written.
 #[derive(Clone, Debug)]
-pub enum Destination {
+pub(super) enum Destination {
     /// stdout, without lock and checkpoint.
     Stdout,
     /// A file.
@@ -65,153 +57,212 @@ enum Writer {
 }
 
 /// Result of a write, which returns the writer and the buffer.
-struct Written {
+struct Ended {
     writer: Writer,
     buffer: Vec<u8>,
     delivers: Delivered,
-    result: Result<(), BrokerError>,
+    result: Result<Written, BrokerError>,
+}
+
+/// A run's hold on a file, or on stdout.
+struct LinesSession {
+    context: SessionContext,
+    /// `None` before the start.
+    encoder: Option<Encoder>,
+    output: Output,
+    /// A free buffer.
+    spare: Vec<u8>,
+    /// Progress, including batches that were accepted but not written yet.
+    resume_point: ResumePoint,
+    delivered: Delivered,
+}
+
+/// The writer, or the write that has it.
+enum Output {
+    Idle(Writer),
+    Writing(JoinHandle<Ended>),
+    /// The writer is lost with a thread that ended unexpectedly.
+    Lost,
 }
 
 impl Lines {
     /// Creates the sink without opening anything.
-    pub fn new(destination: Destination, target: Target, layout: Layout) -> Self {
+    pub(super) fn new(destination: Destination, context: SessionContext) -> Self {
         Self {
-            target,
-            layout,
-            encoder: None,
             destination,
-            writer: None,
-            writing: None,
-            spare: Vec::new(),
-            taken: Checkpoint::start_of(uuid::Uuid::nil()),
-            delivered: Delivered::default(),
+            context,
         }
     }
+}
 
-    /// Waits for the write in progress, and returns the writer.
-    async fn written(&mut self) -> Result<&mut Writer, BrokerError> {
-        if let Some(writing) = &mut self.writing {
-            let written = writing.await.map_err(died)?;
-            self.writing = None;
-            self.spare = written.buffer;
-            self.writer = Some(written.writer);
-            written.result?;
-            self.delivered.chats += written.delivers.chats;
-            self.delivered.messages += written.delivers.messages;
+#[async_trait]
+impl SnapshotSink for Lines {
+    async fn open(self: Box<Self>) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
+        let (writer, recovered) = match self.destination {
+            Destination::Stdout => {
+                let stdout = io::stdout().as_fd().try_clone_to_owned();
+                let stdout = File::from(stdout.map_err(BrokerError::Stdout)?);
+                (Writer::Stdout(stdout), Recovered::default())
+            }
+            Destination::File { path, retain } => {
+                let target = self.context.target.clone();
+                let open =
+                    tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
+                let (file, recovered) = open.await.map_err(died)??;
+                (Writer::File(Box::new(file)), recovered)
+            }
+        };
+        let session = LinesSession {
+            context: self.context,
+            encoder: None,
+            output: Output::Idle(writer),
+            spare: Vec::new(),
+            resume_point: ResumePoint::start_of(Uuid::nil()),
+            delivered: Delivered::default(),
+        };
+        Ok((recovered, Box::new(session)))
+    }
+}
+
+impl LinesSession {
+    /// Waits for the write in progress.
+    async fn confirm(&mut self) -> Result<Written, BrokerError> {
+        let Output::Writing(writing) = &mut self.output else {
+            return Ok(Written::Done);
+        };
+        let ended = writing.await.map_err(|error| {
+            self.output = Output::Lost;
+            died(error)
+        })?;
+        self.spare = ended.buffer;
+        self.output = Output::Idle(ended.writer);
+        let written = ended.result?;
+        if written == Written::Done {
+            self.delivered.add(ended.delivers);
         }
-        self.writer
-            .as_mut()
-            .ok_or_else(|| BrokerError::Bug("the sink was not opened".to_owned()))
+        Ok(written)
+    }
+
+    /// Takes the writer, which must be idle.
+    fn take_writer(&mut self) -> Result<Writer, BrokerError> {
+        match std::mem::replace(&mut self.output, Output::Lost) {
+            Output::Idle(writer) => Ok(writer),
+            Output::Writing(_) | Output::Lost => {
+                Err(BrokerError::Bug("the writer is lost".to_owned()))
+            }
+        }
     }
 
     /// Runs an operation on the file on a blocking thread; does nothing for stdout.
     async fn with_file(
         &mut self,
         work: impl FnOnce(&mut LineFile) -> Result<(), BrokerError> + Send + 'static,
-    ) -> Result<(), BrokerError> {
-        if let Writer::Stdout(_) = self.written().await? {
-            return Ok(());
-        }
-        let Some(Writer::File(mut file)) = self.writer.take() else {
-            return Ok(());
+    ) -> Result<Written, BrokerError> {
+        let written = self.confirm().await?;
+        let mut file = match self.take_writer()? {
+            Writer::File(file) => file,
+            stdout @ Writer::Stdout(_) => {
+                self.output = Output::Idle(stdout);
+                return Ok(written);
+            }
         };
         let work = tokio::task::spawn_blocking(move || (work(&mut file), file));
         let (result, file) = work.await.map_err(died)?;
-        self.writer = Some(Writer::File(file));
-        result
+        self.output = Output::Idle(Writer::File(file));
+        result.map(|()| Written::Done)
+    }
+
+    /// Begins at a resume point.
+    async fn begin_at(
+        &mut self,
+        resume_point: ResumePoint,
+        is_new: bool,
+    ) -> Result<(), BrokerError> {
+        let from = resume_point.at;
+        self.resume_point = resume_point;
+        let _ = self.with_file(move |file| file.start(from, is_new)).await?;
+        Ok(())
     }
 }
 
-impl Sink for Lines {
-    async fn open(&mut self) -> Result<Recovered, BrokerError> {
-        let Destination::File { path, retain } = self.destination.clone() else {
-            let stdout = io::stdout().as_fd().try_clone_to_owned();
-            let stdout = stdout.map_err(BrokerError::Stdout)?;
-            self.writer = Some(Writer::Stdout(File::from(stdout)));
-            return Ok(Recovered::default());
-        };
-        let target = self.target.clone();
-        let open = tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
-        let (file, recovered) = open.await.map_err(died)??;
-        self.writer = Some(Writer::File(Box::new(file)));
-        Ok(recovered)
-    }
-
-    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, BrokerError> {
-        self.written().await?;
-        let unfinished = start.resume_point();
-        let from = unfinished.from;
-        self.taken = from;
-        let Target {
-            instance_id,
-            label_id,
-            ..
-        } = &self.target;
+#[async_trait]
+impl SnapshotSession for LinesSession {
+    async fn start(&mut self, start: Start) -> Result<(), BrokerError> {
+        let resume_point = start.resume_point();
         self.encoder = Some(Encoder::new(
-            &self.layout,
-            instance_id,
-            label_id,
-            from.run_id,
+            &self.context.layout,
+            &self.context.target.instance_id,
+            &self.context.target.label_id,
+            resume_point.at.run_id,
         ));
         let is_new = matches!(start, Start::New(_));
-        self.with_file(move |file| file.start(from, is_new)).await?;
-        Ok(unfinished)
+        self.begin_at(resume_point, is_new).await
     }
 
-    async fn publish(&mut self, batch: &Batch) -> Result<(), BrokerError> {
+    fn resume_point(&self) -> &ResumePoint {
+        &self.resume_point
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Written, BrokerError> {
         let mut buffer = std::mem::take(&mut self.spare);
         buffer.clear();
         let messages = match &self.encoder {
             Some(encoder) => encoder.batch(batch, b"\n", &mut buffer),
-            None => return Err(BrokerError::Bug("the sink was not started".to_owned())),
+            None => return Err(BrokerError::Bug("the session was not started".to_owned())),
         };
-        self.written().await?;
+        let written = self.confirm().await?;
+        if written != Written::Done {
+            return Ok(written);
+        }
+        let mut writer = self.take_writer()?;
         let delivers = Delivered {
             chats: u64::from(batch.chats()),
             messages,
             suppressed: 0,
         };
-        self.taken.position = batch.end();
-        self.taken.digest = batch.digest();
-        self.taken.chats += delivers.chats;
-        let reached = self.taken;
-        if let Some(mut writer) = self.writer.take() {
-            self.writing = Some(tokio::task::spawn_blocking(move || {
-                let result = writer.write(&buffer, reached);
-                Written {
-                    writer,
-                    buffer,
-                    delivers,
-                    result,
-                }
-            }));
-        }
-        Ok(())
+        self.resume_point.advance(batch);
+        let reached = self.resume_point.at;
+        self.output = Output::Writing(tokio::task::spawn_blocking(move || {
+            let result = writer.write(&buffer, reached);
+            Ended {
+                writer,
+                buffer,
+                delivers,
+                result,
+            }
+        }));
+        Ok(Written::Done)
     }
 
-    async fn flush(&mut self) -> Result<(), BrokerError> {
+    async fn flush(&mut self) -> Result<Written, BrokerError> {
         self.with_file(LineFile::sync).await
+    }
+
+    async fn restart(&mut self) -> Result<(), BrokerError> {
+        let _ = self.flush().await?;
+        let start = ResumePoint::start_of(self.resume_point.at.run_id);
+        self.begin_at(start, false).await
     }
 
     fn delivered(&self) -> Delivered {
         self.delivered
     }
 
-    async fn finish(&mut self, outcome: Outcome) -> Result<(), BrokerError> {
-        self.with_file(move |file| file.finish(outcome)).await?;
-        self.writer = None;
+    async fn finish(mut self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError> {
+        let _ = self.with_file(move |file| file.finish(outcome)).await?;
         Ok(())
     }
 }
 
 impl Writer {
-    fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), BrokerError> {
+    fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<Written, BrokerError> {
         match self {
-            Self::File(file) => file.write(lines, reached),
-            Self::Stdout(stdout) => stdout.write_all(lines).map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => BrokerError::ReaderGone,
-                _ => BrokerError::Stdout(error),
-            }),
+            Self::File(file) => file.write(lines, reached).map(|()| Written::Done),
+            Self::Stdout(stdout) => match stdout.write_all(lines) {
+                Ok(()) => Ok(Written::Done),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Written::ReaderGone),
+                Err(error) => Err(BrokerError::Stdout(error)),
+            },
         }
     }
 }
@@ -219,4 +270,19 @@ impl Writer {
 /// Drops the panic message, which may contain data.
 fn died(_: tokio::task::JoinError) -> BrokerError {
     BrokerError::Bug("the writing thread ended early".to_owned())
+}
+
+/// Reads the path of a file's URL, `file:PATH` or `file:///PATH`; `None` for another URL.
+pub(super) fn path_of(url: &str) -> Option<Result<PathBuf, String>> {
+    let path = url.strip_prefix("file:")?;
+    let path = path.strip_prefix("//localhost/").map_or_else(
+        || path.strip_prefix("//").unwrap_or(path).to_owned(),
+        |path| format!("/{path}"),
+    );
+    let has_host = url.starts_with("file://") && !path.starts_with('/');
+    if path.is_empty() || path.ends_with('/') || has_host {
+        let problem = "a file's path has to follow file:, or file:// and a slash";
+        return Some(Err(problem.to_owned()));
+    }
+    Some(Ok(PathBuf::from(path)))
 }

@@ -8,9 +8,11 @@
 
 mod alarm;
 mod backpressure;
-pub mod check;
+mod check;
 mod checkpoint;
-pub mod connect;
+mod connect;
+mod connections;
+mod consumer;
 mod control;
 mod failure;
 mod finish;
@@ -19,258 +21,132 @@ mod lifecycle;
 mod lock;
 mod names;
 mod publisher;
-pub mod tail;
+mod reconcile;
+mod session;
 mod unverified;
 
 use std::time::Duration;
 
-use uuid::Uuid;
+use async_trait::async_trait;
 
-use self::alarm::Alarm;
-use self::checkpoint::Record;
-use self::connect::Endpoint;
-use self::control::Control;
-pub(crate) use self::in_flight::BATCH_MESSAGES;
-use self::in_flight::InFlight;
-use self::names::Names;
-pub(crate) use self::names::{MAX_NAME, problem_with};
-use self::publisher::{Form, Publisher};
-use self::unverified::Unverified;
-use super::retry_policy::{Failure, RetryPolicy};
+pub(super) use self::check::check;
+pub(super) use self::connect::Endpoint;
+pub(super) use self::consumer::open as consumer;
+pub(super) use self::in_flight::BATCH_MESSAGES;
+pub(super) use self::names::{MAX_NAME, problem_with};
+use self::session::RabbitMqSession;
+use super::error::SessionError;
+use super::factory::problem_with_braces;
 use super::{
-    BrokerError, Checkpoint, Delivered, Outcome, Recovered, Sink, Start, Target, Unfinished,
+    BrokerError, BrokerOptions, QueueType, Recovered, SessionContext, SnapshotSession, SnapshotSink,
 };
-use crate::batch::{Batch, Digest, Position};
-use crate::message::Layout;
-use crate::progress::Progress;
-use crate::retry::Retries;
 
 /// AMQP delivery mode of messages that survive a restart of the broker.
 const PERSISTENT: u8 = 2;
 /// Longest expiry that RabbitMQ accepts: 2^32 - 1 milliseconds, almost 50 days.
-pub(crate) const MAX_RETAIN: Duration = Duration::from_millis(u32::MAX as u64);
+const MAX_RETAIN: Duration = Duration::from_millis(u32::MAX as u64);
 
-/// Queue types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueType {
-    /// Replicated.
-    Quorum,
-    /// On one node.
-    Classic,
-    /// A log that can be read repeatedly.
-    Stream,
+/// Keys of the settings that only some brokers use, and this one does.
+pub(super) const SETTINGS: [&str; 5] = [
+    "sink.exchange",
+    "sink.queue_type",
+    "sink.no_declare",
+    "sink.max_pending",
+    "sink.marker",
+];
+
+/// Settings of the RabbitMQ sink.
+#[derive(Clone, Debug)]
+struct RabbitSettings {
+    /// The broker.
+    endpoint: Endpoint,
+    /// Exchange to publish to, with the queue's name as routing key; `None` to publish to the queue
+    /// itself.
+    exchange: Option<String>,
+    /// Type that the queue is declared with.
+    queue_type: QueueType,
+    /// Whether to declare the queue. If not, it must exist.
+    declare: bool,
+    /// Number of messages in the queue at which publishing waits.
+    max_pending: Option<u64>,
+    /// Whether to put messages on the queue that mark the start and the end of a run.
+    marker: bool,
+    /// How long messages and the queues beside the target are kept.
+    retain: Option<Duration>,
 }
 
-impl QueueType {
-    /// Returns the broker's name for the type.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quorum => "quorum",
-            Self::Classic => "classic",
-            Self::Stream => "stream",
+impl RabbitSettings {
+    fn new(endpoint: &Endpoint, options: &BrokerOptions) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            exchange: options.exchange.clone(),
+            queue_type: options.queue_type,
+            declare: !options.no_declare,
+            max_pending: options.max_pending,
+            marker: options.marker,
+            retain: options.retain,
         }
     }
 }
 
-/// Settings of the RabbitMQ sink.
-#[derive(Clone, Debug)]
-pub struct RabbitSettings {
-    /// The broker.
-    pub endpoint: Endpoint,
-    /// Exchange to publish to, with the queue's name as routing key; `None` to publish to the queue
-    /// itself.
-    pub exchange: Option<String>,
-    /// Type that the queue is declared with.
-    pub queue_type: QueueType,
-    /// Whether to declare the queue. If not, it must exist.
-    pub declare: bool,
-    /// Number of messages in the queue at which publishing waits.
-    pub max_pending: Option<u64>,
-    /// Whether to put messages on the queue that mark the start and the end of a run.
-    pub marker: bool,
-    /// How long messages and the queues beside the target are kept.
-    pub retain: Option<Duration>,
-}
-
 /// The sink for `amqp://` and `amqps://`.
-pub struct RabbitMq {
+pub(super) struct RabbitMq {
     settings: RabbitSettings,
-    target: Target,
-    names: Names,
-    layout: Layout,
-    retry_policy: RetryPolicy,
-    progress: Progress,
-    owner: Uuid,
-    control: Option<Control>,
-    publisher: Option<Publisher>,
-    alarm: Alarm,
-    in_flight: InFlight,
-    /// What the run's messages have in common; `None` until the run is known.
-    form: Option<Form>,
-    /// Progress of the run according to the confirms.
-    at: Checkpoint,
-    /// Position of the newest checkpoint that is known to be durable.
-    durable: Position,
-    list_changed: bool,
-    /// How far messages of several chats may have been sent, as recorded in the checkpoint.
-    ahead: Option<(Position, Digest)>,
-    /// Batches behind the checkpoint, held until the list is verified.
-    unverified: Unverified,
-    /// Whether the run began with another number of chats per message.
-    repacked: bool,
-    last_complete: Option<u64>,
-    /// Whether the checkpoint has been loaded, and the record that was found then.
-    has_looked: bool,
-    looked_at: Option<Record>,
-    /// Whether the run is recorded in the broker.
-    has_begun: bool,
-    /// Whether this process has found or declared the queue, so that it must still exist after a
-    /// reconnect.
-    had_queue: bool,
-    delivered: Delivered,
-    /// Messages that may be sent before the queue's length is checked again.
-    capacity: u64,
-    /// Pauses since the last success.
-    pauses: Option<Retries>,
-    /// Pauses since the queue last accepted a message.
-    refusals: Option<Retries>,
+    context: SessionContext,
 }
 
 impl RabbitMq {
     /// Creates the sink without connecting.
-    pub fn new(
-        settings: RabbitSettings,
-        target: Target,
-        layout: Layout,
-        retry_policy: RetryPolicy,
-        progress: Progress,
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        options: &BrokerOptions,
+        context: SessionContext,
     ) -> Self {
         Self {
-            names: Names::new(&target),
-            settings,
-            target,
-            layout,
-            retry_policy,
-            progress,
-            owner: Uuid::now_v7(),
-            control: None,
-            publisher: None,
-            alarm: Alarm::default(),
-            in_flight: InFlight::default(),
-            form: None,
-            at: Checkpoint::start_of(Uuid::nil()),
-            durable: 0,
-            list_changed: false,
-            ahead: None,
-            unverified: Unverified::default(),
-            repacked: false,
-            last_complete: None,
-            has_looked: false,
-            looked_at: None,
-            has_begun: false,
-            had_queue: false,
-            delivered: Delivered::default(),
-            capacity: 0,
-            pauses: None,
-            refusals: None,
+            settings: RabbitSettings::new(endpoint, options),
+            context,
         }
-    }
-
-    /// Runs an idempotent operation until it succeeds, fails for good, or the retries are used up.
-    /// A failure drops both connections.
-    async fn with_retry<T>(
-        &mut self,
-        mut work: impl AsyncFnMut(&mut Self) -> Result<T, Failure>,
-    ) -> Result<T, BrokerError> {
-        loop {
-            self.retry_policy.ended()?;
-            let alarm = self.alarm.clone();
-            let failure = match alarm.within(work(self)).await {
-                Ok(value) => {
-                    self.pauses = None;
-                    return Ok(value);
-                }
-                Err(failure) => failure,
-            };
-            self.control = None;
-            self.publisher = None;
-            self.in_flight.lose();
-            self.retry_policy.pause(&mut self.pauses, failure).await?;
-        }
-    }
-
-    /// Publishes a batch that contains the same chats as anything that may have been sent at its
-    /// position.
-    async fn publish_verified(&mut self, batch: &Batch) -> Result<(), BrokerError> {
-        self.begin().await?;
-        let messages = self.form.as_ref().map_or(0, |form| form.messages(batch));
-        self.wait_for_capacity(messages as u64).await?;
-        while self.in_flight.is_full() {
-            self.confirm_oldest().await?;
-        }
-        if self.layout.ids_per_message > 1 {
-            // Keeps an earlier, higher limit: messages up to there may have been sent before a
-            // restart.
-            if self
-                .ahead
-                .is_none_or(|(position, _)| position < batch.end())
-            {
-                self.ahead = Some((batch.end(), batch.digest()));
-            }
-            self.with_retry(async |this| this.announce().await).await?;
-        }
-        self.in_flight.push(batch, messages);
-        self.with_retry(async |this| this.send_pending().await)
-            .await
     }
 }
 
-impl Sink for RabbitMq {
-    async fn open(&mut self) -> Result<Recovered, BrokerError> {
-        names::check(&self.names.queue)?;
-        self.with_retry(async |this| this.load_checkpoint().await)
-            .await
+#[async_trait]
+impl SnapshotSink for RabbitMq {
+    async fn open(self: Box<Self>) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
+        names::check(&self.context.target.queue)?;
+        let mut session = RabbitMqSession::new(self.settings, self.context);
+        let recovered = session.load_checkpoint().await;
+        let recovered = recovered.map_err(SessionError::into_failure)?;
+        Ok((recovered, Box::new(session)))
     }
+}
 
-    async fn start(&mut self, start: Start<'_>) -> Result<Unfinished, BrokerError> {
-        self.begin_at(start).await
+/// Returns what is wrong with the options or the name of a queue, by setting.
+pub(super) fn problems(options: &BrokerOptions, queue: &str) -> Vec<(&'static str, String)> {
+    let mut problems: Vec<_> = problem_with_braces(queue).into_iter().collect();
+    let exchange = options.exchange.as_deref().unwrap_or_default();
+    if exchange.len() > MAX_NAME {
+        let problem = format!("is over {MAX_NAME} bytes long");
+        problems.push(("sink.exchange", problem));
     }
-
-    async fn publish(&mut self, batch: &Batch) -> Result<(), BrokerError> {
-        if self.unverified.holds(batch) {
-            return Ok(());
-        }
-        for held in self.unverified.take() {
-            self.publish_verified(&held).await?;
-        }
-        self.publish_verified(batch).await
+    if options
+        .retain
+        .is_some_and(|retain| retain > MAX_RETAIN || retain.is_zero())
+    {
+        let problem = "RabbitMQ keeps messages for at most 49 days, or forever";
+        problems.push(("sink.retain", problem.to_owned()));
     }
-
-    async fn flush(&mut self) -> Result<(), BrokerError> {
-        while !self.in_flight.is_empty() {
-            self.confirm_oldest().await?;
-        }
-        if self.has_begun {
-            self.with_retry(async |this| this.confirm_checkpoint().await)
-                .await?;
-        }
-        Ok(())
+    let unseen = if !exchange.is_empty() {
+        Some("an exchange")
+    } else if options.queue_type == QueueType::Stream {
+        Some("the readers of a stream")
+    } else {
+        None
+    };
+    if let (Some(behind), Some(_)) = (unseen, options.max_pending) {
+        let problem = format!("cannot be seen: how many messages wait behind {behind}");
+        problems.push(("sink.max_pending", problem));
     }
-
-    fn delivered(&self) -> Delivered {
-        self.delivered
-    }
-
-    async fn finish(&mut self, outcome: Outcome) -> Result<(), BrokerError> {
-        let ended = self.end(outcome).await;
-        if let Some(publisher) = self.publisher.take() {
-            publisher.close().await;
-        }
-        if let Some(control) = self.control.take() {
-            control.close().await;
-        }
-        ended
-    }
+    problems
 }
 
 /// Converts a duration to milliseconds, limited to what RabbitMQ accepts.

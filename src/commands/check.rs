@@ -1,9 +1,9 @@
 //! `labelcast check`: could a run work? Each question is asked, and nothing is published.
 
-use super::run::{Settings, target};
+use super::run::Settings;
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
-use crate::broker::{Destination, lines, rabbitmq, redis};
+use crate::broker::Target;
 use crate::config::ConfigSources;
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
@@ -122,38 +122,24 @@ fn labels_to_publish(settings: &Settings, known: Vec<Label>) -> Vec<String> {
 }
 
 async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findings) {
-    match &settings.sink.destination {
-        Destination::RabbitMq(_) | Destination::Redis(_) if labels.is_empty() => {
-            findings.doubt("sink", "not looked at, as there is no label to publish");
-        }
-        Destination::Lines(lines::Destination::Stdout) => {
-            findings.add("sink", Ok("stdout".to_owned()));
-        }
-        Destination::Lines(lines::Destination::File { path, .. }) => {
-            let checked = lines::check(path).map_err(Error::from);
-            let good = |()| format!("{} can be appended to", path.display());
-            findings.add("sink", checked.map(good));
-        }
-        Destination::RabbitMq(rabbitmq) => {
-            for label_id in labels {
-                let target = target(settings, label_id);
-                let found = rabbitmq::check::check(rabbitmq, &target).await;
-                findings.add("sink", found.map_err(Error::from));
-            }
-        }
-        Destination::Redis(redis) => {
-            for label_id in labels {
-                let target = target(settings, label_id);
-                match redis::check::check(redis, &target).await {
-                    Ok(finding) => {
-                        findings.add("sink", Ok(finding.good));
-                        for doubtful in finding.doubtful {
-                            findings.doubt("sink", &doubtful);
-                        }
-                    }
-                    Err(error) => findings.add("sink", Err(error.into())),
+    let instance_id = &settings.api.instance_id;
+    let targets: Vec<Target> = labels
+        .iter()
+        .map(|label_id| settings.sink.target(label_id, instance_id))
+        .collect();
+    let checked = settings.sink.broker.check(&targets).await;
+    if checked.is_empty() {
+        findings.doubt("sink", "not checked, because there is no label to publish");
+    }
+    for found in checked {
+        match found {
+            Ok(finding) => {
+                findings.add("sink", Ok(finding.good));
+                for doubtful in finding.doubtful {
+                    findings.doubt("sink", &doubtful);
                 }
             }
+            Err(error) => findings.fail("sink", &error.into()),
         }
     }
 }

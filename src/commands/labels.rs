@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::pipeline;
 use crate::progress::{Progress, ProgressMode};
 use crate::report::{printable, replace_or_write};
-use crate::retry::Retries;
+use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
 
@@ -81,8 +81,8 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
 /// Asks for the labels until they come, or a signal does.
 pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<LabelList, Error> {
     let client = Client::new(settings)?;
-    let mut retries = Retries::new(settings.retries);
-    pipeline::fetch_labels(&client, &mut retries, shutdown).await
+    let retry = RetryPolicy::new(settings.retries, shutdown.clone());
+    pipeline::fetch_labels(&client, &retry).await
 }
 
 fn lines(labels: &[Label]) -> String {

@@ -1,26 +1,24 @@
 //! `labelcast run`: the batch job.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
 use super::{
     check_report_path, init_log, listen, load, logged, report_config_errors, write_report,
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
-use crate::broker::blackhole::Blackhole;
-use crate::broker::lines::Lines;
-use crate::broker::rabbitmq::{BATCH_MESSAGES, RabbitMq};
-use crate::broker::redis::{BATCH_CHATS, Redis};
-use crate::broker::retry_policy::RetryPolicy;
-use crate::broker::{Destination, SinkSettings, Target};
+use crate::broker::factory::{SinkSettings, blackhole};
+use crate::broker::{SessionContext, Target};
 use crate::config::ConfigSources;
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::{self, Context, Labels, RunSettings};
 use crate::progress::Progress;
 use crate::report::{LabelReport, Report, ReportSettings};
-use crate::retry::Retries;
+use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
 
@@ -47,7 +45,7 @@ impl Settings {
     ) -> Option<Self> {
         let (api, run) = (sources.api(), sources.run(dry_run));
         let (sink, log) = (sources.sink(), sources.log());
-        sources.together(dry_run);
+        sources.check_combinations(dry_run);
         Some(Self {
             api: api?,
             run: run?,
@@ -134,94 +132,87 @@ async fn publish(
     progress: &Progress,
 ) -> Result<Vec<LabelReport>, Error> {
     let client = Client::new(&settings.api)?;
+    let retry = RetryPolicy::new(settings.api.retries, shutdown.clone());
     let context = Context {
         client: &client,
-        retries: settings.api.retries,
+        retry: &retry,
         run: &settings.run,
         layout: &settings.sink.layout,
-        batch_entries: batch_entries(&settings.sink),
-        shutdown,
-        progress,
+        batch_entries: settings.sink.batch_entries(),
     };
-    let mut reports = Vec::new();
     let labels = match (labels(&context).await, &settings.run.labels) {
         (Ok(labels), _) => labels,
         (Err(error), Labels::All) => return Err(error),
         (Err(error), Labels::These(ids)) => {
-            let told = |id: &String| pipeline::not_tried(bare(id), &target(settings, id), &error);
+            let not_tried =
+                |id: &String| pipeline::not_tried(bare(id), &target(settings, id), &error);
             let ours = ids.iter().filter(|id| settings.run.is_for(id));
-            return Ok(ours.map(told).collect());
+            return Ok(ours.map(not_tried).collect());
         }
     };
-    for (label, found) in labels {
-        let target = target(settings, &label.id);
-        let report = match (found, shutdown.cause()) {
-            (Err(error), _) => pipeline::not_tried(label, &target, &error),
-            (Ok(()), Some(cause)) => {
-                pipeline::not_tried(label, &target, &Error::Interrupted(cause))
-            }
-            (Ok(()), None) => publish_label(&context, settings, &label, &target).await,
-        };
-        reports.push(report);
-    }
-    Ok(reports)
+    let context = &context;
+    let publishing = labels
+        .into_iter()
+        .enumerate()
+        .map(|(index, (label, found))| async move {
+            let target = target(settings, &label.id);
+            // Both are known only when it is the label's turn.
+            let report = match (found, shutdown.cause()) {
+                (Err(error), _) => pipeline::not_tried(label, &target, &error),
+                (Ok(()), Some(cause)) => {
+                    pipeline::not_tried(label, &target, &Error::Interrupted(cause))
+                }
+                (Ok(()), None) => publish_label(context, settings, progress, &label, &target).await,
+            };
+            (index, report)
+        });
+    let mut reports: Vec<(usize, LabelReport)> = stream::iter(publishing)
+        .buffer_unordered(labels_at_once(settings))
+        .collect()
+        .await;
+    reports.sort_by_key(|(index, _)| *index);
+    Ok(reports.into_iter().map(|(_, report)| report).collect())
 }
 
-/// Batches are as large as the sink allows; where `--max-pending` limits the queue,
-/// they are small enough to keep to that within a tenth.
-fn batch_entries(sink: &SinkSettings) -> u32 {
-    const MOST: u32 = 2048;
-    let (most, max_pending) = match &sink.destination {
-        Destination::Redis(redis) => {
-            let most = BATCH_CHATS.saturating_mul(redis.partitions.unwrap_or(1));
-            (most.min(MOST), redis.max_pending)
-        }
-        Destination::RabbitMq(rabbitmq) => (BATCH_MESSAGES, rabbitmq.max_pending),
-        Destination::Lines(_) => (MOST, None),
+/// Number of labels to publish at once: as many as asked for, and as the sink takes.
+fn labels_at_once(settings: &Settings) -> usize {
+    let asked = settings.run.concurrency;
+    let most = match settings.run.dry_run {
+        true => asked,
+        false => settings.sink.broker.address.sessions_at_once(),
     };
-    let pending = max_pending.map_or(most, |max| u32::try_from(max / 10).unwrap_or(most));
-    pending
-        .clamp(1, most)
-        .saturating_mul(sink.layout.ids_per_message)
-        .min(MOST)
+    if asked > most {
+        warn!(concurrency = most, "sink takes one label after the other");
+    }
+    asked.min(most)
 }
 
 async fn publish_label(
     context: &Context<'_>,
     settings: &Settings,
+    progress: &Progress,
     label: &Label,
     target: &Target,
 ) -> LabelReport {
     info!(label_id = label.id, queue = target.queue, "publishing");
-    if settings.run.dry_run {
-        return pipeline::publish_label(context, label, target, Blackhole).await;
-    }
-    let layout = settings.sink.layout.clone();
-    let retry_policy = RetryPolicy::new(context.retries, context.shutdown.clone());
-    let progress = context.progress.clone();
-    match settings.sink.destination.clone() {
-        Destination::Lines(destination) => {
-            let sink = Lines::new(destination, target.clone(), layout);
-            pipeline::publish_label(context, label, target, sink).await
-        }
-        Destination::Redis(redis) => {
-            let sink = Redis::new(*redis, target.clone(), layout, retry_policy, progress);
-            pipeline::publish_label(context, label, target, sink).await
-        }
-        Destination::RabbitMq(rabbitmq) => {
-            let sink = RabbitMq::new(*rabbitmq, target.clone(), layout, retry_policy, progress);
-            pipeline::publish_label(context, label, target, sink).await
-        }
-    }
+    let line = progress.line(&label.id);
+    let sink = if settings.run.dry_run {
+        blackhole()
+    } else {
+        settings.sink.broker.sink(SessionContext {
+            target: target.clone(),
+            layout: settings.sink.layout.clone(),
+            retry: context.retry.clone(),
+            pauses: Arc::new(line.clone()),
+        })
+    };
+    let report = pipeline::publish_label(context, label, target, sink, &line).await;
+    line.end();
+    report
 }
 
-pub(super) fn target(settings: &Settings, label_id: &str) -> Target {
-    let instance_id = &settings.api.instance_id;
-    Target {
-        queue: settings.sink.queue_for(label_id, instance_id),
-        label_id: label_id.to_owned(),
-        instance_id: instance_id.clone(),
-    }
+fn target(settings: &Settings, label_id: &str) -> Target {
+    settings.sink.target(label_id, &settings.api.instance_id)
 }
 
 /// A label of which only the id is known.
@@ -271,6 +262,5 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
 }
 
 async fn known_labels(context: &Context<'_>) -> Result<LabelList, Error> {
-    let mut retries = Retries::new(context.retries);
-    pipeline::fetch_labels(context.client, &mut retries, context.shutdown).await
+    pipeline::fetch_labels(context.client, context.retry).await
 }

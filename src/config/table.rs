@@ -156,6 +156,8 @@ pub const SETTINGS: &[Setting] = &[
         "Publish every label of the account"),
     value(Group::Run, "run.shard", "shard", "LABELCAST_SHARD", "INDEX/COUNT", "",
         "Publish only this share of the labels: 0/4 to 3/4 for four processes"),
+    value(Group::Run, "run.concurrency", "concurrency", "LABELCAST_CONCURRENCY", "N", "1",
+        "Labels to publish at once, at most 16 (a file and stdout take one after the other)"),
     value(Group::Run, "run.deadline", "deadline", "LABELCAST_DEADLINE", "DURATION", "",
         "Stop after this time as on SIGTERM; the next run resumes"),
     value(Group::Run, "run.resume_window", "resume-window", "LABELCAST_RESUME_WINDOW", "DURATION", "1h",

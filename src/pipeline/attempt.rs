@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::guards::{Decision, Guards};
-use super::{Context, Tally, within};
+use super::guards::Decision;
+use super::{Publishing, within};
 use crate::api::{Body, Client};
 use crate::batch::Batch;
-use crate::broker::{Sink, Unfinished};
+use crate::broker::Written;
 use crate::decode::{ChunkSender, DecodeError, Paging, Plan, chunks, decode};
 use crate::error::Error;
 use crate::shutdown::Shutdown;
@@ -24,41 +24,42 @@ const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Why an attempt did not publish the whole list.
-pub(super) enum End {
-    /// The list is long enough, but was not kept: it has to be fetched again.
+/// How an attempt ended, where it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempted {
+    /// The session has accepted the whole list, with this many chats.
+    Whole(u64),
+    /// The list is long enough, but its first batches were not kept: it has to be fetched again.
     Refetch,
-    /// It failed.
-    Failed(Error),
+    /// The list is no longer the one whose start is on the queue.
+    ListChanged,
+    /// The queue has lost entries, and the session has gone back.
+    Rewound,
+    /// Nobody reads stdout any more.
+    ReaderGone,
 }
 
-impl From<Error> for End {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
+/// How the batches of a list were handed to the session.
+enum Handed {
+    /// All of them were, or are held by the guards.
+    All,
+    /// Some were not.
+    Some(Attempted),
 }
 
-/// An attempt, with all that it needs.
-pub(super) struct Attempt<'a, 'c, S> {
-    pub(super) context: &'a Context<'c>,
-    pub(super) label_id: &'a str,
-    pub(super) sink: &'a mut S,
-    pub(super) guards: &'a mut Guards,
-    pub(super) tally: &'a mut Tally,
-}
-
-impl<S: Sink> Attempt<'_, '_, S> {
-    /// Publishes the entries after `from`, and advances it. Returns the number of chats in the list.
-    pub(super) async fn run(mut self, from: &mut Unfinished) -> Result<u64, End> {
-        let shutdown = self.context.shutdown;
+impl Publishing<'_, '_> {
+    /// Fetches the list once, and publishes the entries after the session's resume point.
+    pub(super) async fn attempt(&mut self) -> Result<Attempted, Error> {
+        let shutdown = self.context.shutdown();
         let mut body = tokio::select! {
             biased;
-            cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
+            cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
+        let from = self.session.resume_point();
         // After a restart of a changed list, the chats on the queue say nothing about its length.
-        self.guards.begin(from.from.chats.min(from.from.position));
-        let plan = self.plan(from, body.paging().clone());
+        self.guards.begin(from.at.chats.min(from.at.position));
+        let plan = self.plan(body.paging().clone());
         let (chunks, arriving) = chunks();
         let (full, batches) = mpsc::channel(BATCHES);
         let (emptied, empty) = std::sync::mpsc::sync_channel(2 * BATCHES);
@@ -73,11 +74,11 @@ impl<S: Sink> Attempt<'_, '_, S> {
         let feeding = feed(&mut body, chunks, shutdown, &over);
         // Owns the receiver: when publishing ends, it is dropped, and the decoder ends too.
         let publishing = async {
-            let published = self.publish(batches, &emptied, from).await;
+            let handed = self.hand_over(batches, &emptied).await;
             over.cancel();
-            published
+            handed
         };
-        let (bytes, published) = tokio::join!(feeding, publishing);
+        let (bytes, handed) = tokio::join!(feeding, publishing);
         let (seen, decoded) = decoder
             .await
             .map_err(|_| Error::Bug("the decoder ended early".to_owned()))?;
@@ -85,19 +86,25 @@ impl<S: Sink> Attempt<'_, '_, S> {
         self.tally.counts.read = seen.entries;
         self.tally.counts.invalid = seen.invalid;
         self.tally.digest = seen.digest;
-        published?;
-        decoded.map_err(|error| explain(self.context.client, shutdown, error))?;
-        self.accept(seen.chats(), seen.invalid, from).await
+        if let Handed::Some(attempted) = handed? {
+            return Ok(attempted);
+        }
+        match decoded {
+            Ok(()) => self.accept(seen.chats(), seen.invalid).await,
+            Err(DecodeError::ListChanged(_)) => Ok(Attempted::ListChanged),
+            Err(error) => Err(explain(self.context.client, shutdown, error)),
+        }
     }
 
-    fn plan(&self, from: &Unfinished, paging: Paging) -> Plan {
+    fn plan(&self, paging: Paging) -> Plan {
         let layout = self.context.layout;
+        let from = self.session.resume_point();
         // A batch holds whole messages, as many as fit.
         let per_message = layout.ids_per_message;
         let messages = (self.context.batch_entries / per_message).max(1);
         Plan {
-            from: from.from.position,
-            digest: from.from.digest,
+            from: from.at.position,
+            digest: from.at.digest,
             expected_digests: from.expected_digests.clone(),
             include_names: layout.include_names,
             batch_entries: messages * per_message,
@@ -108,76 +115,79 @@ impl<S: Sink> Attempt<'_, '_, S> {
         }
     }
 
-    async fn publish(
+    /// Hands batches to the session as they come, and as the guards allow.
+    async fn hand_over(
         &mut self,
         mut batches: mpsc::Receiver<Batch>,
         emptied: &std::sync::mpsc::SyncSender<Batch>,
-        from: &mut Unfinished,
-    ) -> Result<(), End> {
-        let shutdown = self.context.shutdown;
+    ) -> Result<Handed, Error> {
         // Takes all waiting batches at once, so that a blocked decoder is woken once for all of them.
         let mut taken = Vec::with_capacity(BATCHES);
         loop {
             let count = tokio::select! {
                 biased;
-                cause = shutdown.stopped() => return Err(Error::Interrupted(cause).into()),
+                cause = self.context.shutdown().stopped() => return Err(Error::Interrupted(cause)),
                 count = batches.recv_many(&mut taken, BATCHES) => count,
             };
             if count == 0 {
-                return Ok(());
+                return Ok(Handed::All);
             }
             for batch in taken.drain(..) {
-                match self.guards.pass(batch) {
-                    Decision::Hold => {}
-                    Decision::Refetch => return Err(End::Refetch),
+                let handed = match self.guards.pass(batch) {
+                    Decision::Hold => Handed::All,
+                    Decision::Refetch => Handed::Some(Attempted::Refetch),
+                    Decision::PublishHeld => self.write_held().await?,
                     Decision::Publish(batch) => {
-                        self.publish_one(&batch, from).await?;
+                        let handed = self.write(&batch).await?;
                         // If the channel is full, the batch is freed.
                         let _ = emptied.try_send(batch);
+                        handed
                     }
-                    Decision::PublishHeld => self.publish_held(from).await?,
+                };
+                if let Handed::Some(_) = handed {
+                    return Ok(handed);
                 }
             }
         }
     }
 
-    async fn publish_held(&mut self, from: &mut Unfinished) -> Result<(), Error> {
+    async fn write_held(&mut self) -> Result<Handed, Error> {
         for batch in self.guards.take_held() {
-            self.publish_one(&batch, from).await?;
+            if let handed @ Handed::Some(_) = self.write(&batch).await? {
+                return Ok(handed);
+            }
         }
-        Ok(())
+        Ok(Handed::All)
     }
 
-    async fn publish_one(&mut self, batch: &Batch, from: &mut Unfinished) -> Result<(), Error> {
-        within(self.context.shutdown, self.sink.publish(batch)).await?;
-        let reached = &mut from.from;
-        reached.position = batch.end();
-        reached.digest = batch.digest();
-        reached.chats += u64::from(batch.chats());
-        from.expected_digests
-            .retain(|(position, _)| *position > batch.end());
-        self.context.progress.add(u64::from(batch.chats()));
-        Ok(())
+    async fn write(&mut self, batch: &Batch) -> Result<Handed, Error> {
+        let written = within(self.context.shutdown(), self.session.write(batch)).await?;
+        Ok(match written {
+            Written::Done => {
+                self.line.add(u64::from(batch.chats()));
+                Handed::All
+            }
+            Written::Rewound => Handed::Some(Attempted::Rewound),
+            Written::ReaderGone => Handed::Some(Attempted::ReaderGone),
+        })
     }
 
     /// Applies guards and limits to a whole list.
-    async fn accept(
-        &mut self,
-        chats: u64,
-        invalid: u64,
-        from: &mut Unfinished,
-    ) -> Result<u64, End> {
+    async fn accept(&mut self, chats: u64, invalid: u64) -> Result<Attempted, Error> {
         self.guards.end(chats).map_err(Error::Guarded)?;
-        match self.guards.open_at_end() {
-            Decision::Refetch => return Err(End::Refetch),
-            Decision::PublishHeld => self.publish_held(from).await?,
-            Decision::Hold | Decision::Publish(_) => {}
+        let handed = match self.guards.open_at_end() {
+            Decision::Refetch => Handed::Some(Attempted::Refetch),
+            Decision::PublishHeld => self.write_held().await?,
+            Decision::Hold | Decision::Publish(_) => Handed::All,
+        };
+        if let Handed::Some(attempted) = handed {
+            return Ok(attempted);
         }
         let allowed = self.context.run.max_invalid;
         if invalid > allowed {
-            return Err(Error::TooManyInvalid { invalid, allowed }.into());
+            return Err(Error::TooManyInvalid { invalid, allowed });
         }
-        Ok(chats)
+        Ok(Attempted::Whole(chats))
     }
 }
 

@@ -6,15 +6,15 @@ use super::attempt::{explain, feed};
 use crate::api::Client;
 use crate::decode::{Plan, chunks, decode};
 use crate::error::Error;
-use crate::progress::Progress;
-use crate::retry::Retries;
+use crate::progress::LabelLine;
+use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
 /// Entries that are counted at once.
 const BATCH_ENTRIES: u32 = 2048;
 
-/// Counts the chats of a label, and retries transient errors up to `retries` times. Entries without
-/// a valid chat id do not count.
+/// Counts the chats of a label, and retries transient errors. Entries without a valid chat id do not
+/// count.
 ///
 /// # Errors
 ///
@@ -22,15 +22,14 @@ const BATCH_ENTRIES: u32 = 2048;
 pub async fn count_chats(
     client: &Client,
     label_id: &str,
-    retries: usize,
-    shutdown: &Shutdown,
-    progress: &Progress,
+    retry: &RetryPolicy,
+    line: &LabelLine,
 ) -> Result<u64, Error> {
-    let mut retries = Retries::new(retries);
+    let mut retries = retry.retries();
     loop {
-        match attempt(client, label_id, shutdown, progress).await {
+        match attempt(client, label_id, retry.shutdown(), line).await {
             Ok(chats) => return Ok(chats),
-            Err(error) => retries.pause(error, shutdown).await?,
+            Err(error) => retries.pause(error).await?,
         }
     }
 }
@@ -39,7 +38,7 @@ async fn attempt(
     client: &Client,
     label_id: &str,
     shutdown: &Shutdown,
-    progress: &Progress,
+    line: &LabelLine,
 ) -> Result<u64, Error> {
     let mut body = tokio::select! {
         biased;
@@ -53,10 +52,10 @@ async fn attempt(
         ..Plan::whole_list()
     };
     let (chunks, arriving) = chunks();
-    let progress = progress.clone();
+    let line = line.clone();
     let decoder = tokio::task::spawn_blocking(move || {
         decode(arriving, &plan, |batch| {
-            progress.add(u64::from(batch.chats()));
+            line.add(u64::from(batch.chats()));
             Some(batch)
         })
     });

@@ -20,6 +20,8 @@ pub struct RunSettings {
     pub labels: Labels,
     /// The share of the labels that this process publishes; `None` for all.
     pub shard: Option<Shard>,
+    /// Number of labels that are published at once.
+    pub concurrency: usize,
     /// Time limit, counted from the start.
     pub deadline: Option<Duration>,
     /// How long an unfinished run can be resumed; `None` for never.

@@ -1,7 +1,8 @@
-//! What every sink keeps, whatever breaks: the same list, the same faults, and the same questions
+//! What every sink guarantees, whatever breaks: the same list, the same faults, and the same checks
 //! afterwards. A further sink is a module that implements [`Subject`], and a line in the list below.
 
 mod file;
+mod memory;
 mod rabbitmq;
 mod redis;
 
@@ -11,9 +12,7 @@ use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Ended, Process, Running, Stage, gated, map_of, part_of, small_list, wait_until,
-};
+use crate::support::{Ended, Process, Stage, gated, map_of, part_of, small_list, wait_until};
 
 /// Every sink there is, by its name and how a test gets one that is empty.
 macro_rules! sinks {
@@ -65,6 +64,7 @@ macro_rules! sinks {
 }
 
 sinks! {
+    to_memory: memory::InMemory::start();
     to_a_file: file::File::start();
     to_redis: redis::Redis::start();
     to_a_quorum_queue: rabbitmq::Queue::start("quorum");
@@ -100,8 +100,29 @@ struct Message {
     run_id: String,
 }
 
+/// A worker that runs.
+trait Worker {
+    /// Asks it to stop, as SIGTERM does.
+    fn stop(&self);
+
+    /// Waits for its end.
+    fn end(self) -> Ended;
+}
+
+impl Worker for Process {
+    fn stop(&self) {
+        self.signal("TERM");
+    }
+
+    fn end(self) -> Ended {
+        Process::end(self)
+    }
+}
+
 /// A sink under test.
 trait Subject {
+    /// What publishes to it.
+    type Worker: Worker;
     /// Messages that may come twice after a fault.
     const REPEATS: usize;
     /// Whether a fault leaves the order as it is.
@@ -112,17 +133,17 @@ trait Subject {
         (fault != Fault::Kill).then_some(0)
     }
 
-    /// A run to this sink, which is going to meet a fault, if one is named.
-    fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running;
+    /// Starts a run to this sink, which is going to meet a fault, if one is named.
+    fn start_run(&self, stage: &Stage, retries: usize, fault: Option<Fault>) -> Self::Worker;
 
     /// How many messages are there.
     fn depth(&mut self) -> usize;
 
     /// Brings a fault about, while the run waits for the second half of its list.
-    fn break_down(&mut self, fault: Fault, process: &Process);
+    fn break_down(&mut self, fault: Fault, worker: &Self::Worker);
 
     /// Waits until the fault was met by a run that goes on, and lets it pass.
-    fn recover(&mut self, fault: Fault, process: &mut Process);
+    fn recover(&mut self, fault: Fault, worker: &mut Self::Worker);
 
     /// What is left of a dead worker is as old as it would be when the next one comes.
     fn let_time_pass(&mut self) {}
@@ -132,22 +153,30 @@ trait Subject {
 }
 
 /// A run that has published some of the first half of the list, and gets the second when it is let.
-struct HalfWay {
-    process: Process,
+struct HalfWay<W> {
+    worker: W,
     gate: CancellationToken,
 }
 
-fn half_way(
-    subject: &mut impl Subject,
+/// Retries, where a test does not ask for another number.
+const RETRIES: usize = 5;
+
+/// Runs to the end.
+fn run<S: Subject>(subject: &S, stage: &Stage) -> Ended {
+    subject.start_run(stage, RETRIES, None).end()
+}
+
+fn half_way<S: Subject>(
+    subject: &mut S,
     stage: &Stage,
     body: &str,
     fault: Option<Fault>,
-) -> HalfWay {
+) -> HalfWay<S::Worker> {
     let (reply, gate) = gated(body);
     stage.mock.script("1", reply);
-    let process = subject.run(stage, fault).spawn();
+    let worker = subject.start_run(stage, RETRIES, fault);
     wait_until("the run is in the midst of it", || subject.depth() > MIDST);
-    HalfWay { process, gate }
+    HalfWay { worker, gate }
 }
 
 /// Lets a run meet a fault, and another one go on if it did not survive it: nothing is missing, and
@@ -155,18 +184,18 @@ fn half_way(
 fn meets<S: Subject>(fault: Fault, mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
-    let mut run = half_way(&mut subject, &stage, &body, Some(fault));
-    subject.break_down(fault, &run.process);
-    run.gate.cancel();
+    let mut half_way = half_way(&mut subject, &stage, &body, Some(fault));
+    subject.break_down(fault, &half_way.worker);
+    half_way.gate.cancel();
     if fault != Fault::Kill {
-        subject.recover(fault, &mut run.process);
+        subject.recover(fault, &mut half_way.worker);
     }
-    let mut ended = run.process.end();
+    let mut ended = half_way.worker.end();
     let expected = S::exit_code(fault);
     assert_eq!(ended.code, expected, "{ended:#?}");
     if expected != Some(0) {
         subject.let_time_pass();
-        ended = subject.run(&stage, None).end().expect(0);
+        ended = run(&subject, &stage).expect(0);
         assert!(ended.label()["resumed"].as_u64().unwrap() > 0);
     }
     let messages = subject.messages();
@@ -181,7 +210,7 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
     adds_up(&ended);
 
     subject.let_time_pass();
-    let next = subject.run(&stage, None).end().expect(0);
+    let next = run(&subject, &stage).expect(0);
     assert_ne!(next.label()["run_id"], ended.label()["run_id"]);
     assert_eq!(next.label()["published"], CHATS, "a run of its own");
 }
@@ -189,12 +218,12 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
 fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
-    let run = half_way(&mut subject, &stage, &body, None);
-    let second = subject.run(&stage, None).end().expect(81);
+    let half_way = half_way(&mut subject, &stage, &body, None);
+    let second = run(&subject, &stage).expect(81);
     assert_eq!(second.label()["status"], "locked");
     assert_eq!(second.label()["published"], 0);
-    run.gate.cancel();
-    run.process.end().expect(0);
+    half_way.gate.cancel();
+    half_way.worker.end().expect(0);
     let messages = subject.messages();
     same(&each_once(&messages), &ids);
     assert_eq!(messages.len(), CHATS, "no repeats");
@@ -203,12 +232,12 @@ fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
 fn a_stop_is_gone_on_from<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
-    let run = half_way(&mut subject, &stage, &body, None);
-    run.process.signal("TERM");
-    let stopped = run.process.end().expect(75);
+    let half_way = half_way(&mut subject, &stage, &body, None);
+    half_way.worker.stop();
+    let stopped = half_way.worker.end().expect(75);
     let published = stopped.label()["published"].as_u64().unwrap();
     assert!(published > MIDST as u64, "what was there was confirmed");
-    let ended = subject.run(&stage, None).end().expect(0);
+    let ended = run(&subject, &stage).expect(0);
     assert_eq!(ended.label()["resumed"], published);
     assert_eq!(ended.label()["run_id"], stopped.label()["run_id"]);
     adds_up(&ended);
@@ -221,15 +250,14 @@ fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
-    let one_try = subject.run(&stage, None).args(["--retries", "0"]);
-    one_try.end().expect(69);
+    subject.start_run(&stage, 0, None).end().expect(69);
     let before: BTreeSet<String> = each_once(&subject.messages()).into_iter().collect();
     assert!(!before.is_empty());
     ids.reverse();
     ids.truncate(CHATS - 10);
     let changed = Chats::Body(Bytes::from(map_of(&ids)));
     stage.mock.set_chats("1", &changed);
-    let ended = subject.run(&stage, None).end().expect(0);
+    let ended = run(&subject, &stage).expect(0);
     assert_eq!(ended.label()["list_changed"], true);
     let found: BTreeSet<String> = each_once(&subject.messages()).into_iter().collect();
     let expected = ids.into_iter().collect::<BTreeSet<_>>();

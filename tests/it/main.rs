@@ -9,6 +9,7 @@
 mod api;
 mod chunks;
 mod cli;
+mod concurrency;
 mod conformance;
 mod exits;
 mod field;

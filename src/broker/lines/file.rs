@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::super::{BrokerError, Checkpoint, Outcome, Recovered, Target, Unfinished};
+use super::super::{
+    BrokerError, Checkpoint, Finding, Outcome, Recovered, ResumePoint, Target, Unfinished,
+};
 use super::journal::{self, Journal, OwnEnd, Record};
 use crate::broker::record::State;
 
@@ -79,9 +81,8 @@ impl LineFile {
             Some(record) if self.bears_out(&record)? => {
                 self.own_end = record.own_end;
                 Some(Unfinished {
-                    from: record.checkpoint,
-                    expected_digests: Vec::new(),
-                    at: record.at,
+                    resume_point: ResumePoint::from(record.checkpoint),
+                    updated_at: record.at,
                     list_changed: false,
                 })
             }
@@ -89,8 +90,11 @@ impl LineFile {
                 warn!(
                     "lines of the unfinished run are missing from the file; publishing the list again"
                 );
-                let run_id = record.checkpoint.run_id;
-                Some(Unfinished::from_the_start(run_id, record.at))
+                Some(Unfinished {
+                    resume_point: ResumePoint::start_of(record.checkpoint.run_id),
+                    updated_at: record.at,
+                    list_changed: false,
+                })
             }
             None => None,
         };
@@ -303,7 +307,7 @@ pub(super) fn failed(what: &'static str, path: &Path, error: io::Error) -> Broke
 /// # Errors
 ///
 /// The error that a run would fail with.
-pub fn check(path: &Path) -> Result<(), BrokerError> {
+pub(in crate::broker) fn check(path: &Path) -> Result<Finding, BrokerError> {
     if path.exists() {
         lock(path, &open_data(path)?)?;
         Journal::read(path)?;
@@ -311,11 +315,12 @@ pub fn check(path: &Path) -> Result<(), BrokerError> {
     // The journal is rewritten through a new file, so the folder must allow new files.
     let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
     let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
-    written.map_err(|error| failed("could not create a file beside", path, error))
+    written.map_err(|error| failed("could not create a file beside", path, error))?;
+    Ok(format!("{} can be appended to", path.display()).into())
 }
 
 /// Returns whether another path is the sink's file or its journal.
-pub fn uses(sink: &Path, other: &Path) -> bool {
+pub(in crate::broker) fn uses(sink: &Path, other: &Path) -> bool {
     // Neither file may exist yet, but their folders do.
     let whole = |path: &Path| {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -366,7 +371,7 @@ mod tests {
         drop(file);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
         let (_, recovered) = open();
-        assert_eq!(recovered.unfinished.unwrap().from, after_one);
+        assert_eq!(recovered.unfinished.unwrap().resume_point.at, after_one);
         assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
     }
 }

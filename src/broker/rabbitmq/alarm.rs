@@ -9,8 +9,8 @@ use lapin::{Connection, Event};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::broker::retry_policy::Failure;
-use crate::progress::Progress;
+use crate::broker::PauseObserver;
+use crate::broker::error::Failure;
 
 /// How long a broker without an alarm may be silent before the operation counts as a transient
 /// error. While it flushes to a slow disk or elects a leader, it can be silent for seconds.
@@ -38,7 +38,7 @@ impl Drop for Watch {
 
 impl Alarm {
     /// Starts to record, log and show when the broker blocks and unblocks this connection.
-    pub(super) fn watch(&self, connection: &Connection, progress: Progress) -> Watch {
+    pub(super) fn watch(&self, connection: &Connection, pauses: Arc<dyn PauseObserver>) -> Watch {
         let mut events = connection.events_listener();
         let state = Arc::clone(&self.0);
         state.is_set.store(false, Ordering::SeqCst);
@@ -49,13 +49,13 @@ impl Alarm {
                         state.is_set.store(true, Ordering::SeqCst);
                         state.said.fetch_add(1, Ordering::SeqCst);
                         warn!(reason, "broker blocks publishing; waiting");
-                        progress.say("broker blocks publishing");
+                        pauses.paused("broker blocks publishing");
                     }
                     Event::ConnectionUnblocked => {
                         state.is_set.store(false, Ordering::SeqCst);
                         state.said.fetch_add(1, Ordering::SeqCst);
                         info!("broker accepts messages again");
-                        progress.say("");
+                        pauses.resumed();
                     }
                     _ => {}
                 }

@@ -12,12 +12,12 @@ use lapin::{BasicProperties, Connection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::RabbitSettings;
 use super::connect::close;
 use super::names::{self, Names, fitting};
 use super::publisher::{exists, prepare_target};
-use crate::broker::retry_policy::Failure;
-use crate::broker::{BrokerError, Target};
+use super::{Endpoint, RabbitSettings};
+use crate::broker::error::Failure;
+use crate::broker::{BrokerError, BrokerOptions, Finding, Target};
 
 /// Time limit of a check. A broker with an alarm accepts the message but does not confirm it.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -27,10 +27,15 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// The error that a run would end with.
-pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String, BrokerError> {
+pub(in crate::broker) async fn check(
+    endpoint: &Endpoint,
+    options: &BrokerOptions,
+    target: &Target,
+) -> Result<Finding, BrokerError> {
     names::check(&target.queue)?;
-    match timeout(WITHIN, look(settings, target)).await {
-        Ok(found) => Ok(found?),
+    let settings = RabbitSettings::new(endpoint, options);
+    match timeout(WITHIN, check_queue(&settings, target)).await {
+        Ok(found) => Ok(found?.into()),
         Err(_) => {
             let seconds = WITHIN.as_secs();
             let text = format!("it has not taken a message in {seconds} s, as in an alarm");
@@ -39,7 +44,7 @@ pub async fn check(settings: &RabbitSettings, target: &Target) -> Result<String,
     }
 }
 
-async fn look(settings: &RabbitSettings, target: &Target) -> Result<String, Failure> {
+async fn check_queue(settings: &RabbitSettings, target: &Target) -> Result<String, Failure> {
     let connection = settings.endpoint.connect("labelcast check").await?;
     let names = Names::new(target);
     let (queue, exchange) = (&names.queue, settings.exchange.as_ref());

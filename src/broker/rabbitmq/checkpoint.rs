@@ -31,9 +31,9 @@ use super::names::Names;
 use super::publisher::exists;
 use super::{PERSISTENT, millis};
 use crate::batch::{Digest, Position};
-use crate::broker::Checkpoint;
+use crate::broker::error::Failure;
 use crate::broker::record::{self, State};
-use crate::broker::retry_policy::Failure;
+use crate::broker::{Checkpoint, ResumePoint};
 
 /// How long the broker may take to requeue a message that a dead process held.
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(3);
@@ -78,11 +78,21 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Returns the digest to verify before the chats up to there are sent again. They are no more
-    /// than can be in flight at once.
-    pub(super) fn expected_digests(&self) -> Vec<(Position, Digest)> {
-        let is_behind = |(position, _): &(Position, Digest)| *position > self.checkpoint.position;
-        self.ahead.filter(is_behind).into_iter().collect()
+    /// Returns where the run resumes. The digest of what is ahead of the checkpoint is verified
+    /// before the chats up to there are sent again. They are no more than can be in flight at once.
+    pub(super) fn resume_point(&self) -> ResumePoint {
+        let is_ahead = |(position, _): &(Position, Digest)| *position > self.checkpoint.position;
+        ResumePoint {
+            at: self.checkpoint,
+            expected_digests: self.ahead.filter(is_ahead).into_iter().collect(),
+        }
+    }
+
+    /// Whether another record is of the same process, progress and state.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.checkpoint == other.checkpoint
+            && self.owner == other.owner
+            && self.state == other.state
     }
 }
 

@@ -12,7 +12,7 @@ use lapin::uri::{AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 
 use super::names::MAX_NAME;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 use crate::broker::url::{ENCODING, Parameters, Parts};
 
 /// Parameters of a URL.
@@ -48,7 +48,7 @@ const FRAME_MAX: u32 = 8 * 1024;
 
 /// Address of a RabbitMQ broker.
 #[derive(Clone)]
-pub struct Endpoint {
+pub(in crate::broker) struct Endpoint {
     /// Hosts in the order in which they are tried; never empty.
     hosts: Vec<AMQPUri>,
     tls: OwnedTLSConfig,
@@ -66,7 +66,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// A description of the problem, which does not quote the URL.
-    pub fn parse(url: &str) -> Option<Result<Self, String>> {
+    pub(in crate::broker) fn parse(url: &str) -> Option<Result<Self, String>> {
         let (scheme, rest) = url.split_once("://")?;
         matches!(scheme, "amqp" | "amqps").then(|| Self::read(scheme, rest))
     }

@@ -7,20 +7,19 @@ use lapin::{Channel, Connection, PublisherConfirm};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::RabbitSettings;
-use super::alarm::{Alarm, Watch};
+use super::alarm::Watch;
 use super::checkpoint::{CheckpointQueue, Record, payload, taken};
 use super::connect::close;
+use super::connections::Connections;
 use super::in_flight::WINDOW;
 use super::lock::{self, Lock};
 use super::names::Names;
 use super::publisher::exists;
 use crate::batch::Position;
-use crate::broker::retry_policy::Failure;
-use crate::progress::Progress;
-use crate::shutdown::Shutdown;
+use crate::broker::SessionContext;
+use crate::broker::error::Failure;
 
 /// Maximum number of batches whose checkpoint is unconfirmed. Together with the batches that are
 /// unconfirmed themselves, they are all that can be repeated after a crash.
@@ -55,17 +54,14 @@ impl Control {
     pub(super) async fn open(
         settings: &RabbitSettings,
         names: &Names,
-        owner: Uuid,
-        shutdown: &Shutdown,
-        alarm: &Alarm,
-        progress: Progress,
+        connections: &Connections,
+        context: &SessionContext,
     ) -> Result<Self, Failure> {
-        let connection = settings
-            .endpoint
-            .connect(&format!("labelcast/{owner}"))
-            .await?;
-        let watch = alarm.watch(&connection, progress);
-        let lock = lock::take(&connection, &names.lock, shutdown).await?;
+        let name = format!("labelcast/{}", connections.owner);
+        let connection = settings.endpoint.connect(&name).await?;
+        let pauses = Arc::clone(&context.pauses);
+        let watch = connections.alarm.watch(&connection, pauses);
+        let lock = lock::take(&connection, &names.lock, context.retry.shutdown()).await?;
         let (checkpoint, channel, found) =
             CheckpointQueue::open(&connection, names, settings.retain).await?;
         let writing = Arc::new(Mutex::new(()));

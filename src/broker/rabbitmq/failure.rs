@@ -4,7 +4,7 @@ use lapin::ErrorKind;
 
 use super::names;
 use crate::broker::BrokerError;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 
 /// AMQP 0-9-1 reply codes that are handled differently, from section 1.2 of the specification.
 pub(super) mod code {

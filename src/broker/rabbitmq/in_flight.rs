@@ -13,11 +13,11 @@ use lapin::message::BasicReturnMessage;
 use lapin::{Confirmation, PublisherConfirm};
 
 use crate::batch::Batch;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 
 /// Maximum number of messages per batch. Each batch is followed by a checkpoint and a look at all
 /// confirms; smaller batches spend more of the time on both (benches/SIZES.md).
-pub(crate) const BATCH_MESSAGES: u32 = 256;
+pub(in crate::broker) const BATCH_MESSAGES: u32 = 256;
 /// Batches in flight: 512 messages. Twice as many were not faster, and took more memory.
 pub(super) const WINDOW: usize = 2;
 

@@ -17,7 +17,7 @@ use tracing::info;
 
 use super::failure::{code, is_refused_with};
 use crate::broker::BrokerError;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 use crate::shutdown::Shutdown;
 
 /// RabbitMQ's pseudo-queue for replies to a request on the same channel.

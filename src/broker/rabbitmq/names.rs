@@ -5,7 +5,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::broker::{BrokerError, Target};
 
 /// Maximum length of a name in AMQP, in bytes.
-pub(crate) const MAX_NAME: usize = 255;
+pub(in crate::broker) const MAX_NAME: usize = 255;
 
 /// Prefix of names that RabbitMQ reserves for itself.
 const RESERVED: &str = "amq.";
@@ -14,7 +14,7 @@ const RESERVED: &str = "amq.";
 ///
 /// With an exchange the queue need not exist, but its name is the routing key and the start of
 /// other queues' names.
-pub(crate) fn problem_with(queue: &str) -> Option<String> {
+pub(in crate::broker) fn problem_with(queue: &str) -> Option<String> {
     if queue.len() > MAX_NAME {
         let length = queue.len();
         return Some(format!(

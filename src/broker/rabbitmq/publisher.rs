@@ -1,5 +1,7 @@
 //! Publishing connection, and the form of messages on it.
 
+use std::sync::Arc;
+
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
@@ -8,17 +10,17 @@ use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
 use tracing::info;
 use uuid::Uuid;
 
-use super::alarm::{Alarm, Watch};
+use super::alarm::Watch;
 use super::connect::close;
+use super::connections::Connections;
 use super::failure::{code, is_refused_with, refusal};
 use super::in_flight::Sending;
 use super::names::fitting;
-use super::{PERSISTENT, QueueType, RabbitSettings, millis};
+use super::{PERSISTENT, RabbitSettings, millis};
 use crate::batch::{Batch, Chat};
-use crate::broker::BrokerError;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
+use crate::broker::{BrokerError, PauseObserver, QueueType};
 use crate::message::{Encoder, Format, Layout};
-use crate::progress::Progress;
 
 /// A connection that publishes to one queue.
 pub(super) struct Publisher {
@@ -34,14 +36,13 @@ impl Publisher {
         settings: &RabbitSettings,
         queue: &str,
         run_id: Uuid,
-        is_first: bool,
-        alarm: &Alarm,
-        progress: Progress,
+        connections: &Connections,
+        pauses: &Arc<dyn PauseObserver>,
     ) -> Result<Self, Failure> {
         let name = format!("labelcast/{run_id}");
         let connection = settings.endpoint.connect(&name).await?;
-        let watch = alarm.watch(&connection, progress);
-        if is_first || settings.exchange.is_some() {
+        let watch = connections.alarm.watch(&connection, Arc::clone(pauses));
+        if !connections.had_queue || settings.exchange.is_some() {
             prepare_target(&connection, settings, queue).await?;
         } else if !exists(&connection, queue).await? {
             // Confirmed messages were deleted with it, so a new queue would not hold the whole

@@ -5,7 +5,7 @@
 //! to there, nothing of that part is sent again.
 
 use crate::batch::{Batch, Position};
-use crate::broker::Unfinished;
+use crate::broker::ResumePoint;
 
 /// Batches held until they are verified. They are no more than can be in flight at once.
 #[derive(Default)]
@@ -16,9 +16,9 @@ pub(super) struct Unverified {
 
 impl Unverified {
     /// Reads from the resume point how far the list must be verified.
-    pub(super) fn of(unfinished: &Unfinished) -> Self {
+    pub(super) fn of(resume_point: &ResumePoint) -> Self {
         Self {
-            until: unfinished
+            until: resume_point
                 .expected_digests
                 .last()
                 .map(|(position, _)| *position),
@@ -30,15 +30,15 @@ impl Unverified {
     /// stops at a digest that does not match, so a batch that ends at the position or behind it
     /// verifies those before.
     pub(super) fn holds(&mut self, batch: &Batch) -> bool {
-        let is_unproven = self.until.is_some_and(|until| batch.end() < until);
-        if is_unproven {
+        let is_unverified = self.until.is_some_and(|until| batch.end() < until);
+        if is_unverified {
             let mut copy = Batch::new();
             copy.copy_from(batch);
             self.held.push(copy);
         } else {
             self.until = None;
         }
-        is_unproven
+        is_unverified
     }
 
     /// Removes and returns the held batches.

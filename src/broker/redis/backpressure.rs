@@ -4,34 +4,31 @@ use std::collections::HashMap;
 
 use redis::Value;
 
-use super::Redis;
 use super::keys::Keys;
 use super::link::{Link, word};
-use super::tail::TAIL_GROUP;
-use crate::broker::retry_policy::Failure;
-use crate::broker::{BrokerError, backpressure};
+use super::session::RedisSession;
+use crate::broker::TAIL_GROUP;
+use crate::broker::backpressure::Backpressure;
+use crate::broker::error::{Failure, SessionError};
+use crate::broker::retries::{Retrying as _, with_retry};
 
-impl Redis {
+impl RedisSession {
     /// Waits while a stream has `max_pending` entries or more pending.
-    pub(super) async fn wait_for_capacity(&mut self, index: usize) -> Result<(), BrokerError> {
-        let Some(max) = self
-            .settings
-            .max_pending
-            .filter(|_| self.capacity[index] == 0)
-        else {
+    pub(super) async fn wait_for_capacity(&mut self, index: usize) -> Result<(), SessionError> {
+        let stream = &mut self.streams[index];
+        let Some(max) = self.settings.max_pending.filter(|_| stream.capacity == 0) else {
             return Ok(());
         };
-        let stream = &mut self.streams[index];
         let queue = stream.keys.stream.clone();
-        self.capacity[index] =
-            backpressure::wait(&queue, max, &self.shutdown, &self.progress, async || {
-                stream.confirm_all().await?;
-                stream
-                    .with_retry(async |link, keys, _| pending(link, keys).await)
-                    .await
-            })
-            .await?;
-        Ok(())
+        let mut backpressure = Backpressure::new(&queue, max, &self.context);
+        loop {
+            stream.confirm_all().await?;
+            let pending = with_retry!(stream, pending(&mut stream.link, &stream.keys))?;
+            if let Some(capacity) = backpressure.capacity(pending).await? {
+                stream.capacity = capacity;
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -7,36 +7,30 @@ use redis::{Cmd, FromRedisValue, Script, Value};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::RedisSettings;
-use super::connect::RESPONSE_TIMEOUT;
+use super::connect::{Endpoint, RESPONSE_TIMEOUT};
 use super::keys::Keys;
 use super::link::{Link, word};
-use crate::broker::retry_policy::Failure;
-use crate::broker::{BrokerError, Target};
-
-/// Result of a check.
-#[derive(Debug, Default)]
-pub struct Finding {
-    /// What is in order, as text.
-    pub good: String,
-    /// Warnings: what works, but may lose data later.
-    pub doubtful: Vec<String>,
-}
+use crate::broker::error::Failure;
+use crate::broker::{BrokerError, Finding, Target};
 
 /// Checks each stream of a queue.
 ///
 /// # Errors
 ///
 /// The error that a run would end with.
-pub async fn check(settings: &RedisSettings, target: &Target) -> Result<Finding, BrokerError> {
-    let partitions: Vec<Option<u32>> = match settings.partitions {
+pub(in crate::broker) async fn check(
+    endpoint: &Endpoint,
+    partitions: Option<u32>,
+    target: &Target,
+) -> Result<Finding, BrokerError> {
+    let partitions: Vec<Option<u32>> = match partitions {
         None => vec![None],
         Some(count) => (0..count).map(Some).collect(),
     };
     let mut finding = Finding::default();
     for partition in partitions {
         let keys = Keys::new(target, partition);
-        let mut link = Link::new(settings.endpoint.clone(), keys.checkpoint.clone());
+        let mut link = Link::new(endpoint.clone(), keys.checkpoint.clone());
         let checked = timeout(RESPONSE_TIMEOUT * 2, check_one(&mut link, &keys));
         let found = match checked.await {
             Ok(found) => found,

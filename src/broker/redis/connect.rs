@@ -32,7 +32,7 @@ pub(super) const IN_CLUSTER: &str =
 
 /// Address of a Redis server, or how to find it.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
+pub(in crate::broker) struct Endpoint {
     kind: Kind,
     /// Servers to try first; never empty.
     seeds: Vec<ConnectionInfo>,
@@ -93,7 +93,7 @@ impl Endpoint {
     /// # Errors
     ///
     /// A description of the problem, which does not quote the URL.
-    pub fn parse(url: &str) -> Option<Result<Self, String>> {
+    pub(in crate::broker) fn parse(url: &str) -> Option<Result<Self, String>> {
         url::read(url)
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::keys::Keys;
 use super::link::{Link, word};
 use crate::batch::Chat;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 
 /// Limits of a page that is read back: entries, and bytes after which no further entry is added.
 const PAGE: [usize; 2] = [1000, 64 * 1024];

@@ -4,7 +4,7 @@ use redis::{ErrorKind, RedisError};
 
 use super::connect::IN_CLUSTER;
 use crate::broker::BrokerError;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 
 impl From<RedisError> for Failure {
     fn from(error: RedisError) -> Self {

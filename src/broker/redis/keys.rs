@@ -57,7 +57,7 @@ pub(super) fn hash_tag(key: &str) -> Option<&str> {
 
 /// Returns whether the queue's hash tag, or its whole name, can be the hash tag of the keys beside
 /// it.
-pub(crate) fn is_taggable(queue: &str) -> bool {
+pub(super) fn is_taggable(queue: &str) -> bool {
     hash_tag(queue).is_some() || !queue.contains(['{', '}'])
 }
 

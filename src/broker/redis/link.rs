@@ -1,5 +1,6 @@
 //! A connection that is made on demand, and the short exchanges over it.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use super::connect::Endpoint;
 use super::keys::Keys;
 use super::stream::{Lease, Reply};
 use crate::broker::Checkpoint;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 
 /// How long a lock lasts without a heartbeat, and therefore the longest wait before a takeover.
 pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
@@ -35,6 +36,10 @@ impl Link {
             connection: None,
             knows_append: false,
         }
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -69,12 +74,12 @@ impl Link {
 
     /// Sends an append and returns its reply as a future. With `replicas`, the reply is an error
     /// unless that many replicas confirm the write.
-    pub(super) async fn dispatch(&mut self, command: &std::rc::Rc<Cmd>, replicas: u32) -> Reply {
+    pub(super) async fn dispatch(&mut self, command: &Arc<Cmd>, replicas: u32) -> Reply {
         let mut connection = match self.with_append().await {
             Ok(connection) => connection.clone(),
             Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
-        let command = std::rc::Rc::clone(command);
+        let command = Arc::clone(command);
         let mut reply: Reply = Box::pin(async move {
             let reply = connection.send_packed_command(&command).await?;
             let reply = reply.extract_error()?;

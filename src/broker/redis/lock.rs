@@ -16,7 +16,7 @@ use super::lifecycle::now;
 use super::link::{Acquired, LOCK_LASTS, Link, acquire, load, lock_millis};
 use super::stream::Lease;
 use crate::broker::BrokerError;
-use crate::broker::retry_policy::Failure;
+use crate::broker::error::Failure;
 use crate::shutdown::Shutdown;
 
 /// Heartbeat interval. Several heartbeats may be lost before the lock expires.
@@ -24,16 +24,29 @@ const BEAT: Duration = Duration::from_millis(2500);
 /// Interval of checks while another run holds the lock.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Takes the lock at once if it is free, else when it expires.
-///
-/// Returns `Ok(None)` while another run holds the lock and it is not yet known whether that run is
-/// alive: call again.
+/// Takes the lock at once if it is free, else when it expires. Returns the fencing token.
 ///
 /// # Errors
 ///
 /// [`BrokerError::Locked`] if the other run's heartbeat renews the lock, or if that run has ended
-/// since the first call.
+/// since the first call with this `watch`.
 pub(super) async fn take(
+    link: &mut Link,
+    keys: &Keys,
+    lease: &Lease,
+    watch: &mut Option<Watch>,
+    shutdown: &Shutdown,
+) -> Result<String, Failure> {
+    loop {
+        if let Some(token) = try_take(link, keys, lease, watch, shutdown).await? {
+            return Ok(token);
+        }
+    }
+}
+
+/// Returns `None` after a pause, while another run holds the lock and it is not yet known whether
+/// that run is alive.
+async fn try_take(
     link: &mut Link,
     keys: &Keys,
     lease: &Lease,

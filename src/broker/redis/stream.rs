@@ -8,26 +8,29 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use redis::{Cmd, ErrorKind, RedisError, Script, Value};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use super::connect::Endpoint;
+use super::RedisSettings;
 use super::dedup::{self, Token};
 use super::keys::Keys;
 use super::lifecycle::now;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
+use super::lock::{self, Heartbeat};
+use super::reconcile::{Ownership, ownership};
 use crate::batch::{Chat, Digest, Position};
-use crate::broker::retry_policy::{Failure, RetryPolicy};
-use crate::broker::{BrokerError, Delivered, Unfinished};
-use crate::retry::Retries;
+use crate::broker::error::{Failure, SessionError};
+use crate::broker::reconcile::{Extent, Next, reconcile};
+use crate::broker::retries::{Retrying, SessionRetries, with_retry};
+use crate::broker::{BrokerError, Delivered, ResumePoint};
+use crate::shutdown::Shutdown;
 
 /// Chats per batch, for each stream. The server serves no other client while it appends a batch,
 /// which takes about a millisecond; larger batches are no faster (benches/SIZES.md).
-pub(crate) const BATCH_CHATS: u32 = 1024;
+pub(super) const BATCH_CHATS: u32 = 1024;
 /// Batches in flight. Two keep the server busy; the others absorb scheduling delays on either side.
 const WINDOW: usize = 4;
 
@@ -42,15 +45,13 @@ pub(super) struct Lease {
     pub(super) keep: String,
 }
 
-pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>>>>;
+pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>> + Send>>;
 
 /// A batch that was sent and is not yet known to be durable.
 struct InFlight {
     reply: Reply,
-    command: Rc<Cmd>,
-    first: Position,
-    end: Position,
-    digest: Digest,
+    command: Arc<Cmd>,
+    extent: Extent,
     delivers: Delivered,
 }
 
@@ -58,15 +59,13 @@ struct InFlight {
 pub(super) struct Append {
     pub(super) end: Position,
     pub(super) digest: Digest,
-    pub(super) chats: u64,
-    pub(super) messages: u64,
-    pub(super) suppressed: u64,
+    pub(super) delivers: Delivered,
 }
 
 /// A stream that is written to.
 pub(super) struct Stream {
     pub(super) keys: Keys,
-    link: Link,
+    pub(super) link: Link,
     pub(super) lease: Lease,
     run_id: Uuid,
     append: Script,
@@ -78,67 +77,83 @@ pub(super) struct Stream {
     /// What is durable according to the replies.
     pub(super) delivered: Delivered,
     min_replicas: u32,
-    retry_policy: Rc<RetryPolicy>,
-    /// Pauses since the last success.
-    pauses: Option<Retries>,
+    /// Messages that may be sent before the pending count is checked again.
+    pub(super) capacity: u64,
+    retries: SessionRetries,
+}
+
+impl Retrying for Stream {
+    fn retries(&mut self) -> &mut SessionRetries {
+        &mut self.retries
+    }
+
+    fn disconnect(&mut self, failure: &Failure) {
+        if matches!(failure, Failure::Transient(_)) {
+            self.link.drop_connection();
+        }
+    }
 }
 
 impl Stream {
     pub(super) fn new(
-        endpoint: Endpoint,
+        settings: &RedisSettings,
         keys: Keys,
-        owner: String,
-        keep: String,
-        min_replicas: u32,
-        retry_policy: Rc<RetryPolicy>,
+        lease: Lease,
+        retries: SessionRetries,
     ) -> Self {
         Self {
-            link: Link::new(endpoint, keys.checkpoint.clone()),
+            link: Link::new(settings.endpoint.clone(), keys.checkpoint.clone()),
             keys,
-            lease: Lease {
-                owner,
-                fencing_token: String::new(),
-                keep,
-            },
+            lease,
             run_id: Uuid::nil(),
             append: Script::new(include_str!("append.lua")),
             dedup: None,
             in_flight: VecDeque::new(),
             next: 0,
             delivered: Delivered::default(),
-            min_replicas,
-            retry_policy,
-            pauses: None,
+            min_replicas: settings.min_replicas,
+            capacity: 0,
+            retries,
         }
     }
 
-    /// Runs an idempotent operation until it succeeds, fails for good, or the retries are used up.
-    pub(super) async fn with_retry<T>(
-        &mut self,
-        mut work: impl AsyncFnMut(&mut Link, &Keys, &Lease) -> Result<T, Failure>,
-    ) -> Result<T, BrokerError> {
-        loop {
-            match work(&mut self.link, &self.keys, &self.lease).await {
-                Ok(value) => {
-                    self.pauses = None;
-                    return Ok(value);
-                }
-                Err(failure) => self.pause(failure).await?,
-            }
-        }
+    /// Takes the lock, and keeps it until the heartbeat is dropped.
+    pub(super) async fn lock(&mut self, shutdown: &Shutdown) -> Result<Heartbeat, SessionError> {
+        let mut watch = None;
+        self.lease.fencing_token = with_retry!(
+            self,
+            lock::take(
+                &mut self.link,
+                &self.keys,
+                &self.lease,
+                &mut watch,
+                shutdown
+            )
+        )?;
+        let endpoint = self.link.endpoint().clone();
+        Ok(Heartbeat::start(
+            endpoint,
+            self.keys.clone(),
+            self.lease.clone(),
+        ))
     }
 
-    /// Drops the connection after a transient error, and waits until the next attempt is due.
-    async fn pause(&mut self, failure: Failure) -> Result<(), BrokerError> {
-        if matches!(failure, Failure::Transient(_)) {
-            self.link.drop_connection();
-        }
-        self.retry_policy.pause(&mut self.pauses, failure).await
+    /// Releases the lock. `settles` says that the run has ended and its process knows it.
+    pub(super) async fn unlock(&mut self, settles: bool) -> Result<(), SessionError> {
+        with_retry!(
+            self,
+            lock::release(&mut self.link, &self.keys, &self.lease, settles)
+        )
+    }
+
+    /// Loads the checkpoint.
+    async fn load(&mut self) -> Result<Stored, SessionError> {
+        with_retry!(self, load(&mut self.link, &self.keys))
     }
 
     /// Builds the start of an append command; the caller adds the values.
     pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
-        let values = 2 * usize::try_from(batch.messages).unwrap_or(0);
+        let values = 2 * usize::try_from(batch.delivers.messages).unwrap_or(0);
         let mut command = Cmd::with_capacity(values + 16, bytes + 512);
         command
             .arg("EVALSHA")
@@ -151,7 +166,7 @@ impl Stream {
             .arg(self.next)
             .arg(batch.end)
             .arg(batch.digest.to_string())
-            .arg(batch.chats)
+            .arg(batch.delivers.chats)
             .arg(layout[0])
             .arg(now())
             .arg(&layout[1..]);
@@ -159,37 +174,35 @@ impl Stream {
     }
 
     /// Sends a batch. Waits only if the maximum number of batches is in flight.
-    pub(super) async fn send(&mut self, batch: &Append, command: Cmd) -> Result<(), BrokerError> {
+    pub(super) async fn send(&mut self, batch: Append, command: Cmd) -> Result<(), SessionError> {
         while self.in_flight.len() >= WINDOW {
             self.confirm_one().await?;
         }
-        let command = Rc::new(command);
-        let first = self.next;
-        self.next = batch.end;
-        let delivers = Delivered {
-            chats: batch.chats,
-            messages: batch.messages,
-            suppressed: batch.suppressed,
+        let command = Arc::new(command);
+        let extent = Extent {
+            first: self.next,
+            end: batch.end,
+            digest: batch.digest,
         };
+        self.next = batch.end;
+        self.capacity = self.capacity.saturating_sub(batch.delivers.messages);
         let reply = match self.link.is_connected() {
             true => self.link.dispatch(&command, self.min_replicas).await,
             // Without a connection, `reconcile` sends it once the outcome of the earlier batches is
             // known.
-            false => lost(),
+            false => not_sent(),
         };
         self.in_flight.push_back(InFlight {
             reply,
             command,
-            first,
-            end: batch.end,
-            digest: batch.digest,
-            delivers,
+            extent,
+            delivers: batch.delivers,
         });
         Ok(())
     }
 
     /// Waits until all batches are durable.
-    pub(super) async fn confirm_all(&mut self) -> Result<(), BrokerError> {
+    pub(super) async fn confirm_all(&mut self) -> Result<(), SessionError> {
         while !self.in_flight.is_empty() {
             self.confirm_one().await?;
         }
@@ -197,18 +210,18 @@ impl Stream {
     }
 
     /// Waits for the oldest batch in flight.
-    async fn confirm_one(&mut self) -> Result<(), BrokerError> {
+    async fn confirm_one(&mut self) -> Result<(), SessionError> {
         let Some(oldest) = self.in_flight.front_mut() else {
             return Ok(());
         };
-        self.retry_policy.ended()?;
+        self.retries.check()?;
         let reply = (&mut oldest.reply).await;
         // The future has completed and must not be polled again. The code below handles its result.
-        oldest.reply = lost();
+        oldest.reply = not_sent();
         let failure = match reply {
             Ok(Value::Int(_)) => {
-                self.pauses = None;
-                self.drop_oldest();
+                self.retries.reset();
+                self.count_oldest(1);
                 return Ok(());
             }
             // The script rejected the batch; the stored checkpoint shows how to continue.
@@ -227,19 +240,21 @@ impl Stream {
         self.reconcile(failure).await
     }
 
-    /// Counts the oldest batch as durable.
-    fn drop_oldest(&mut self) {
-        if let Some(batch) = self.in_flight.pop_front() {
-            self.delivered.chats += batch.delivers.chats;
-            self.delivered.messages += batch.delivers.messages;
-            self.delivered.suppressed += batch.delivers.suppressed;
+    /// Counts the oldest batches as durable.
+    fn count_oldest(&mut self, batches: usize) {
+        for batch in self.in_flight.drain(..batches) {
+            self.delivered.add(batch.delivers);
         }
     }
 
     /// Finds out which batches were applied, and sends the others again.
-    async fn reconcile(&mut self, mut failure: Failure) -> Result<(), BrokerError> {
+    ///
+    /// Retries are counted from the last confirm: a server that only answers questions about its
+    /// checkpoint makes no progress.
+    async fn reconcile(&mut self, mut failure: Failure) -> Result<(), SessionError> {
         loop {
-            self.pause(failure).await?;
+            self.disconnect(&failure);
+            self.retries.pause(failure).await?;
             failure = match self.reconcile_once().await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
@@ -249,38 +264,20 @@ impl Stream {
 
     async fn reconcile_once(&mut self) -> Result<(), Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
-        let fence = self.lease.fencing_token.clone();
+        let token = self.lease.fencing_token.clone();
         self.keep_lease(&stored).await?;
-        let Some(at) = stored.of(self.run_id) else {
-            let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
-            return Err(self.rewinds(start).into());
-        };
-        if self.min_replicas > 0 {
+        let found = stored.of(self.run_id);
+        if found.is_some() && self.min_replicas > 0 {
             // `WAIT` covers only writes on this connection, and it has none yet.
             self.link.touch(&self.keys).await?;
             self.link.wait(self.min_replicas).await?;
         }
-        while let Some(batch) = self.in_flight.front()
-            && batch.end <= at.position
-            // The batch applied there must be this one, and not one of an earlier list.
-            && (batch.end < at.position || batch.digest == at.digest)
-        {
-            self.drop_oldest();
-        }
-        let expected = self
-            .in_flight
-            .front()
-            .map_or(self.next, |batch| batch.first);
-        // Commands in flight contain the fencing token that they were built with; another makes
-        // them invalid.
-        if at.position != expected || self.lease.fencing_token != fence {
-            let unfinished = Unfinished {
-                from: at,
-                expected_digests: Vec::new(),
-                at: SystemTime::now(),
-                list_changed: false,
-            };
-            return Err(self.rewinds(unfinished).into());
+        let extents: Vec<Extent> = self.in_flight.iter().map(|batch| batch.extent).collect();
+        let same_token = self.lease.fencing_token == token;
+        let reconciled = reconcile(self.run_id, found, &extents, self.next, same_token);
+        self.count_oldest(reconciled.applied);
+        if let Next::Rewind(to) = reconciled.next {
+            return Err(self.rewind(to));
         }
         info!(
             batches = self.in_flight.len(),
@@ -292,38 +289,33 @@ impl Stream {
         Ok(())
     }
 
-    fn rewinds(&mut self, to: Unfinished) -> BrokerError {
+    fn rewind(&mut self, to: ResumePoint) -> Failure {
         warn!(
-            position = to.from.position,
+            position = to.at.position,
             "checkpoint is behind the published position"
         );
         self.in_flight.clear();
-        BrokerError::Rewound(Box::new(to))
+        Failure::Rewound(Box::new(to))
     }
 
-    /// Makes sure that this process still owns the stream. A server that has lost its data has lost
-    /// the fencing token too; if no other run has taken over since, the stream is still ours.
+    /// Makes sure that this process still owns the stream. If the server has lost the fencing token
+    /// with its data, and no other run has taken over since, the stream is still ours.
     async fn keep_lease(&mut self, stored: &Stored) -> Result<(), Failure> {
-        if stored.fencing_token.as_ref() == Some(&self.lease.fencing_token) {
-            return Ok(());
-        }
-        if let (Some(fence), Some(owner)) = (&stored.fencing_token, &stored.fence_owner)
-            && *owner == self.lease.owner
-        {
-            self.lease.fencing_token.clone_from(fence);
-            return Ok(());
-        }
-        let number = |fence: &str| fence.parse::<u64>().unwrap_or(0);
-        let theirs = stored.fencing_token.as_deref().map_or(0, number);
-        if theirs > number(&self.lease.fencing_token) {
-            return Err(lost_lock(&self.keys).into());
+        match ownership(&self.lease, stored) {
+            Ownership::Kept => return Ok(()),
+            Ownership::Renewed(token) => {
+                self.lease.fencing_token = token;
+                return Ok(());
+            }
+            Ownership::TakenOver => return Err(taken_over(&self.keys).into()),
+            Ownership::Unknown => {}
         }
         match acquire(&mut self.link, &self.keys, &self.lease).await? {
-            Acquired::Fence(fence) => {
-                self.lease.fencing_token = fence;
+            Acquired::Fence(token) => {
+                self.lease.fencing_token = token;
                 Ok(())
             }
-            Acquired::Held { .. } => Err(lost_lock(&self.keys).into()),
+            Acquired::Held { .. } => Err(taken_over(&self.keys).into()),
         }
     }
 
@@ -331,14 +323,13 @@ impl Stream {
     pub(super) async fn unseen<'b>(
         &mut self,
         chats: &[Chat<'b>],
-    ) -> Result<Vec<Chat<'b>>, BrokerError> {
+    ) -> Result<Vec<Chat<'b>>, SessionError> {
         loop {
             if let Some(token) = self.dedup.take() {
-                let unseen = self
-                    .with_retry(async |link, keys, _| {
-                        dedup::unseen(link, keys, &token, chats).await
-                    })
-                    .await?;
+                let unseen = with_retry!(
+                    self,
+                    dedup::unseen(&mut self.link, &self.keys, &token, chats)
+                )?;
                 if let Some(unseen) = unseen {
                     self.dedup = Some(token);
                     return Ok(unseen);
@@ -351,49 +342,38 @@ impl Stream {
     }
 
     /// Fills the dedup set with the run's chats that are on the stream.
-    pub(super) async fn read_back(&mut self) -> Result<(), BrokerError> {
-        let run_id = self.run_id;
-        let token = self
-            .with_retry(async |link, keys, _| {
-                let first = load(link, keys).await?.first_id;
-                dedup::read_back(link, keys, run_id, first.as_deref()).await
-            })
-            .await?;
+    pub(super) async fn read_back(&mut self) -> Result<(), SessionError> {
+        let token = with_retry!(self, self.try_read_back())?;
         self.dedup = Some(token);
         Ok(())
     }
 
+    async fn try_read_back(&mut self) -> Result<Token, Failure> {
+        let first = load(&mut self.link, &self.keys).await?.first_id;
+        dedup::read_back(&mut self.link, &self.keys, self.run_id, first.as_deref()).await
+    }
+
     /// Loads the checkpoint, and makes sure that this process still owns the stream.
-    pub(super) async fn load_checkpoint(&mut self) -> Result<Stored, BrokerError> {
-        loop {
-            let looked = match load(&mut self.link, &self.keys).await {
-                Ok(stored) => self.keep_lease(&stored).await.map(|()| stored),
-                Err(failure) => Err(failure),
-            };
-            match looked {
-                Ok(stored) => {
-                    self.pauses = None;
-                    return Ok(stored);
-                }
-                Err(failure) => self.pause(failure).await?,
-            }
-        }
+    pub(super) async fn load_owned(&mut self) -> Result<Stored, SessionError> {
+        with_retry!(self, self.try_load_owned())
+    }
+
+    async fn try_load_owned(&mut self) -> Result<Stored, Failure> {
+        let stored = load(&mut self.link, &self.keys).await?;
+        self.keep_lease(&stored).await?;
+        Ok(stored)
     }
 
     /// Verifies that everything confirmed is still there.
-    pub(super) async fn verify(&mut self) -> Result<(), BrokerError> {
-        let stored = self.load_checkpoint().await?;
-        match stored.of(self.run_id) {
-            Some(at) if at.position == self.next => Ok(()),
-            Some(at) => Err(self.rewinds(Unfinished {
-                from: at,
-                expected_digests: Vec::new(),
-                at: SystemTime::now(),
-                list_changed: false,
-            })),
-            None => {
-                let start = Unfinished::from_the_start(self.run_id, SystemTime::now());
-                Err(self.rewinds(start))
+    pub(super) async fn verify(&mut self) -> Result<(), SessionError> {
+        let stored = self.load_owned().await?;
+        let found = stored.of(self.run_id);
+        // Nothing is in flight, so the fencing token of this process may have changed.
+        match reconcile(self.run_id, found, &[], self.next, true).next {
+            Next::Resend => Ok(()),
+            Next::Rewind(to) => {
+                let _ = self.rewind(to.clone());
+                Err(SessionError::Rewound(Box::new(to)))
             }
         }
     }
@@ -406,11 +386,20 @@ impl Stream {
     }
 }
 
-fn lost() -> Reply {
+/// Loads the checkpoint of each stream.
+pub(super) async fn load_all(streams: &mut [Stream]) -> Result<Vec<Stored>, SessionError> {
+    let mut stored = Vec::with_capacity(streams.len());
+    for stream in streams {
+        stored.push(stream.load().await?);
+    }
+    Ok(stored)
+}
+
+fn not_sent() -> Reply {
     let error = (ErrorKind::Io, "there was no connection to send it on");
     Box::pin(std::future::ready(Err(error.into())))
 }
 
-pub(super) fn lost_lock(keys: &Keys) -> BrokerError {
+fn taken_over(keys: &Keys) -> BrokerError {
     BrokerError::Locked(format!("{}: it took over from this one", keys.stream))
 }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::pipeline;
 use crate::progress::Progress;
+use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
 /// Lists that are fetched at once: an engine takes minutes for a long one, and memory is bounded.
@@ -37,14 +38,14 @@ pub(super) async fn count(
     progress: &Progress,
 ) -> Result<Vec<Counted>, Error> {
     let client = Client::new(api)?;
-    progress.begin(&format!("1 to {}", labels.len()));
+    let line = progress.line(&format!("1 to {}", labels.len()));
+    let retry = RetryPolicy::new(api.retries, shutdown.clone());
     let counting = stream::iter(labels.iter().cloned()).map(async |label| {
-        let counted =
-            pipeline::count_chats(&client, &label.id, api.retries, shutdown, progress).await;
+        let counted = pipeline::count_chats(&client, &label.id, &retry, &line).await;
         Counted::new(label, counted)
     });
     let counted = counting.buffered(AT_ONCE).collect().await;
-    progress.end();
+    line.end();
     Ok(counted)
 }
 

@@ -29,6 +29,17 @@ impl File {
     fn journal(&self) -> std::path::PathBuf {
         self.path("out.jsonl.labelcast")
     }
+
+    /// A run to this sink, which is going to meet a fault, if one is named.
+    fn command(&self, stage: &Stage, fault: Option<Fault>) -> Running {
+        let sink = format!("file:{}", self.out().display());
+        let run = stage.program("run").args(["--label", "1", "--sink", &sink]);
+        match fault {
+            // Most of the list has room.
+            Some(Fault::Refuse) => run.with_disk_of(900),
+            _ => run,
+        }
+    }
 }
 
 impl Subject for File {
@@ -43,14 +54,12 @@ impl Subject for File {
         }
     }
 
-    fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running {
-        let sink = format!("file:{}", self.out().display());
-        let run = stage.program("run").args(["--label", "1", "--sink", &sink]);
-        match fault {
-            // Most of the list has room.
-            Some(Fault::Refuse) => run.with_disk_of(900),
-            _ => run,
-        }
+    type Worker = Process;
+
+    fn start_run(&self, stage: &Stage, retries: usize, fault: Option<Fault>) -> Process {
+        self.command(stage, fault)
+            .args(["--retries", &retries.to_string()])
+            .spawn()
     }
 
     fn depth(&mut self) -> usize {

@@ -32,15 +32,9 @@ impl Queue {
     fn drain(&mut self) {
         self.taken.extend(self.client.drain(QUEUE));
     }
-}
 
-impl Subject for Queue {
-    /// 8 batches of 64 that are unconfirmed, and as many whose checkpoint is.
-    const REPEATS: usize = 1024;
-    /// What is refused is sent again behind what was not.
-    const KEEPS_ORDER: bool = false;
-
-    fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running {
+    /// A run to this sink, which is going to meet a fault, if one is named.
+    fn command(&self, stage: &Stage, fault: Option<Fault>) -> Running {
         if fault == Some(Fault::Refuse) {
             let arguments = [
                 ("x-queue-type", self.kind.into()),
@@ -55,6 +49,21 @@ impl Subject for Queue {
             Some(Fault::Refuse) => run.args(["--no-declare"]),
             _ => run.args(["--queue-type", self.kind]),
         }
+    }
+}
+
+impl Subject for Queue {
+    /// 8 batches of 64 that are unconfirmed, and as many whose checkpoint is.
+    const REPEATS: usize = 1024;
+    /// What is refused is sent again behind what was not.
+    const KEEPS_ORDER: bool = false;
+
+    type Worker = Process;
+
+    fn start_run(&self, stage: &Stage, retries: usize, fault: Option<Fault>) -> Process {
+        self.command(stage, fault)
+            .args(["--retries", &retries.to_string()])
+            .spawn()
     }
 
     fn depth(&mut self) -> usize {

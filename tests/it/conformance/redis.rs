@@ -3,7 +3,7 @@
 use super::{Fault, Message, Subject};
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::redis::{Server, entries, field, length, run_out};
-use crate::support::{Process, Running, Stage, wait_until};
+use crate::support::{Process, Stage, wait_until};
 
 const STREAM: &str = "labelcast:1";
 
@@ -43,9 +43,13 @@ impl Subject for Redis {
     const REPEATS: usize = 0;
     const KEEPS_ORDER: bool = true;
 
-    fn run(&self, stage: &Stage, _: Option<Fault>) -> Running {
+    type Worker = Process;
+
+    fn start_run(&self, stage: &Stage, retries: usize, _: Option<Fault>) -> Process {
+        let retries = retries.to_string();
         let sink = ["--label", "1", "--sink", &self.proxy.url()];
-        stage.program("run").args(sink)
+        let run = stage.program("run").args(sink);
+        run.args(["--retries", &retries]).spawn()
     }
 
     fn depth(&mut self) -> usize {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use labelcast::broker::redis::partition_of;
+use labelcast::broker::partition_of;
 
 use super::{STREAM, holds, run};
 use crate::support::proxy::{Direction, Proxy};
@@ -103,10 +103,10 @@ fn cut_at_forty_places_in_either_direction() {
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
     for round in 0..40 {
-        // A run sends over 480,000 bytes and gets over 1,400: each cut takes place.
+        // A run sends over 480,000 bytes and gets over 1,000: each cut takes place.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 450_000),
-            _ => (Direction::ToClient, 1200),
+            _ => (Direction::ToClient, 900),
         };
         proxy.cut_after(numbers.below(most) as i64, direction);
         let ended = run(&stage, &proxy.url()).end().expect(0);

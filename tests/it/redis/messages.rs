@@ -203,7 +203,7 @@ fn chats_are_spread_over_partitions_by_their_ids() {
         let found = chat_ids(&mut connection, &stream);
         let expected: Vec<_> = ids
             .iter()
-            .filter(|id| labelcast::broker::redis::partition_of(id.as_bytes(), 4) == partition)
+            .filter(|id| labelcast::broker::partition_of(id.as_bytes(), 4) == partition)
             .cloned()
             .collect();
         assert!(expected.len() > 500, "an even spread");
