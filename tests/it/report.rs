@@ -1,5 +1,7 @@
 //! The report: on stdout, in a file, for a person; and progress.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::support::{Running, Stage};
 
 #[test]
@@ -92,6 +94,36 @@ fn a_file_that_cannot_be_replaced_is_written_to() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["status"], "complete");
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_is_written_through() {
+    let stage = Stage::with_chats(1);
+    let (target, link) = (stage.path("target"), stage.path("link"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let arguments = ["--report-file", link.to_str().unwrap()];
+    stage.run().args(arguments).end().expect(0);
+    let text = std::fs::read_to_string(&target).unwrap();
+    assert!(text.contains("complete"), "{text}");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn the_umask_decides_who_may_read_report_and_metrics() {
+    for (mask, expected) in [("022", 0o644), ("027", 0o640), ("077", 0o600)] {
+        let stage = Stage::with_chats(1);
+        let paths = ["report.json", "labelcast.prom"].map(|name| stage.path(name));
+        std::fs::write(&paths[1], "").unwrap();
+        let metrics = ["--metrics-file", paths[1].to_str().unwrap()];
+        stage.run().args(metrics).with_umask(mask).end().expect(0);
+        for path in &paths {
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{path:?} with umask {mask}");
+        }
+        let mut left = std::fs::read_dir(stage.folder.path()).unwrap();
+        let hidden = |name: &str| name.starts_with('.');
+        assert!(!left.any(|entry| hidden(entry.unwrap().file_name().to_str().unwrap())));
+    }
 }
 
 #[test]

@@ -325,9 +325,9 @@ pub fn check(path: &Path) -> Result<(), BrokerError> {
         Journal::read(path)?;
     }
     // The journal is rewritten through a new file, so the folder must allow new files.
-    let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
-    let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
-    written.map_err(|error| failed("could not create a file beside", path, error))
+    let probe = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path));
+    let created = probe.map(drop);
+    created.map_err(|error| failed("could not create a file beside", path, error))
 }
 
 /// Returns whether another path is the sink's file or its journal.
