@@ -220,17 +220,35 @@ fn a_wrong_command_line_is_reported_too() {
     let path = path.to_str().unwrap();
     let joined = format!("--report-file={path}");
     let by_env = || Running::new("run").args(["--bogus"]);
+    let config = folder.path().join("labelcast.toml");
+    std::fs::write(&config, format!("[report]\nfile = \"{path}\"\n")).unwrap();
+    let config = config.to_str().unwrap();
     for run in [
         by_env().env("LABELCAST_REPORT_FILE", path),
+        Running::new("run").args(["--bogus", "--config", config]),
         Running::new("run").args(["--bogus", "--report-file", path]),
+        Running::new("run").args(["--bogus=1", "-x", "--dry-run=no", "--report-file", path]),
+        Running::new("run").args(["--bogus", "--help", "--report-file", path]),
+        Running::new("run").args(["--report-file", path, "--label"]),
         Running::new("run").args(["--label", "1", &joined, "stray"]),
     ] {
         let _ = std::fs::remove_file(path);
         let ended = run.end().expect(64);
-        assert!(ended.stderr.contains("Usage:"), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
         let report: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         assert_eq!(report["exit_code"], 64);
         assert_eq!(report["status"], "failed");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_of_another_command_has_no_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    for command in ["check", "labels", "bogus"] {
+        let run = Running::new(command).env("LABELCAST_REPORT_FILE", path.to_str().unwrap());
+        run.args(["--bogus"]).end().expect(64);
+        assert!(!path.exists());
     }
 }
