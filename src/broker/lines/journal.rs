@@ -255,3 +255,41 @@ fn push_line(bytes: &mut Vec<u8>, record: &Record) {
         bytes.push(b'\n');
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn records_keep_their_order_when_the_clock_is_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("out.jsonl");
+        let target = |label_id: &str| Target {
+            queue: "q".to_owned(),
+            label_id: label_id.to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        let mut journal = Journal::read(&data).unwrap();
+        for (label_id, state, seconds) in [
+            ("1", State::Complete, 20),
+            ("1", State::Running, 10),
+            ("2", State::Complete, 15),
+        ] {
+            let checkpoint = Checkpoint::start_of(uuid::Uuid::now_v7());
+            let record = Record {
+                at: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                ..Record::new(&target(label_id), checkpoint, 0, state)
+            };
+            journal.append(&record).unwrap();
+        }
+        journal.compact().unwrap();
+        let journal = Journal::read(&data).unwrap();
+        assert!(journal.unfinished(&target("1")).is_some());
+        assert!(journal.complete(&target("1")).is_some());
+        assert!(journal.unfinished(&target("2")).is_none());
+        assert_eq!(journal.last().unwrap().label_id, "2");
+    }
+}
