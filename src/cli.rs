@@ -89,6 +89,9 @@ const API: &[Group] = &[Group::Api, Group::Log];
 const ALL: &[Group] = &Group::ALL;
 const TAIL: &[Group] = &[Group::Sink, Group::Log];
 
+/// Key of `--report-file`.
+const REPORT_FILE: &str = "report.file";
+
 /// The whole command line.
 pub fn command() -> Command {
     Command::new("labelcast")
@@ -225,26 +228,26 @@ fn demo() -> Command {
 }
 
 fn with_settings(command: Command, groups: &'static [Group]) -> Command {
-    let command = command
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("PATH")
-                .value_parser(value_parser!(PathBuf))
-                .help(format!(
-                    "A TOML file with settings [env: {CONFIG_VARIABLE}]"
-                )),
-        )
-        .arg(
-            Arg::new("verbose")
-                .short('v')
-                .long("verbose")
-                .action(ArgAction::Count)
-                .help("Log more; -vv still more"),
-        );
+    let command = command.arg(config_flag()).arg(
+        Arg::new("verbose")
+            .short('v')
+            .long("verbose")
+            .action(ArgAction::Count)
+            .help("Log more; -vv still more"),
+    );
     settings_of(groups).fold(command, |command, setting| {
         command.arg(argument(setting).help_heading(setting.group.heading()))
     })
+}
+
+fn config_flag() -> Arg {
+    Arg::new("config")
+        .long("config")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!(
+            "A TOML file with settings [env: {CONFIG_VARIABLE}]"
+        ))
 }
 
 fn argument(setting: &'static Setting) -> Arg {
@@ -327,17 +330,33 @@ pub fn parse(
     })
 }
 
-/// What a command line that is wrong says of a setting all the same, by `--NAME VALUE` or `--NAME=VALUE`.
-pub(crate) fn salvage(arguments: &[OsString], flag: &str) -> Option<String> {
-    let mut arguments = arguments.iter().filter_map(|argument| argument.to_str());
-    let rest = arguments.find_map(|argument| {
-        let rest = argument.strip_prefix(flag)?;
-        (rest.is_empty() || rest.starts_with('=')).then_some(rest)
-    })?;
-    match rest.strip_prefix('=') {
-        Some(value) => Some(value.to_owned()),
-        None => arguments.next().map(str::to_owned),
-    }
+/// Reads `--report-file` and `--config` of a `run` whose command line is wrong.
+///
+/// Returns `None` for other commands.
+pub(crate) fn report_flags(arguments: &[OsString]) -> Option<Invocation> {
+    let report_file = settings_of(&[Group::Report]).find(|setting| setting.key == REPORT_FILE)?;
+    // All other arguments are accepted as positional ones, because clap stops at a wrong argument.
+    let others = (0..arguments.len()).map(|number| {
+        Arg::new(format!("other-{number}"))
+            .allow_hyphen_values(true)
+            .value_parser(value_parser!(OsString))
+    });
+    let run = Command::new("run")
+        .args([argument(report_file), config_flag()])
+        .args(others);
+    let matches = Command::new("labelcast")
+        .subcommand(run)
+        .disable_help_flag(true)
+        .ignore_errors(true)
+        .try_get_matches_from(arguments)
+        .ok()?;
+    let matches = matches.subcommand_matches("run")?;
+    let path = matches.get_one::<String>(REPORT_FILE).cloned();
+    Some(Invocation {
+        action: Action::Run { dry_run: false },
+        flags: path.into_iter().map(|path| (REPORT_FILE, path)).collect(),
+        config: matches.get_one("config").cloned(),
+    })
 }
 
 fn one(matches: &ArgMatches, id: &str) -> u64 {

@@ -8,7 +8,7 @@ mod tail;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -78,16 +78,14 @@ fn of_the_log(name: &str) -> Option<OsString> {
         .then(|| std::env::var_os(name))?
 }
 
-/// The report of a run whose command line is wrong, where a report file is named all the same.
+/// Writes the report of a run whose command line is wrong, if a report file is named.
 pub fn report_usage(arguments: &[OsString]) -> Exit {
-    let is_run = arguments.get(1).is_some_and(|command| command == "run");
-    let flag = |name: &str| cli::salvage(arguments, name);
-    let flags = flag("--report-file").map(|path| ("report.file", path));
-    let config = flag("--config").map(PathBuf::from);
+    let Some(Invocation { flags, config, .. }) = cli::report_flags(arguments) else {
+        return Exit::Usage;
+    };
     let env = |name: &str| std::env::var_os(name);
-    let mut sources = ConfigSources::new(flags.into_iter().collect(), env, config.as_deref());
-    let file = sources.report().unwrap_or_else(|report| *report).file;
-    if let Some(path) = file.filter(|_| is_run) {
+    let mut sources = ConfigSources::new(flags, env, config.as_deref());
+    if let Some(path) = sources.report().unwrap_or_else(|report| *report).file {
         let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(&Error::Usage));
         if let Err(error) = report.write(&path) {
             fail(&unwritten(&path, error));

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use reqwest::{ClientBuilder, NoProxy, Proxy};
 use url::Url;
 
@@ -17,6 +18,13 @@ pub(crate) const PROXY_VARIABLES: [[&str; 2]; 3] = [
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Set by web servers that run a program: `HTTP_PROXY` is then the `Proxy` header of a request.
 const CGI_VARIABLE: &str = "REQUEST_METHOD";
+
+/// The characters to encode in a part of a URI: all but those that RFC 3986 calls unreserved.
+pub(crate) const ALL_BUT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The proxies that requests go through.
 #[derive(Clone, Default)]

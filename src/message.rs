@@ -5,10 +5,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use percent_encoding::utf8_percent_encode;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::{Batch, Chat};
+use crate::http::ALL_BUT_UNRESERVED;
 
 /// The `type` of a [`CloudEvents`](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md)
 /// event.
@@ -80,8 +82,8 @@ impl Encoder {
         let (mut event_start, mut event_middle) = (Vec::new(), Vec::new());
         let source = format!(
             "/labelcast/{}/labels/{}",
-            in_path(instance_id),
-            in_path(label_id)
+            utf8_percent_encode(instance_id, ALL_BUT_UNRESERVED),
+            utf8_percent_encode(label_id, ALL_BUT_UNRESERVED)
         );
         if layout.format == Format::CloudEvents {
             event_start = format!(
@@ -300,19 +302,6 @@ fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
         let quoted = serde_json::Value::from(String::from_utf8_lossy(text)).to_string();
         out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
     }
-}
-
-/// A segment of a URI's path.
-fn in_path(text: &str) -> String {
-    let mut url = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    url
 }
 
 #[cfg(test)]

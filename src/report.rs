@@ -5,11 +5,14 @@ mod push;
 mod settings;
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
+use tempfile::NamedTempFile;
 use url::Url;
 use uuid::Uuid;
 
@@ -301,20 +304,23 @@ impl Report {
 
 /// Writes a file: whole or not at all, where it can be replaced.
 pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    // A mount, a link, a device, or a file in a directory that is read-only, such as
-    // /dev/termination-log in a pod, can be written to, but not replaced. After any other failure,
-    // such as of the disk, the old file is better than half of a new one.
+    // A mount, or a file in a directory that is read-only, such as /dev/termination-log in a pod, can
+    // be written to, but not replaced. After any other failure, such as of the disk, the old file is
+    // better than half of a new one.
     let may_be_written = |error: &std::io::Error| {
         matches!(
             error.kind(),
-            ErrorKind::AlreadyExists
-                | ErrorKind::PermissionDenied
+            ErrorKind::PermissionDenied
                 | ErrorKind::ReadOnlyFilesystem
                 | ErrorKind::ResourceBusy
                 | ErrorKind::CrossesDevices
-                | ErrorKind::InvalidFilename
         )
     };
+    // A link, a pipe or a device stays what it is.
+    let is_special = std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if is_special {
+        return std::fs::write(path, bytes);
+    }
     match replace(path, bytes) {
         Err(error) if path.exists() && may_be_written(&error) => std::fs::write(path, bytes),
         replaced => replaced,
@@ -341,10 +347,7 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
     if path.is_dir() {
         return Err(ErrorKind::IsADirectory.into());
     }
-    let new = beside(path);
-    let created = std::fs::File::create(&new).map(drop);
-    let _ = std::fs::remove_file(&new);
-    created
+    temporary_beside(path).map(drop)
 }
 
 /// Free text without terminal control characters.
@@ -352,28 +355,21 @@ pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// The name of a temporary file beside the one that it replaces.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut new = temporary_beside(path)?;
+    new.write_all(bytes)?;
+    new.as_file().sync_data()?;
+    new.persist(path)?;
+    Ok(())
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return Err(ErrorKind::AlreadyExists.into());
-    }
-    let new = beside(path);
-    let written = std::fs::File::create(&new)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_data()
-        })
-        .and_then(|()| std::fs::rename(&new, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    written
+/// Creates a file beside the one that it may replace. A collector of `*.prom` does not read it.
+fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".labelcast-")
+        // As usual for new files, readable by other users if the umask allows it.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(path.parent().unwrap_or(path))
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -383,4 +379,24 @@ fn is_zero(count: &u32) -> bool {
 
 fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*at))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_file_is_not_taken_for_metrics_and_does_not_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = folder.path().join("labelcast.prom");
+        let temporary = temporary_beside(&metrics).unwrap();
+        assert_eq!(temporary.path().parent(), Some(folder.path()));
+        assert_eq!(temporary.path().extension(), None);
+        // A directory cannot be replaced.
+        std::fs::create_dir(&metrics).unwrap();
+        assert!(replace(&metrics, b"new").is_err());
+        drop(temporary);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

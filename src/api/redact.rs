@@ -1,6 +1,9 @@
 //! What the API says is quoted in errors; what must not be quoted is taken out here.
 
+use percent_encoding::utf8_percent_encode;
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::http::ALL_BUT_UNRESERVED;
 
 /// As much of a text as is looked at, in characters. The rest may begin in the middle of a secret.
 const MAX_KEPT: usize = 4096;
@@ -21,13 +24,11 @@ pub(super) struct Redact {
 
 impl Redact {
     pub(super) fn new(token: &str) -> Self {
-        let in_url = url::Url::parse_with_params("x:y", [("t", token)])
-            .ok()
-            .and_then(|url| Some(url.query()?.strip_prefix("t=")?.to_owned()))
-            .unwrap_or_default();
+        let in_query = url::form_urlencoded::byte_serialize(token.as_bytes()).collect();
+        let in_uri = utf8_percent_encode(token, ALL_BUT_UNRESERVED).to_string();
         let in_html = token.replace('&', "&amp;").replace('<', "&lt;");
         let mut tokens = vec![token.to_owned()];
-        for spelling in [in_url.replace('+', "%20"), in_url, in_html] {
+        for spelling in [in_query, in_uri, in_html] {
             if !spelling.is_empty() && !tokens.contains(&spelling) {
                 tokens.push(spelling);
             }
@@ -170,6 +171,10 @@ mod tests {
             "bad ***, access_token=*** for ***@c.us"
         );
         assert_eq!(redact.text("S3CRET/+TOKEN s3cret%2f%2btoken"), "*** ***");
+        let redact_marks = Redact::new("a b*~");
+        for spelling in ["a b*~", "a+b*%7E", "a%20b%2A~"] {
+            assert_eq!(redact_marks.text(spelling), "***");
+        }
         assert_eq!(redact.text(&"x ".repeat(200)).len(), 300);
         let long = "k3y".repeat(22);
         let echoed: String = long.repeat(70).chars().take(MAX_KEPT).collect();

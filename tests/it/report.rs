@@ -1,5 +1,7 @@
 //! The report: on stdout, in a file, for a person; and progress.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use crate::support::{Running, Stage};
 
 #[test]
@@ -92,6 +94,36 @@ fn a_file_that_cannot_be_replaced_is_written_to() {
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["status"], "complete");
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn a_link_to_a_file_that_is_not_there_yet_is_written_through() {
+    let stage = Stage::with_chats(1);
+    let (target, link) = (stage.path("target"), stage.path("link"));
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let arguments = ["--report-file", link.to_str().unwrap()];
+    stage.run().args(arguments).end().expect(0);
+    let text = std::fs::read_to_string(&target).unwrap();
+    assert!(text.contains("complete"), "{text}");
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+}
+
+#[test]
+fn the_umask_decides_who_may_read_report_and_metrics() {
+    for (mask, expected) in [("022", 0o644), ("027", 0o640), ("077", 0o600)] {
+        let stage = Stage::with_chats(1);
+        let paths = ["report.json", "labelcast.prom"].map(|name| stage.path(name));
+        std::fs::write(&paths[1], "").unwrap();
+        let metrics = ["--metrics-file", paths[1].to_str().unwrap()];
+        stage.run().args(metrics).with_umask(mask).end().expect(0);
+        for path in &paths {
+            let mode = std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{path:?} with umask {mask}");
+        }
+        let mut left = std::fs::read_dir(stage.folder.path()).unwrap();
+        let hidden = |name: &str| name.starts_with('.');
+        assert!(!left.any(|entry| hidden(entry.unwrap().file_name().to_str().unwrap())));
+    }
 }
 
 #[test]
@@ -188,17 +220,35 @@ fn a_wrong_command_line_is_reported_too() {
     let path = path.to_str().unwrap();
     let joined = format!("--report-file={path}");
     let by_env = || Running::new("run").args(["--bogus"]);
+    let config = folder.path().join("labelcast.toml");
+    std::fs::write(&config, format!("[report]\nfile = \"{path}\"\n")).unwrap();
+    let config = config.to_str().unwrap();
     for run in [
         by_env().env("LABELCAST_REPORT_FILE", path),
+        Running::new("run").args(["--bogus", "--config", config]),
         Running::new("run").args(["--bogus", "--report-file", path]),
+        Running::new("run").args(["--bogus=1", "-x", "--dry-run=no", "--report-file", path]),
+        Running::new("run").args(["--bogus", "--help", "--report-file", path]),
+        Running::new("run").args(["--report-file", path, "--label"]),
         Running::new("run").args(["--label", "1", &joined, "stray"]),
     ] {
         let _ = std::fs::remove_file(path);
         let ended = run.end().expect(64);
-        assert!(ended.stderr.contains("Usage:"), "{ended:?}");
+        assert!(ended.stderr.starts_with("error: "), "{ended:?}");
         let report: serde_json::Value =
             serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         assert_eq!(report["exit_code"], 64);
         assert_eq!(report["status"], "failed");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_of_another_command_has_no_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    for command in ["check", "labels", "bogus"] {
+        let run = Running::new(command).env("LABELCAST_REPORT_FILE", path.to_str().unwrap());
+        run.args(["--bogus"]).end().expect(64);
+        assert!(!path.exists());
     }
 }

@@ -150,6 +150,36 @@ fn what_somebody_else_wrote_is_left_alone() {
 }
 
 #[test]
+fn a_line_of_another_writer_without_a_newline_is_left_alone() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let before = kill_at_rest(&stage, &body, 0.9);
+    let mut text = std::fs::read_to_string(stage.out()).unwrap();
+    text.push_str("{\"chat_id\":\"theirs\"}");
+    std::fs::write(stage.out(), text).unwrap();
+    stage.run().end().expect(0);
+    let mut found = stage.ids();
+    assert_eq!(found.remove(before), "theirs");
+    assert_eq!(found, ids);
+}
+
+#[test]
+fn a_file_that_was_rotated_and_is_longer_again_gets_the_whole_list() {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_labels(vec![
+        ("1", Chats::Body(Bytes::from(body.clone()))),
+        ("2", Chats::Generated(5000)),
+    ]);
+    kill_at_rest(&stage, &body, 0.5);
+    std::fs::rename(stage.out(), stage.path("out.jsonl.1")).unwrap();
+    let sink = format!("file:{}", stage.out().display());
+    let of_label_2 = stage.program("run").args(["--label", "2", "--sink", &sink]);
+    of_label_2.end().expect(0);
+    stage.run().end().expect(0);
+    assert_eq!(stage.ids()[5000..], ids);
+}
+
+#[test]
 fn the_resume_window_and_no_resume_begin_a_new_run() {
     let (ids, body) = small_list(3000);
     for arguments in [["--no-resume", "--retries=1"], ["--resume-window", "0s"]] {
@@ -290,7 +320,7 @@ fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
 }
 
 #[test]
-fn long_messages_are_resumed_and_mended_too() {
+fn long_messages_are_resumed_and_truncated_too() {
     let entries: Vec<String> = (0..9000)
         .map(|i| format!("{{\"id\":\"{i}@c.us\",\"name\":\"{}\"}}", "n".repeat(200)))
         .collect();

@@ -10,14 +10,18 @@ use tracing::{info, warn};
 use super::super::{
     BrokerError, Checkpoint, Finding, Outcome, Recovered, ResumePoint, Target, Unfinished,
 };
-use super::journal::{self, Journal, OwnEnd, Record};
+use super::journal::{self, Fingerprint, Journal, Record};
 use crate::broker::record::State;
 
-/// Maximum number of bytes that one killed write can have left: several times the largest batch,
-/// which is one message of 10,000 ids of 512 bytes each.
+/// Maximum number of unrecorded bytes that are examined, which bounds memory if another writer has
+/// appended a lot. A killed write leaves one batch at most. A batch has up to 2,048 lines and 400 KiB
+/// of ids and names, so it stays below this limit even if each byte is escaped.
 const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
-/// Maximum number of bytes before a run's own end that prove that its lines are still there.
-const PROOF_BYTES: usize = 4096;
+/// Beginnings of a message, as JSON and as an event.
+const MESSAGE_STARTS: [&[u8]; 2] = [
+    b"{\"chat_id",
+    b"{\"specversion\":\"1.0\",\"type\":\"net.wawp.label.chat\"",
+];
 
 /// A locked file and its journal.
 pub(super) struct LineFile {
@@ -25,13 +29,12 @@ pub(super) struct LineFile {
     file: File,
     journal: Journal,
     target: Target,
-    /// Length of the file in bytes: as found when it was opened, plus what was appended since.
+    /// Length of the file in bytes, when it was opened or after the last append.
     length: u64,
-    /// End of the run's own last line, and the bytes before it.
-    own_end: OwnEnd,
+    last_lines: Fingerprint,
     /// Whether the run has written lines, including those for a list that has changed since.
     has_lines: bool,
-    state: Option<Record>,
+    last_record: Option<Record>,
 }
 
 impl LineFile {
@@ -51,35 +54,34 @@ impl LineFile {
             journal,
             target,
             length: 0,
-            own_end: OwnEnd::default(),
+            last_lines: Fingerprint::default(),
             has_lines: false,
-            state: None,
+            last_record: None,
         };
-        line_file.mend()?;
+        line_file.truncate_unrecorded_lines()?;
         let recovered = line_file.recover(retain)?;
         Ok((line_file, recovered))
     }
 
-    /// Returns what the journal records for this queue and label, as far as the file still confirms
-    /// it.
+    /// Returns what the journal records for this queue and label. If the lines of an unfinished run
+    /// are no longer in the file, the run starts over.
     fn recover(&mut self, retain: Option<Duration>) -> Result<Recovered, BrokerError> {
         let is_fresh = |record: &&Record| {
             let age = record.at.elapsed().unwrap_or_default();
             retain.is_none_or(|retain| age <= retain)
         };
-        let history = self.journal.of(&self.target);
-        let last_complete = history
-            .complete
-            .as_ref()
+        let last_complete = self
+            .journal
+            .complete(&self.target)
             .filter(is_fresh)
             .map(|record| record.checkpoint.chats);
         // A run that never published anything has nothing to resume.
         let has_begun = |record: &&Record| record.checkpoint.position > 0 || record.had_lines;
-        let unfinished = history.unfinished.as_ref();
+        let unfinished = self.journal.unfinished(&self.target);
         let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
         let unfinished = match unfinished {
-            Some(record) if self.bears_out(&record)? => {
-                self.own_end = record.own_end;
+            Some(record) if self.matches_file(&record)? => {
+                self.last_lines = record.last_lines;
                 Some(Unfinished {
                     resume_point: ResumePoint::from(record.checkpoint),
                     updated_at: record.at,
@@ -111,24 +113,24 @@ impl LineFile {
             self.append(b"\n")?;
         }
         if from.position == 0 {
-            self.own_end = OwnEnd::default();
+            self.last_lines = Fingerprint::default();
         }
         self.journal.compact()?;
-        self.note(from)
+        self.record_progress(from)
     }
 
     /// Appends lines and records the progress in the journal. If either fails, the lines are
     /// removed again.
     pub(super) fn write(&mut self, lines: &[u8], reached: Checkpoint) -> Result<(), BrokerError> {
-        let before = (self.length, self.own_end, self.has_lines);
+        let before = (self.last_lines, self.has_lines);
         self.append(lines)?;
         if !lines.is_empty() {
-            let last = &lines[lines.len().saturating_sub(PROOF_BYTES)..];
-            self.own_end = OwnEnd::new(self.length, last);
+            self.last_lines = Fingerprint::new(self.length, lines);
             self.has_lines = true;
         }
-        self.note(reached).inspect_err(|_| {
-            (self.length, self.own_end, self.has_lines) = before;
+        self.record_progress(reached).inspect_err(|_| {
+            (self.last_lines, self.has_lines) = before;
+            self.length -= lines.len() as u64;
             // If this fails too, the next run finds lines that its journal does not know.
             let _ = self.file.set_len(self.length);
         })
@@ -142,13 +144,13 @@ impl LineFile {
     }
 
     pub(super) fn finish(&mut self, outcome: Outcome) -> Result<(), BrokerError> {
-        let Some(record) = self.state.clone() else {
+        let Some(record) = self.last_record.clone() else {
             return Ok(());
         };
         let (state, chats) = match outcome {
             // The resume window counts from this record.
             Outcome::Unfinished if self.has_lines => {
-                self.note(record.checkpoint)?;
+                self.record_progress(record.checkpoint)?;
                 return self.journal.sync();
             }
             Outcome::Unfinished => return self.journal.sync(),
@@ -159,16 +161,19 @@ impl LineFile {
             chats,
             ..record.checkpoint
         };
-        self.note_end(end, state, true)?;
+        self.record(end, state, true)?;
         self.journal.compact()?;
         self.journal.sync()?;
         // Records that this process knows the end of the run. If that fails, the next process
         // resumes the run and finds that nothing is left to publish.
-        let _ = self.note_end(end, state, false);
+        let _ = self.record(end, state, false);
         Ok(())
     }
 
+    /// Appends bytes, behind any that another writer has appended meanwhile. If it fails, a part of
+    /// them is removed again.
     fn append(&mut self, bytes: &[u8]) -> Result<(), BrokerError> {
+        self.measure()?;
         if let Err(error) = self.file.write_all(bytes) {
             let _ = self.file.set_len(self.length);
             return Err(failed("could not append to", &self.path, error));
@@ -177,48 +182,60 @@ impl LineFile {
         Ok(())
     }
 
-    fn note(&mut self, checkpoint: Checkpoint) -> Result<(), BrokerError> {
-        self.note_end(checkpoint, State::Running, false)
-    }
-
-    fn note_end(
-        &mut self,
-        checkpoint: Checkpoint,
-        state: State,
-        unsettled: bool,
-    ) -> Result<(), BrokerError> {
-        let record = Record {
-            own_end: self.own_end,
-            had_lines: self.has_lines,
-            unsettled,
-            ..Record::new(&self.target, checkpoint, self.length, state)
-        };
-        self.journal.append(&record)?;
-        self.state = Some(record);
+    fn measure(&mut self) -> Result<(), BrokerError> {
+        let metadata = self.file.metadata();
+        self.length = metadata
+            .map_err(|error| failed("could not inspect", &self.path, error))?
+            .len();
         Ok(())
     }
 
-    /// Cuts off what a killed run wrote after its last checkpoint.
-    fn mend(&mut self) -> Result<(), BrokerError> {
-        self.length = self
-            .file
-            .metadata()
-            .map_err(|error| failed("could not look at", &self.path, error))?
-            .len();
+    fn record_progress(&mut self, checkpoint: Checkpoint) -> Result<(), BrokerError> {
+        self.record(checkpoint, State::Running, false)
+    }
+
+    fn record(
+        &mut self,
+        checkpoint: Checkpoint,
+        state: State,
+        outcome_unreported: bool,
+    ) -> Result<(), BrokerError> {
+        let record = Record {
+            last_lines: self.last_lines,
+            had_lines: self.has_lines,
+            outcome_unreported,
+            ..Record::new(&self.target, checkpoint, self.length, state)
+        };
+        self.journal.append(&record)?;
+        self.last_record = Some(record);
+        Ok(())
+    }
+
+    /// Truncates lines that a killed run wrote after its last checkpoint, since the next run
+    /// publishes their chats. Nothing is truncated if an editor or a rotation has moved recorded
+    /// lines behind the recorded length, or if another writer has appended anything.
+    fn truncate_unrecorded_lines(&mut self) -> Result<(), BrokerError> {
+        self.measure()?;
         let Some(last) = self.journal.last().cloned() else {
             return Ok(());
         };
         let tail = self.length.saturating_sub(last.length);
-        if tail == 0 || tail > MAX_TAIL_BYTES || !self.bears_out(&last)? {
+        // After the end of a run nothing is unrecorded: even lines with its id are copies.
+        let may_be_unrecorded = last.state == State::Running && tail > 0 && tail <= MAX_TAIL_BYTES;
+        if !may_be_unrecorded || !self.matches_file(&last)? {
             return Ok(());
         }
+        let run_id = last.checkpoint.run_id.to_string();
         let bytes = self.read_at(last.length, tail)?;
-        if !is_left_by(&last, &bytes) {
+        if !bytes
+            .split_inclusive(|byte| *byte == b'\n')
+            .all(|line| is_line_of(&run_id, line))
+        {
             return Ok(());
         }
         self.file
             .set_len(last.length)
-            .map_err(|error| failed("could not cut an unfinished line off", &self.path, error))?;
+            .map_err(|error| failed("could not truncate", &self.path, error))?;
         self.length = last.length;
         info!(
             bytes = tail,
@@ -227,15 +244,12 @@ impl LineFile {
         Ok(())
     }
 
-    /// Returns whether the file still has, at the recorded offset, the bytes that a record
-    /// describes.
-    fn bears_out(&mut self, record: &Record) -> Result<bool, BrokerError> {
-        let OwnEnd { at, bytes, .. } = record.own_end;
-        if record.length > self.length || at > self.length || bytes > at {
-            return Ok(false);
-        }
-        let found = self.read_at(at - bytes, bytes)?;
-        Ok(OwnEnd::new(at, &found) == record.own_end)
+    /// Returns whether the file still has the lines that a record describes. The length alone detects a
+    /// file that was emptied, also with records of earlier versions, which have no fingerprint.
+    fn matches_file(&mut self, record: &Record) -> Result<bool, BrokerError> {
+        let lines = record.last_lines;
+        let covered = self.read_at(lines.end.saturating_sub(lines.bytes), lines.bytes)?;
+        Ok(record.length <= self.length && lines.matches(&covered))
     }
 
     fn ends_with_newline(&mut self) -> Result<bool, BrokerError> {
@@ -253,15 +267,17 @@ impl LineFile {
     }
 }
 
-/// Returns whether a tail was left by the record's run: each complete line must contain its run id,
-/// and a partial line at the end must be able to.
-fn is_left_by(record: &Record, tail: &[u8]) -> bool {
-    let run_id = record.checkpoint.run_id.to_string();
-    record.state == State::Running
-        && tail.split_inclusive(|byte| *byte == b'\n').all(|line| {
-            line.starts_with(b"{\"") && (!line.ends_with(b"\n") || contains(line, &run_id))
-                || b"{\"".starts_with(line)
-        })
+/// Returns whether a run wrote a line. Other writers may append to the file too, so a message has to
+/// contain the run's id. The last line may be torn before its id: it counts if it is the beginning of
+/// a message and JSON without an end, which a line of another writer without a newline is not.
+fn is_line_of(run_id: &str, line: &[u8]) -> bool {
+    let is_torn = || {
+        let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(line);
+        !line.ends_with(b"\n") && parsed.is_err_and(|error| error.is_eof())
+    };
+    let mut starts = MESSAGE_STARTS.into_iter();
+    starts.any(|start| line.starts_with(start) || start.starts_with(line))
+        && (contains(line, run_id) || is_torn())
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -313,9 +329,9 @@ pub(in crate::broker) fn check(path: &Path) -> Result<Finding, BrokerError> {
         Journal::read(path)?;
     }
     // The journal is rewritten through a new file, so the folder must allow new files.
-    let probe = path.with_file_name(format!(".labelcast-check-{}", std::process::id()));
-    let written = File::create_new(&probe).and_then(|_| std::fs::remove_file(&probe));
-    written.map_err(|error| failed("could not create a file beside", path, error))?;
+    let probe = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path));
+    let created = probe.map(drop);
+    created.map_err(|error| failed("could not create a file beside", path, error))?;
     Ok(format!("{} can be appended to", path.display()).into())
 }
 
@@ -340,38 +356,202 @@ pub(in crate::broker) fn uses(sink: &Path, other: &Path) -> bool {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::batch::Batch;
+    use crate::message::{Encoder, Format, Layout};
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        start: Checkpoint,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+                start: Checkpoint::start_of(uuid::Uuid::now_v7()),
+            }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("out.jsonl")
+        }
+
+        fn content(&self) -> String {
+            std::fs::read_to_string(self.path()).unwrap()
+        }
+
+        fn open(&self) -> (LineFile, Recovered) {
+            let target = Target {
+                queue: "q".to_owned(),
+                label_id: "1".to_owned(),
+                instance_id: "i".to_owned(),
+            };
+            LineFile::open(self.path(), target, None).unwrap()
+        }
+
+        fn after(&self, chats: u64) -> Checkpoint {
+            Checkpoint {
+                position: chats,
+                chats,
+                ..self.start
+            }
+        }
+
+        fn append(&self, text: &str) {
+            let file = OpenOptions::new().append(true).open(self.path());
+            file.unwrap().write_all(text.as_bytes()).unwrap();
+        }
+
+        fn message(&self, chat: &str) -> String {
+            let run_id = self.start.run_id;
+            format!("{{\"chat_id\":\"{chat}\",\"label_id\":\"1\",\"run_id\":\"{run_id}\"}}\n")
+        }
+    }
 
     #[test]
-    fn lines_that_cannot_be_noted_are_taken_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out.jsonl");
-        let target = Target {
-            queue: "q".to_owned(),
-            label_id: "1".to_owned(),
-            instance_id: "i".to_owned(),
-        };
-        let open = || LineFile::open(path.clone(), target.clone(), None).unwrap();
-        let start = Checkpoint::start_of(uuid::Uuid::now_v7());
-        let after_one = Checkpoint {
-            position: 1,
-            chats: 1,
-            ..start
-        };
-        let after_two = Checkpoint {
-            position: 2,
-            chats: 2,
-            ..start
-        };
-        let (mut file, _) = open();
-        file.start(start, true).unwrap();
-        file.write(b"one\n", after_one).unwrap();
+    fn lines_without_a_record_are_removed() {
+        let fixture = Fixture::new();
+        let (mut file, _) = fixture.open();
+        file.start(fixture.start, true).unwrap();
+        file.write(b"one\n", fixture.after(1)).unwrap();
+        fixture.append("theirs\n");
         file.journal.fill_disk();
-        assert!(file.write(b"two\n", after_two).is_err());
+        assert!(file.write(b"two\n", fixture.after(2)).is_err());
         file.finish(Outcome::Unfinished).unwrap();
         drop(file);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
-        let (_, recovered) = open();
-        assert_eq!(recovered.unfinished.unwrap().resume_point.at, after_one);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\n");
+        assert_eq!(fixture.content(), "one\ntheirs\n");
+        let (_, recovered) = fixture.open();
+        assert_eq!(
+            recovered.unfinished.unwrap().resume_point.at,
+            fixture.after(1)
+        );
+        assert_eq!(fixture.content(), "one\ntheirs\n");
+    }
+
+    #[test]
+    fn another_writer_may_append_during_a_run() {
+        let fixture = Fixture::new();
+        let (one, two) = (fixture.message("one"), fixture.message("two"));
+        let (mut file, _) = fixture.open();
+        file.start(fixture.start, true).unwrap();
+        file.write(one.as_bytes(), fixture.after(1)).unwrap();
+        fixture.append("theirs\n");
+        file.write(two.as_bytes(), fixture.after(2)).unwrap();
+        drop(file);
+        fixture.append(&fixture.message("three"));
+        fixture.append("{\"chat_id\":\"fo");
+        let (_, recovered) = fixture.open();
+        assert_eq!(
+            recovered.unfinished.unwrap().resume_point.at,
+            fixture.after(2)
+        );
+        assert_eq!(fixture.content(), format!("{one}theirs\n{two}"));
+    }
+
+    #[test]
+    fn nothing_is_truncated_behind_the_end_of_a_run() {
+        let fixture = Fixture::new();
+        let (mut file, _) = fixture.open();
+        file.start(fixture.start, true).unwrap();
+        file.write(b"one\n", fixture.after(1)).unwrap();
+        file.finish(Outcome::Complete { chats: 1 }).unwrap();
+        drop(file);
+        fixture.append(&fixture.message("copied"));
+        fixture.append("{\"chat_id\":\"th");
+        let before = fixture.content();
+        fixture.open();
+        assert_eq!(fixture.content(), before);
+    }
+
+    #[test]
+    fn recorded_lines_that_were_moved_in_the_file_are_not_truncated() {
+        let fixture = Fixture::new();
+        let (mut file, _) = fixture.open();
+        file.start(fixture.start, true).unwrap();
+        for (chat, chats) in [("a", 1), ("b", 2)] {
+            let line = fixture.message(chat);
+            file.write(line.as_bytes(), fixture.after(chats)).unwrap();
+        }
+        drop(file);
+        // As long as one of the lines, so that the recorded length is the start of a line again.
+        let inserted = "x".repeat(fixture.message("a").len() - 1) + "\n";
+        let moved = inserted + &fixture.content();
+        std::fs::write(fixture.path(), &moved).unwrap();
+        let (_, recovered) = fixture.open();
+        assert_eq!(recovered.unfinished.unwrap().resume_point.at, fixture.start);
+        assert_eq!(fixture.content(), moved);
+    }
+
+    #[test]
+    fn lines_of_other_writers_are_told_from_those_of_a_run() {
+        let start = Fixture::new().start;
+        let run_id = start.run_id.to_string();
+        let is_ours = |line: &[u8]| is_line_of(&run_id, line);
+        let mut batch = Batch::new();
+        batch.push("ë\u{1}@lid".as_bytes(), Some(Some("Zoë".as_bytes())));
+        batch.push(b"2@c.us", Some(None));
+        for (format, ids_per_message) in [
+            (Format::Json, 1),
+            (Format::Json, 2),
+            (Format::CloudEvents, 1),
+            (Format::CloudEvents, 2),
+        ] {
+            let layout = Layout {
+                format,
+                ids_per_message,
+                include_names: true,
+            };
+            let mut line = Vec::new();
+            let encoder = Encoder::new(&layout, "i", "1", start.run_id);
+            encoder.batch(&batch, b"\n", &mut line);
+            line.truncate(memchr::memchr(b'\n', &line).unwrap() + 1);
+            for end in 1..=line.len() {
+                assert!(is_ours(&line[..end]), "{end} bytes of {line:?}");
+            }
+        }
+        let own_id_elsewhere = format!("{{\"event\":\"published\",\"run_id\":\"{run_id}\"}}\n");
+        for theirs in [
+            "{\"chat_id\":\"1@c.us\",\"run_id\":\"run-8\"}\n",
+            "{\"chat_id\":\"1@c.us\",\"run_id\":\"run-8\"}",
+            "{\"chat_id\":\n",
+            &own_id_elsewhere,
+            "{\"event\":\"pub",
+            "\n",
+        ] {
+            assert!(!is_ours(theirs.as_bytes()), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn records_of_other_versions_are_understood() {
+        let fixture = Fixture::new();
+        std::fs::write(fixture.path(), "one\n").unwrap();
+        let journal = journal::path_beside(&fixture.path());
+        let Checkpoint { run_id, digest, .. } = fixture.start;
+        let of_first_version = format!(
+            r#"{{"instance_id":"i","queue":"q","label_id":"1","state":"running","run_id":"{run_id}","position":1,"digest":"{digest}","chats":1,"length":4,"at":"2026-01-01T00:00:00.000Z"}}"#
+        );
+        let with_all = of_first_version.replace(
+            r#","at""#,
+            r#","own_end":{"at":4,"bytes":4,"hash":HASH,"new":0},"had_lines":true,"unsettled":true,"new":{},"at""#,
+        );
+        let hash = xxhash_rust::xxh3::xxh3_64(b"one\n");
+        for (record, from) in [
+            (of_first_version.clone(), fixture.after(1)),
+            (
+                with_all.replace("HASH", &hash.to_string()),
+                fixture.after(1),
+            ),
+            (with_all.replace("HASH", "1"), fixture.start),
+        ] {
+            std::fs::write(&journal, record + "\n").unwrap();
+            let (_, recovered) = fixture.open();
+            assert_eq!(recovered.unfinished.unwrap().resume_point.at, from);
+        }
+        assert_eq!(fixture.content(), "one\n");
+        std::fs::write(fixture.path(), "").unwrap();
+        std::fs::write(&journal, of_first_version + "\n").unwrap();
+        let (_, recovered) = fixture.open();
+        assert_eq!(recovered.unfinished.unwrap().resume_point.at, fixture.start);
     }
 }

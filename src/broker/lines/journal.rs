@@ -3,8 +3,7 @@
 //! A partial line is ignored. At the start and the end of a run the journal is rewritten with the
 //! newest records only, which keeps a journal of several labels short.
 
-use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -21,6 +20,8 @@ use crate::broker::{BrokerError, Checkpoint, Target};
 const SUFFIX: &str = ".labelcast";
 /// A record's line is far shorter. A longer line is not a record.
 const MAX_LINE_BYTES: u64 = 64 * 1024;
+/// Maximum number of bytes that a fingerprint covers.
+const FINGERPRINT_BYTES: usize = 4096;
 
 /// One line of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,41 +35,51 @@ pub(super) struct Record {
     pub(super) checkpoint: Checkpoint,
     /// Length of the file at this checkpoint, in bytes.
     pub(super) length: u64,
-    #[serde(default)]
-    pub(super) own_end: OwnEnd,
+    /// The run's last lines. Lines of others may follow.
+    #[serde(default, rename = "own_end")]
+    pub(super) last_lines: Fingerprint,
     /// Whether the run had written lines before its list changed.
     #[serde(default)]
     pub(super) had_lines: bool,
     /// Whether the run has ended but its process may not know it. The run is then resumed, with
     /// nothing left to publish.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) unsettled: bool,
+    #[serde(
+        default,
+        rename = "unsettled",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub(super) outcome_unreported: bool,
     #[serde(with = "record::rfc3339")]
     pub(super) at: SystemTime,
 }
 
-/// End of a run's own last line in the file. Lines of others may follow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct OwnEnd {
-    /// Offset from the start of the file, in bytes.
-    pub(super) at: u64,
-    /// Number of bytes before that offset that the hash covers.
+/// Fingerprint of a run's last lines. It detects a file that was rotated, emptied or replaced, and
+/// has grown beyond the recorded length again, for example by lines of another label.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Fingerprint {
+    /// Offset of the end of these lines from the start of the file, in bytes.
+    #[serde(rename = "at")]
+    pub(super) end: u64,
+    /// Number of bytes before the end that the hash covers. 0 if the run has no lines.
     pub(super) bytes: u64,
     /// XXH3-64 of these bytes.
-    pub(super) hash: u64,
+    hash: u64,
 }
 
-impl OwnEnd {
-    pub(super) fn new(at: u64, before: &[u8]) -> Self {
+impl Fingerprint {
+    pub(super) fn new(end: u64, lines: &[u8]) -> Self {
+        let covered = &lines[lines.len().saturating_sub(FINGERPRINT_BYTES)..];
         Self {
-            at,
-            bytes: before.len() as u64,
-            hash: if before.is_empty() {
-                0
-            } else {
-                xxh3_64(before)
-            },
+            end,
+            bytes: covered.len() as u64,
+            hash: xxh3_64(covered),
         }
+    }
+
+    /// Returns whether these are the covered bytes.
+    pub(super) fn matches(&self, covered: &[u8]) -> bool {
+        self.bytes == 0 || xxh3_64(covered) == self.hash
     }
 }
 
@@ -81,26 +92,32 @@ impl Record {
             state,
             checkpoint,
             length,
-            own_end: OwnEnd::default(),
+            last_lines: Fingerprint::default(),
             had_lines: false,
-            unsettled: false,
+            outcome_unreported: false,
             at: SystemTime::now(),
         }
     }
-}
 
-/// The newest records of one account, queue and label.
-#[derive(Clone, Debug, Default)]
-pub(super) struct History {
-    pub(super) complete: Option<Record>,
-    pub(super) unfinished: Option<Record>,
+    fn key(&self) -> [&String; 3] {
+        [&self.instance_id, &self.queue, &self.label_id]
+    }
+
+    fn is_for(&self, target: &Target) -> bool {
+        self.key() == [&target.instance_id, &target.queue, &target.label_id]
+    }
+
+    fn is_over(&self) -> bool {
+        self.state != State::Running && !self.outcome_unreported
+    }
 }
 
 pub(super) struct Journal {
     path: PathBuf,
     file: Option<File>,
-    histories: BTreeMap<[String; 3], History>,
-    last: Option<Record>,
+    /// For each account, queue and label the newest record and the newest one of a complete run, in
+    /// the order in which they were written.
+    records: Vec<Record>,
     line: Vec<u8>,
 }
 
@@ -110,8 +127,7 @@ impl Journal {
         let mut journal = Self {
             path: path_beside(data),
             file: None,
-            histories: BTreeMap::new(),
-            last: None,
+            records: Vec::new(),
             line: Vec::new(),
         };
         match File::open(&journal.path) {
@@ -143,24 +159,29 @@ impl Journal {
     }
 
     fn remember(&mut self, record: Record) {
-        let key = [&record.instance_id, &record.queue, &record.label_id].map(String::clone);
-        let history = self.histories.entry(key).or_default();
-        let is_over = record.state != State::Running && !record.unsettled;
-        history.unfinished = (!is_over).then(|| record.clone());
-        if record.state == State::Complete {
-            history.complete = Some(record.clone());
-        }
-        self.last = Some(record);
+        let is_kept = |old: &Record| {
+            old.key() != record.key()
+                || old.state == State::Complete && record.state != State::Complete
+        };
+        self.records.retain(is_kept);
+        self.records.push(record);
     }
 
-    pub(super) fn of(&self, target: &Target) -> History {
-        let key = [&target.instance_id, &target.queue, &target.label_id].map(String::clone);
-        self.histories.get(&key).cloned().unwrap_or_default()
+    /// Returns the run that has not ended.
+    pub(super) fn unfinished(&self, target: &Target) -> Option<&Record> {
+        let newest = self.records.iter().rfind(|record| record.is_for(target));
+        newest.filter(|record| !record.is_over())
+    }
+
+    /// Returns the last run that was complete.
+    pub(super) fn complete(&self, target: &Target) -> Option<&Record> {
+        let mut records = self.records.iter();
+        records.rfind(|record| record.is_for(target) && record.state == State::Complete)
     }
 
     /// Returns the newest record of all.
     pub(super) fn last(&self) -> Option<&Record> {
-        self.last.as_ref()
+        self.records.last()
     }
 
     /// Appends a record in one write. A partial line, as a full disk leaves it, is ignored by
@@ -185,37 +206,22 @@ impl Journal {
 
     /// Rewrites the journal with the newest records only.
     pub(super) fn compact(&mut self) -> Result<(), BrokerError> {
-        let mut records: Vec<&Record> = self
-            .histories
-            .values()
-            .flat_map(|history| history.complete.iter().chain(&history.unfinished))
-            .collect();
-        records.sort_by_key(|record| record.at);
         let mut bytes = Vec::new();
-        // The newest record says where the file ends, so it must stay last whatever the clock did.
-        if let Some(last) = &self.last {
-            records.retain(|record| {
-                record.checkpoint != last.checkpoint || record.state != last.state
-            });
-        }
-        for record in records.into_iter().chain(&self.last) {
+        for record in &self.records {
             push_line(&mut bytes, record);
         }
+        // The lock on the file allows a fixed name, so killed processes leave one such file at most.
         let new = self.path.with_extension("labelcast-new");
-        let written = (|| {
-            let mut file = File::create(&new)?;
+        let written = File::create(&new).and_then(|mut file| {
             file.write_all(&bytes)?;
             file.sync_data()?;
             std::fs::rename(&new, &self.path)?;
-            OpenOptions::new().append(true).open(&self.path)
-        })();
-        match written {
-            Ok(file) => {
-                self.file = Some(file);
-                Ok(())
-            }
-            Err(error) => Err(failed("could not write the journal", &self.path, error)),
-        }
+            Ok(file)
+        });
+        let file =
+            written.map_err(|error| failed("could not write the journal", &self.path, error))?;
+        self.file = Some(file);
+        Ok(())
     }
 
     pub(super) fn sync(&mut self) -> Result<(), BrokerError> {
@@ -232,7 +238,7 @@ impl Journal {
 impl Journal {
     /// Makes all further appends fail as on a full disk.
     pub(super) fn fill_disk(&mut self) {
-        self.file = OpenOptions::new().append(true).open("/dev/full").ok();
+        self.file = File::options().append(true).open("/dev/full").ok();
     }
 }
 
@@ -247,5 +253,43 @@ fn push_line(bytes: &mut Vec<u8>, record: &Record) {
     // A record consists of texts and numbers, which always serialise.
     if serde_json::to_writer(&mut *bytes, record).is_ok() {
         bytes.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn records_keep_their_order_when_the_clock_is_set_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("out.jsonl");
+        let target = |label_id: &str| Target {
+            queue: "q".to_owned(),
+            label_id: label_id.to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        let mut journal = Journal::read(&data).unwrap();
+        for (label_id, state, seconds) in [
+            ("1", State::Complete, 20),
+            ("1", State::Running, 10),
+            ("2", State::Complete, 15),
+        ] {
+            let checkpoint = Checkpoint::start_of(uuid::Uuid::now_v7());
+            let record = Record {
+                at: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
+                ..Record::new(&target(label_id), checkpoint, 0, state)
+            };
+            journal.append(&record).unwrap();
+        }
+        journal.compact().unwrap();
+        let journal = Journal::read(&data).unwrap();
+        assert!(journal.unfinished(&target("1")).is_some());
+        assert!(journal.complete(&target("1")).is_some());
+        assert!(journal.unfinished(&target("2")).is_none());
+        assert_eq!(journal.last().unwrap().label_id, "2");
     }
 }

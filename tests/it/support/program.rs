@@ -71,17 +71,27 @@ impl Running {
 
     /// Lets no file grow over so many blocks of 512 bytes, as a full disk would. The signal that
     /// comes with it is ignored, so that a write fails, after the part of it that fits.
-    pub(crate) fn with_disk_of(mut self, blocks: u32) -> Self {
-        let line = format!(r#"trap '' XFSZ; ulimit -f {blocks}; exec "$0" "$@""#);
-        let mut limited = Command::new("sh");
-        limited.args(["-c", &line]).arg(self.command.get_program());
-        limited.args(self.command.get_args()).env_clear();
+    pub(crate) fn with_disk_of(self, blocks: u32) -> Self {
+        self.after(&format!("trap '' XFSZ; ulimit -f {blocks}"))
+    }
+
+    /// Takes permissions from each file that is created.
+    pub(crate) fn with_umask(self, mask: &str) -> Self {
+        self.after(&format!("umask {mask}"))
+    }
+
+    /// Starts the program in a shell, after other commands of it.
+    fn after(mut self, commands: &str) -> Self {
+        let line = format!(r#"{commands}; exec "$0" "$@""#);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).arg(self.command.get_program());
+        shell.args(self.command.get_args()).env_clear();
         for (name, value) in self.command.get_envs() {
-            limited.env(name, value.unwrap_or_default());
+            shell.env(name, value.unwrap_or_default());
         }
-        limited.stdin(Stdio::null());
-        limited.stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.command = limited;
+        shell.stdin(Stdio::null());
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command = shell;
         self
     }
 
