@@ -136,7 +136,7 @@ impl Publishing<'_, '_> {
                 let handed = match self.guards.pass(batch) {
                     Decision::Hold => Handed::All,
                     Decision::Refetch => Handed::Some(Attempted::Refetch),
-                    Decision::PublishHeld => self.write_held().await?,
+                    Decision::PublishHeld(held) => self.write_all(held).await?,
                     Decision::Publish(batch) => {
                         let handed = self.write(&batch).await?;
                         // If the channel is full, the batch is freed.
@@ -151,8 +151,8 @@ impl Publishing<'_, '_> {
         }
     }
 
-    async fn write_held(&mut self) -> Result<Handed, Error> {
-        for batch in self.guards.take_held() {
+    async fn write_all(&mut self, batches: Vec<Batch>) -> Result<Handed, Error> {
+        for batch in batches {
             if let handed @ Handed::Some(_) = self.write(&batch).await? {
                 return Ok(handed);
             }
@@ -177,7 +177,7 @@ impl Publishing<'_, '_> {
         self.guards.end(chats).map_err(Error::Guarded)?;
         let handed = match self.guards.open_at_end() {
             Decision::Refetch => Handed::Some(Attempted::Refetch),
-            Decision::PublishHeld => self.write_held().await?,
+            Decision::PublishHeld(held) => self.write_all(held).await?,
             Decision::Hold | Decision::Publish(_) => Handed::All,
         };
         if let Handed::Some(attempted) = handed {

@@ -275,3 +275,96 @@ impl Observed {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// State of a message, by a letter: unsent, on its way to the connection, confirmed.
+    fn message(state: char) -> Message {
+        match state {
+            's' => Message::Sending(Box::pin(std::future::pending())),
+            'c' => Message::Confirmed,
+            _ => Message::Unsent,
+        }
+    }
+
+    /// Batches by the states of their messages, such as `cc us`.
+    fn in_flight(states: &str) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for batch in states.split_whitespace() {
+            in_flight.batches.push_back(SentBatch {
+                batch: Batch::new(),
+                messages: batch.chars().map(message).collect(),
+            });
+        }
+        in_flight
+    }
+
+    fn states(in_flight: &InFlight) -> String {
+        let letter = |message: &Message| match message {
+            Message::Unsent => 'u',
+            Message::Sending(_) | Message::Sent(_) => 's',
+            Message::Confirmed => 'c',
+        };
+        let batch = |batch: &SentBatch| batch.messages.iter().map(letter).collect::<String>();
+        let batches: Vec<String> = in_flight.batches.iter().map(batch).collect();
+        batches.join(" ")
+    }
+
+    #[test]
+    fn the_oldest_batches_are_confirmed_only_as_a_whole_and_in_order() {
+        let cases = [
+            // messages, outcome of the oldest: confirmed batches, or None for a wait
+            ("", Some(0)),
+            ("cc", Some(1)),
+            ("cc cc", Some(2)),
+            ("cc cs", Some(1)),
+            ("cs cc", None),
+            ("ss", None),
+        ];
+        for (states, expected) in cases {
+            let mut in_flight = in_flight(states);
+            let outcome = in_flight.poll_oldest(&mut Context::from_waker(Waker::noop()));
+            let confirmed = match outcome {
+                Poll::Ready(Ok(Oldest::Confirmed(count))) => Some(count),
+                Poll::Pending => None,
+                Poll::Ready(_) => panic!("{states}: neither confirmed nor waiting"),
+            };
+            assert_eq!(confirmed, expected, "{states}");
+        }
+    }
+
+    #[test]
+    fn a_batch_with_a_message_that_has_to_be_sent_again_counts_as_refused() {
+        let mut in_flight = in_flight("cu cc");
+        let outcome = in_flight.poll_oldest(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(
+            outcome,
+            Poll::Ready(Ok(Oldest::Refused { took_some: false }))
+        ));
+    }
+
+    #[test]
+    fn a_lost_connection_leaves_confirmed_messages_as_they_are() {
+        let mut in_flight = in_flight("cs su");
+        in_flight.lose();
+        assert_eq!(states(&in_flight), "cu uu");
+    }
+
+    #[test]
+    fn only_unsent_messages_are_sent() {
+        let mut in_flight = in_flight("cu su cc");
+        let mut asked = Vec::new();
+        in_flight.send(|_, is_unsent| {
+            let numbers: Vec<usize> = (0..2).filter(|number| is_unsent(*number)).collect();
+            asked.push(numbers.clone());
+            let sending = |_| -> Sending { Box::pin(std::future::pending()) };
+            numbers.into_iter().map(sending).collect()
+        });
+        assert_eq!(asked, [[1], [1]]);
+        assert_eq!(states(&in_flight), "cs ss cc");
+        assert_eq!(in_flight.drop_oldest(1), 2);
+        assert_eq!(states(&in_flight), "ss cc");
+    }
+}
