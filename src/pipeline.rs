@@ -19,7 +19,6 @@ pub use self::count::count_chats;
 use self::guards::Guards;
 pub use self::settings::{Labels, RunSettings};
 use crate::api::{ApiError, Client, Label, LabelList};
-use crate::batch::Digest;
 use crate::broker::{
     BrokerError, Outcome, Recovered, SnapshotSession, SnapshotSink, Start, Target, Unfinished,
     Written,
@@ -28,7 +27,7 @@ use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::message::Layout;
 use crate::progress::LabelLine;
-use crate::report::{Counts, LabelReport, Status};
+use crate::report::{Counts, History, LabelReport, Status};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
@@ -59,10 +58,7 @@ impl Context<'_> {
 pub(crate) struct Tally {
     began: Instant,
     run_id: Uuid,
-    attempts: u32,
-    list_changed: bool,
-    rewinds: u32,
-    digest: Digest,
+    history: History,
     counts: Counts,
 }
 
@@ -71,10 +67,7 @@ impl Tally {
         Self {
             began: Instant::now(),
             run_id: Uuid::now_v7(),
-            attempts: 0,
-            list_changed: false,
-            rewinds: 0,
-            digest: Digest::of_nothing(),
+            history: History::new(),
             counts: Counts::default(),
         }
     }
@@ -135,10 +128,7 @@ fn report(
         run_id: tally.run_id,
         status,
         counts,
-        attempts: tally.attempts,
-        digest: tally.digest,
-        list_changed: tally.list_changed,
-        rewinds: tally.rewinds,
+        history: tally.history,
         error: error.map(Error::to_string),
         elapsed: tally.began.elapsed(),
         exit,
@@ -176,7 +166,7 @@ async fn run(
         Some(unfinished) => {
             tally.run_id = unfinished.resume_point.at.run_id;
             tally.counts.resumed = unfinished.resume_point.at.chats;
-            tally.list_changed = unfinished.list_changed;
+            tally.history.list_changed = unfinished.list_changed;
             Start::Resumed(unfinished)
         }
         None => Start::New(tally.run_id),
@@ -227,7 +217,7 @@ impl Publishing<'_, '_> {
     async fn publish(&mut self) -> Result<Published, Error> {
         let mut retries = self.context.retry.retries();
         loop {
-            self.tally.attempts += 1;
+            self.tally.history.attempts += 1;
             let attempted = match self.attempt().await {
                 Ok(Attempted::Whole(chats)) => self.flush(Attempted::Whole(chats)).await,
                 Err(error @ Error::TooManyInvalid { .. }) => {
@@ -270,13 +260,13 @@ impl Publishing<'_, '_> {
     async fn restart(&mut self) -> Result<(), Error> {
         let position = self.session.resume_point().at.position;
         warn!(position, "list changed; publishing it from the start");
-        self.tally.list_changed = true;
+        self.tally.history.list_changed = true;
         self.tally.counts.resumed = 0;
         within(self.context.shutdown(), self.session.restart()).await
     }
 
     fn note_rewind(&mut self) -> Result<(), Error> {
-        if self.tally.rewinds >= MAX_REWINDS {
+        if self.tally.history.rewinds >= MAX_REWINDS {
             return Err(BrokerError::LosesEntries.into());
         }
         let at = self.session.resume_point().at;
@@ -284,7 +274,7 @@ impl Publishing<'_, '_> {
             position = at.position,
             "queue lost confirmed entries; publishing them again"
         );
-        self.tally.rewinds += 1;
+        self.tally.history.rewinds += 1;
         self.tally.counts.resumed = self.tally.counts.resumed.min(at.chats);
         Ok(())
     }

@@ -85,6 +85,22 @@ pub struct LabelReport {
     /// The numbers.
     #[serde(flatten)]
     pub counts: Counts,
+    /// How it went on the way.
+    #[serde(flatten)]
+    pub history: History,
+    /// The error.
+    pub error: Option<String>,
+    /// The elapsed time.
+    #[serde(skip)]
+    pub elapsed: Duration,
+    /// The label's exit code.
+    #[serde(skip)]
+    pub exit: Exit,
+}
+
+/// What happened while a label's list was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct History {
     /// How often the list was requested.
     pub attempts: u32,
     /// The digest over the list, as far as it was read.
@@ -95,14 +111,24 @@ pub struct LabelReport {
     /// How often the queue had lost entries that it had confirmed, which were published again.
     #[serde(skip_serializing_if = "is_zero")]
     pub rewinds: u32,
-    /// The error.
-    pub error: Option<String>,
-    /// The elapsed time.
-    #[serde(skip)]
-    pub elapsed: Duration,
-    /// The label's exit code.
-    #[serde(skip)]
-    pub exit: Exit,
+}
+
+impl History {
+    /// The history of a list that was not requested yet.
+    pub fn new() -> Self {
+        Self {
+            attempts: 0,
+            digest: Digest::of_nothing(),
+            list_changed: false,
+            rewinds: 0,
+        }
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Counters of a label, and their totals.
@@ -251,7 +277,7 @@ impl Report {
             let _ = writeln!(
                 text,
                 ", of {read} read; run {}, attempts {}",
-                label.run_id, label.attempts
+                label.run_id, label.history.attempts
             );
         }
         let elapsed = Duration::from_millis(self.elapsed_ms);

@@ -85,7 +85,7 @@ impl Publishing<'_, '_> {
         self.tally.counts.bytes = bytes;
         self.tally.counts.read = seen.entries;
         self.tally.counts.invalid = seen.invalid;
-        self.tally.digest = seen.digest;
+        self.tally.history.digest = seen.digest;
         if let Handed::Some(attempted) = handed? {
             return Ok(attempted);
         }

@@ -166,7 +166,7 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
     }
     group.add("labelcast_last_run_messages", counts.messages);
     group.add("labelcast_last_run_bytes", counts.bytes);
-    group.add("labelcast_last_run_attempts", label.attempts);
+    group.add("labelcast_last_run_attempts", label.history.attempts);
     let duration = millis(label.elapsed.as_millis());
     group.add("labelcast_last_run_duration_seconds", duration);
     group

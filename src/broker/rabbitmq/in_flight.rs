@@ -327,11 +327,11 @@ mod tests {
             let mut in_flight = in_flight(states);
             let outcome = in_flight.poll_oldest(&mut Context::from_waker(Waker::noop()));
             let confirmed = match outcome {
-                Poll::Ready(Ok(Oldest::Confirmed(count))) => Some(count),
-                Poll::Pending => None,
-                Poll::Ready(_) => panic!("{states}: neither confirmed nor waiting"),
+                Poll::Ready(Ok(Oldest::Confirmed(count))) => Ok(Some(count)),
+                Poll::Pending => Ok(None),
+                Poll::Ready(_) => Err("neither confirmed nor waiting"),
             };
-            assert_eq!(confirmed, expected, "{states}");
+            assert_eq!(confirmed, Ok(expected), "{states}");
         }
     }
 
