@@ -5,7 +5,8 @@
 //!
 //! | to | implement | and use |
 //! | --- | --- | --- |
-//! | publish whole lists | [`SnapshotSink`], [`SnapshotSession`] | `retries`, `backpressure`, `record` |
+//! | publish whole lists | [`SnapshotSink`], [`SnapshotSession`] | `retries`, `reconcile`, `backpressure`, `record` |
+//! | publish single events | [`EventSink`] | `retries` |
 //! | read a queue | [`Consumer`] | `retries` |
 //!
 //! A new broker is a folder with these, a line in each function of [`factory`], and a line in the
@@ -41,7 +42,7 @@ pub use self::error::BrokerError;
 pub use self::options::{BrokerOptions, QueueType};
 pub use self::partition::partition_of;
 use crate::batch::Batch;
-use crate::message::Layout;
+use crate::message::{LabelEvent, Layout};
 use crate::retry::RetryPolicy;
 
 /// A queue that the whole list of a label can be published to.
@@ -104,6 +105,28 @@ pub trait SnapshotSession: Send {
     ///
     /// If the end cannot be recorded.
     async fn finish(self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError>;
+}
+
+/// A queue that single events of a label can be published to, by many writers at once and without a
+/// lock.
+#[async_trait]
+pub trait EventSink: Send {
+    /// Publishes events, in order. All of them are durable when this returns; after an error, the
+    /// first ones may be. An event may be published again: consumers know it by its id.
+    ///
+    /// # Errors
+    ///
+    /// If an event cannot be made durable, after all retries.
+    async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError>;
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventOutcome {
+    /// It is on the queue.
+    Published,
+    /// It was on the queue before, by its id. Only brokers that remember ids tell this.
+    Duplicate,
 }
 
 /// What a session is told of its surroundings.

@@ -3,12 +3,15 @@
 //! All that is the same for the messages of a run is laid out once; per chat only bytes are
 //! copied.
 
+mod event;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::utf8_percent_encode;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::event::{Change, EventEncoder, LabelEvent};
 use crate::batch::{Batch, Chat};
 use crate::http::ALL_BUT_UNRESERVED;
 
@@ -80,11 +83,7 @@ impl Encoder {
         push_escaped(&mut ids_end, label_id.as_bytes());
         ids_end.extend_from_slice(format!("\",\"run_id\":\"{run_id}\"").as_bytes());
         let (mut event_start, mut event_middle) = (Vec::new(), Vec::new());
-        let source = format!(
-            "/labelcast/{}/labels/{}",
-            utf8_percent_encode(instance_id, ALL_BUT_UNRESERVED),
-            utf8_percent_encode(label_id, ALL_BUT_UNRESERVED)
-        );
+        let source = source_of(instance_id, label_id);
         if layout.format == Format::CloudEvents {
             event_start = format!(
                 r#"{{"specversion":"1.0","type":"{EVENT_TYPE}","source":"{source}","id":"{run_id}:"#
@@ -281,6 +280,15 @@ fn push_name(names: &mut Vec<u8>, name: Option<&[u8]>) {
         None => names.extend_from_slice(b"null"),
     }
     names.push(b',');
+}
+
+/// The `source` of a label's `CloudEvents`.
+fn source_of(instance_id: &str, label_id: &str) -> String {
+    format!(
+        "/labelcast/{}/labels/{}",
+        utf8_percent_encode(instance_id, ALL_BUT_UNRESERVED),
+        utf8_percent_encode(label_id, ALL_BUT_UNRESERVED)
+    )
 }
 
 /// The time of a snapshot, which its run's id carries in milliseconds (RFC 9562, 5.7).

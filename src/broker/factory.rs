@@ -8,8 +8,8 @@ use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, Finding, SessionContext, SnapshotSink,
-    Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
+    SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
 
@@ -233,6 +233,23 @@ impl Broker {
             }
             Kind::Redis(endpoint) => Box::new(Redis::new(endpoint, options, context)),
             Kind::RabbitMq(endpoint) => Box::new(RabbitMq::new(endpoint, options, context)),
+        }
+    }
+
+    /// Returns the sink for single events of a label, without connecting.
+    ///
+    /// # Errors
+    ///
+    /// If the broker takes whole lists only.
+    pub fn event_sink(&self, context: &SessionContext) -> Result<Box<dyn EventSink>, BrokerError> {
+        let options = &self.options;
+        match &self.address.0 {
+            Kind::Redis(endpoint) => Ok(redis::event_sink(endpoint, options, context)),
+            Kind::RabbitMq(endpoint) => Ok(rabbitmq::event_sink(endpoint, options, context)),
+            Kind::Stdout | Kind::File(_) => Err(BrokerError::Misconfigured {
+                problem: "a file and stdout take whole lists only".to_owned(),
+                fix: "use a broker in --sink",
+            }),
         }
     }
 

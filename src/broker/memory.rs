@@ -13,10 +13,11 @@ use super::error::{Failure, SessionError};
 use super::reconcile::{Extent, Next, reconcile};
 use super::retries::{Retrying, SessionRetries, with_retry};
 use super::{
-    BrokerError, Checkpoint, Delivered, Outcome, Recovered, ResumePoint, SessionContext,
-    SnapshotSession, SnapshotSink, Start, Unfinished, Written,
+    BrokerError, Checkpoint, Delivered, EventOutcome, EventSink, Outcome, Recovered, ResumePoint,
+    SessionContext, SnapshotSession, SnapshotSink, Start, Unfinished, Written,
 };
 use crate::batch::Batch;
+use crate::message::LabelEvent;
 
 /// Batches in flight.
 const WINDOW: usize = 2;
@@ -56,6 +57,8 @@ struct Queue {
     messages: Vec<Message>,
     record: Option<Record>,
     last_complete: Option<u64>,
+    /// Ids of events.
+    events: HashSet<String>,
     /// The session that holds the lock, as long as it lives.
     holder: Weak<()>,
     /// Fencing token of the newest session.
@@ -78,6 +81,14 @@ impl Memory {
         Box::new(MemorySink {
             memory: self.clone(),
             context,
+        })
+    }
+
+    /// Returns a sink for events.
+    pub fn event_sink(&self, context: &SessionContext) -> Box<dyn EventSink> {
+        Box::new(MemoryEvents {
+            memory: self.clone(),
+            retries: SessionRetries::new(context.retry.clone()),
         })
     }
 
@@ -111,26 +122,27 @@ impl Memory {
         Ok(found.filter(|found| found.run_id == run_id))
     }
 
-    /// Appends a batch and moves the checkpoint, or does neither. Returns whether it did.
-    async fn append(&self, token: u64, run_id: Uuid, batch: &InFlight) -> Result<bool, Failure> {
+    /// Runs an append, which meets the next of the faults.
+    async fn append<T>(&self, append: impl FnOnce(&mut Queue) -> T) -> Result<T, Failure> {
         let fault = self.lock().faults.pop_front();
         let failed = |text: &str| Err(Failure::Transient(text.to_owned()));
         match fault {
-            None => Ok(self.lock().append(token, run_id, batch)),
+            None => Ok(append(&mut self.lock())),
             Some(Fault::Refuse) => failed("it is full"),
             Some(Fault::Cut) => failed("the connection is gone"),
             Some(Fault::LoseReply) => {
-                self.lock().append(token, run_id, batch);
+                append(&mut self.lock());
                 failed("the reply is lost")
             }
             Some(Fault::Hold(until)) => {
                 until.cancelled().await;
-                Ok(self.lock().append(token, run_id, batch))
+                Ok(append(&mut self.lock()))
             }
             Some(Fault::LoseAll) => {
                 let mut queue = self.lock();
                 queue.messages.clear();
                 queue.record = None;
+                queue.events.clear();
                 failed("the connection is gone")
             }
         }
@@ -138,6 +150,18 @@ impl Memory {
 }
 
 impl Queue {
+    fn append_event(&mut self, event: &LabelEvent) -> EventOutcome {
+        if !self.events.insert(event.id.clone()) {
+            return EventOutcome::Duplicate;
+        }
+        self.messages.push(Message {
+            run_id: event.run_id(),
+            chat_id: event.chat_id.clone(),
+        });
+        EventOutcome::Published
+    }
+
+    /// Appends a batch and moves the checkpoint, or does neither. Returns whether it did.
     fn append(&mut self, token: u64, run_id: Uuid, batch: &InFlight) -> bool {
         let is_newest = self.token == token;
         let Some(record) = self.record.as_mut().filter(|record| {
@@ -306,7 +330,9 @@ impl MemorySession {
         let Some(oldest) = self.in_flight.front() else {
             return Ok(());
         };
-        if self.memory.append(self.token, run_id, oldest).await? {
+        let token = self.token;
+        let append = |queue: &mut Queue| queue.append(token, run_id, oldest);
+        if self.memory.append(append).await? {
             self.count_oldest(1);
             return Ok(());
         }
@@ -422,5 +448,32 @@ impl SnapshotSession for MemorySession {
             record.is_over = outcome != Outcome::Unfinished;
         }
         Ok(())
+    }
+}
+
+struct MemoryEvents {
+    memory: Memory,
+    retries: SessionRetries,
+}
+
+impl Retrying for MemoryEvents {
+    fn retries(&mut self) -> &mut SessionRetries {
+        &mut self.retries
+    }
+
+    fn disconnect(&mut self, _: &Failure) {}
+}
+
+#[async_trait]
+impl EventSink for MemoryEvents {
+    async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError> {
+        let mut outcomes = Vec::with_capacity(events.len());
+        for event in events {
+            let memory = self.memory.clone();
+            let append = |queue: &mut Queue| queue.append_event(event);
+            let appended = with_retry!(self, memory.append(append));
+            outcomes.push(appended.map_err(SessionError::into_failure)?);
+        }
+        Ok(outcomes)
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Keys {
     /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
     /// whether the run is complete.
     manifest: String,
+    /// Prefix of the keys that remember events, which an event's id follows.
+    event: String,
 }
 
 impl Keys {
@@ -37,6 +39,7 @@ impl Keys {
             lock: beside("lock"),
             dedup: beside("seen"),
             manifest: format!("labelcast:run:{{{tag}}}:"),
+            event: beside("event") + ":",
             stream,
         }
     }
@@ -44,6 +47,11 @@ impl Keys {
     /// Returns the key of a run's manifest.
     pub(super) fn manifest(&self, run_id: uuid::Uuid) -> String {
         format!("{}{run_id}", self.manifest)
+    }
+
+    /// Returns the key that remembers an event.
+    pub(super) fn event(&self, id: &str) -> String {
+        format!("{}{id}", self.event)
     }
 }
 
@@ -87,6 +95,7 @@ mod tests {
                 &keys.lock,
                 &keys.dedup,
                 &keys.manifest(uuid::Uuid::nil()),
+                &keys.event("1"),
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");
             assert_eq!(hash_tag(&keys.stream).unwrap_or(&keys.stream), tag);

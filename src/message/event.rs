@@ -1,0 +1,185 @@
+//! Messages about single changes of a label: a chat was added to it, or removed from it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{EVENT_TYPE, Format, source_of};
+
+/// A chat was added to a label, or removed from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelEvent {
+    /// Identity of the event, the same each time it is sent.
+    pub id: String,
+    /// What happened.
+    pub change: Change,
+    /// The chat.
+    pub chat_id: String,
+    /// When it happened.
+    pub occurred_at: SystemTime,
+}
+
+/// What happened to a chat in a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was added.
+    Added,
+    /// It was removed.
+    Deleted,
+}
+
+impl Change {
+    /// The last part of the event's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl LabelEvent {
+    /// Returns the run id of the event's message: a `UUIDv7` whose time is that of the event, and
+    /// which is the same each time the event is sent.
+    pub fn run_id(&self) -> Uuid {
+        let since = self.occurred_at.duration_since(UNIX_EPOCH);
+        let millis = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+        let [_, _, _, _, _, _, random @ ..] = xxh3_128(self.id.as_bytes()).to_be_bytes();
+        uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+    }
+}
+
+/// Writes the messages of events of one label.
+#[derive(Clone, Debug)]
+pub struct EventEncoder {
+    format: Format,
+    source: String,
+    label_id: String,
+}
+
+impl EventEncoder {
+    /// For a label of an account.
+    pub fn new(format: Format, instance_id: &str, label_id: &str) -> Self {
+        Self {
+            format,
+            source: source_of(instance_id, label_id),
+            label_id: label_id.to_owned(),
+        }
+    }
+
+    /// Returns the message as fields and values, in turns.
+    pub fn fields(&self, event: &LabelEvent) -> Vec<String> {
+        let fields = match self.format {
+            Format::Fields => self.members(event).to_vec(),
+            Format::Json | Format::CloudEvents => vec![
+                ("event", event_name(event.change)),
+                ("data", self.json(event)),
+            ],
+        };
+        fields
+            .into_iter()
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect()
+    }
+
+    /// Returns the message as JSON.
+    pub fn json(&self, event: &LabelEvent) -> String {
+        let members = self.members(event);
+        let data: serde_json::Map<String, serde_json::Value> = members
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
+        match self.format {
+            Format::Fields | Format::Json => serde_json::Value::from(data).to_string(),
+            Format::CloudEvents => json!({
+                "specversion": "1.0",
+                "type": format!("{EVENT_TYPE}.{}", event.change.name()),
+                "source": self.source,
+                "id": event.id,
+                "time": rfc3339(event.occurred_at),
+                "datacontenttype": "application/json",
+                "data": data,
+            })
+            .to_string(),
+        }
+    }
+
+    fn members(&self, event: &LabelEvent) -> [(&'static str, String); 6] {
+        [
+            ("event", event_name(event.change)),
+            ("event_id", event.id.clone()),
+            ("occurred_at", rfc3339(event.occurred_at)),
+            ("chat_id", event.chat_id.clone()),
+            ("label_id", self.label_id.clone()),
+            ("run_id", event.run_id().to_string()),
+        ]
+    }
+}
+
+fn event_name(change: Change) -> String {
+    format!("label.chat.{}", change.name())
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::message::snapshot_time;
+
+    fn event() -> LabelEvent {
+        LabelEvent {
+            id: "evt_1".to_owned(),
+            change: Change::Added,
+            chat_id: "1@c.us".to_owned(),
+            occurred_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        }
+    }
+
+    #[test]
+    fn the_run_id_has_the_time_of_the_event_and_is_the_same_each_time() {
+        let first = event();
+        let other = LabelEvent {
+            id: "evt_2".to_owned(),
+            ..event()
+        };
+        assert_eq!(first.run_id().get_version_num(), 7);
+        assert_eq!(snapshot_time(first.run_id()), first.occurred_at);
+        assert_eq!(first.run_id(), event().run_id());
+        assert_ne!(first.run_id(), other.run_id());
+    }
+
+    #[test]
+    fn each_format_has_the_same_members() {
+        let run_id = event().run_id().to_string();
+        let members = json!({
+            "event": "label.chat.added", "event_id": "evt_1",
+            "occurred_at": "2023-11-14T22:13:20.123Z",
+            "chat_id": "1@c.us", "label_id": "7", "run_id": run_id,
+        });
+        let encoder = |format| EventEncoder::new(format, "i", "7");
+        let json: serde_json::Value =
+            serde_json::from_str(&encoder(Format::Json).json(&event())).unwrap();
+        assert_eq!(json, members);
+        let fields = encoder(Format::Fields).fields(&event());
+        let fields: serde_json::Map<String, serde_json::Value> = fields
+            .chunks(2)
+            .map(|pair| (pair[0].clone(), pair[1].clone().into()))
+            .collect();
+        assert_eq!(serde_json::Value::from(fields), members);
+        let cloud: serde_json::Value =
+            serde_json::from_str(&encoder(Format::CloudEvents).json(&event())).unwrap();
+        assert_eq!(cloud["type"], "net.wawp.label.chat.added");
+        assert_eq!(cloud["source"], "/labelcast/i/labels/7");
+        assert_eq!(cloud["id"], "evt_1");
+        assert_eq!(cloud["time"], "2023-11-14T22:13:20.123Z");
+        assert_eq!(cloud["data"], members);
+    }
+}
