@@ -1,5 +1,5 @@
-//! From the chunks of a body, as they arrive, to a blocking [`Read`]: a channel that is bounded by
-//! bytes, since a chunk may be of any size.
+//! A channel from the asynchronous body to a blocking [`Read`]. It is bounded by bytes, because a
+//! chunk may be of any size.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Source;
 
-/// No further chunk is taken while this many bytes wait to be read: some milliseconds' worth, since a
-/// thread that has to be woken for less begins each time with cold caches (benches/SIZES.md).
+/// No further chunk is requested while this many bytes are unread. That is a few milliseconds of
+/// input: a thread that is woken for less starts each time with cold caches (benches/SIZES.md).
 const ENOUGH_BYTES: usize = 256 * 1024;
-/// Small chunks that wait to be read, at the most.
+/// The maximum number of unread chunks.
 const CHUNKS: usize = 8;
 
-/// What both ends know.
+/// The fill level that both ends share.
 #[derive(Default)]
 struct Level {
     unread: AtomicUsize,
-    /// Told when there is not enough any more.
+    /// Notified when the level falls below [`ENOUGH_BYTES`].
     is_low: Notify,
 }
 
-/// A channel for the chunks of one body.
+/// Creates a channel for the chunks of one body.
 pub fn chunks() -> (ChunkSender, ChunkReader) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     let level = Arc::new(Level::default());
@@ -41,18 +41,18 @@ pub fn chunks() -> (ChunkSender, ChunkReader) {
     (sender, reader)
 }
 
-/// Where chunks go in.
+/// The sending end.
 ///
-/// The end of the body is an item of its own, an empty chunk: a sender that is dropped without it
-/// has failed, and what came so far must not pass for the whole.
+/// The end of the body is an item of its own, an empty chunk. If the sender is dropped without
+/// sending it, the body has failed, and what arrived must not be taken for the whole.
 pub struct ChunkSender {
     chunks: mpsc::Sender<io::Result<Bytes>>,
     level: Arc<Level>,
 }
 
 impl ChunkSender {
-    /// Waits until there is a use for another chunk. Whoever asks for one only then holds no more
-    /// than one that is large.
+    /// Waits until another chunk is needed. A caller that requests a chunk only then holds at most
+    /// one large chunk.
     pub async fn until_low(&self) {
         while self.level.unread.load(Ordering::Acquire) >= ENOUGH_BYTES {
             self.level.is_low.notified().await;
@@ -64,7 +64,7 @@ impl ChunkSender {
         self.chunks.closed().await;
     }
 
-    /// Hands a chunk over, or what the reader is to fail with.
+    /// Sends a chunk, or the error that the reader is to return.
     ///
     /// # Errors
     ///
@@ -76,11 +76,11 @@ impl ChunkSender {
     }
 }
 
-/// The reader was dropped.
+/// The error of sending after the reader was dropped.
 #[derive(Debug)]
 pub struct Closed;
 
-/// Where bytes come out.
+/// The receiving end.
 pub struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
     level: Arc<Level>,

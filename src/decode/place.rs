@@ -1,34 +1,35 @@
-//! Where members beside a list stand, and what their values may mean there.
+//! The places where members beside a list can stand, and the meaning of their values there.
 
 use super::members::Kind;
 use super::paging::{PagingMember, Scalar};
 use super::words::{is_other_state, is_success, is_trouble};
 
-/// Where a member stands, which decides what it may say.
+/// The place of a member. It decides what the member can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Right beside the list, or within `data`.
     Top,
-    /// Within `meta` and its like.
+    /// Within `meta` and similar members.
     Meta,
-    /// Within `links`, `pagination` and their like: pages only.
+    /// Within `links`, `pagination` and similar members: only about pages.
     Paging,
     /// Within the link to the next page.
     NextPage,
     /// Within a total of entries.
     Total,
-    /// Within `session`, `me` and their like: names and texts are theirs, and say nothing of the list.
+    /// Within `session`, `me` and similar members: their names and texts say nothing about the
+    /// list.
     Technical,
     /// Within an error right beside the list.
     Error,
-    /// Within another member that speaks to people.
+    /// Within another human-readable member.
     Speech,
     /// Within anything else.
     Nested,
 }
 
 impl Place {
-    /// Where the members of an object or an array stand that stands here itself.
+    /// Returns the place of the members of an object or array that stands here.
     pub(super) fn within(self, kind: Kind) -> Self {
         match (kind, self) {
             (_, Self::Error | Self::NextPage | Self::Speech) => self,
@@ -49,7 +50,7 @@ impl Place {
     }
 }
 
-/// Whether a value beside an empty list is known to mean nothing bad.
+/// Returns whether a value beside an empty list is known to be harmless.
 pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
     match (kind, value) {
         (_, Scalar::Nothing) => true,

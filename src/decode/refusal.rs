@@ -1,4 +1,4 @@
-//! The body of a refusal: what an API says of itself under a status other than 200.
+//! The body of a response with a status other than 200.
 
 use super::answer::Answer;
 use super::envelope::Envelope;
@@ -6,10 +6,12 @@ use super::input::Input;
 use super::paging::Paging;
 use super::words::{names_starting, speaks_of_starting};
 
-/// As much of a plain text as is kept, in characters. Less is shown, once secrets were taken out.
+/// The maximum length of a plain text that is kept, in characters. It is shortened for display
+/// after secrets were removed.
 const MAX_PLAIN_TEXT: usize = 4096;
 
-/// Reads what a body, or the start of one, says. A text is quoted; markup says nothing that the status does not.
+/// Reads the API's statements from a body or the start of one. Plain text is quoted. Markup is not:
+/// it says no more than the status.
 pub fn refusal(body: &[u8]) -> Answer {
     let mut source = body;
     let when_dry = || Ok(());

@@ -1,18 +1,20 @@
 //! Lone surrogates: `\ud83d` without its other half.
 //!
-//! JavaScript cuts strings between the two, as it does with long names, and writes what is left as
-//! an escape. JSON's grammar allows that, but it stands for no character, and the parser refuses
-//! it. Such an escape becomes `\ufffd`, the replacement character, which is as long.
+//! JavaScript can cut a string, such as a long name, between the two halves and writes the
+//! remaining half as an escape. JSON's grammar allows that, but the escape is not a character, and
+//! the parser refuses it. It is replaced by `\ufffd`, the replacement character, which has the same
+//! length.
 
 use memchr::memchr;
 
 /// The length of `\uXXXX`.
 const ESCAPE: usize = 6;
 
-/// Mends the escapes in a piece of JSON that does not begin within an escape.
+/// Replaces lone surrogates in a piece of JSON that does not start within an escape.
 ///
-/// Returns how much of it is done. What remains is the start of an escape, at most 11 bytes, which
-/// has to be looked at again with what follows; at the end of the input nothing remains.
+/// Returns the length of the part that is done. The rest is the start of an escape, at most 11
+/// bytes, and must be passed again with the bytes that follow. At the end of the input nothing
+/// remains.
 pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
     let mut done = 0;
     while let Some(found) = memchr(b'\\', &json[done..]) {
@@ -32,7 +34,7 @@ pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
 
 enum Escape {
     Incomplete,
-    /// An escape of this length that is left as it is, valid or not.
+    /// An escape of this length that is left unchanged, valid or not.
     Fine(usize),
     Lone,
 }
@@ -57,7 +59,7 @@ fn escape_at(json: &[u8]) -> Escape {
     }
 }
 
-/// Whether the low half of a pair begins here; `None` where more bytes are needed.
+/// Returns whether the low half of a pair starts here, or `None` if more bytes are needed.
 fn second_half(json: &[u8]) -> Option<bool> {
     let start = &json[..json.len().min(2)];
     if !b"\\u".starts_with(start) {
@@ -78,7 +80,7 @@ fn code_unit(digits: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Mends a text that comes in two parts.
+    /// Processes a text that arrives in two parts.
     fn mended(json: &str, split: usize) -> String {
         let (first, second) = json.as_bytes().split_at(split);
         let mut buffer = first.to_vec();
