@@ -197,8 +197,8 @@ pub fn decode(
         // Entries before the error are valid and are published. A partial message is dropped,
         // because the next attempt would send a different message in its place.
         Err(error) => {
-            out.drop_half_message();
-            out.cut_batch().and(Err(error))
+            out.drop_partial_message();
+            out.close_batch().and(Err(error))
         }
     };
     (out.seen(), end)
@@ -210,8 +210,8 @@ pub(crate) fn paging_in_json(json: &[u8], known: Paging) -> Paging {
 }
 
 fn read_chats(source: &mut dyn Source, plan: &Plan, out: &Out<'_>) -> Result<(), DecodeError> {
-    let when_dry = || out.borrow_mut().when_dry();
-    let mut input = Input::new(source, &when_dry);
+    let on_stall = || out.borrow_mut().on_stall();
+    let mut input = Input::new(source, &on_stall);
     let mut chats = ChatEntries::new(plan.include_names, out);
     list::read_body(&mut input, &mut chats, plan.trust, plan.paging.clone()).map(drop)
 }
@@ -228,7 +228,7 @@ struct Output<'a> {
     invalid: u64,
     skipped: u64,
     /// Whether the input stalled while a message was incomplete.
-    is_overdue: bool,
+    flush_is_due: bool,
     /// The positions at which the digest is compared, and how many comparisons are done.
     expected_digests: Vec<(Position, Digest)>,
     verified: usize,
@@ -245,7 +245,7 @@ impl<'a> Output<'a> {
             digest: DigestState::default(),
             invalid: 0,
             skipped: 0,
-            is_overdue: false,
+            flush_is_due: false,
             verified: usize::from(plan.from == 0),
             expected_digests,
         }
@@ -277,8 +277,8 @@ impl<'a> Output<'a> {
         if self.plan.ids_per_message > 1 {
             return self.after_packed_entry();
         }
-        if self.is_full() || self.batch.end() == self.next_expected() || self.is_overdue {
-            self.cut_batch()?;
+        if self.is_full() || self.batch.end() == self.next_expected() || self.flush_is_due {
+            self.close_batch()?;
         }
         Ok(())
     }
@@ -286,18 +286,18 @@ impl<'a> Output<'a> {
     /// The ends of messages with several chats depend on the list alone, not on how it arrives,
     /// because a repeated message must contain the same chats. So batches end where messages end.
     fn after_packed_entry(&mut self) -> Result<(), DecodeError> {
-        let (chats, bytes) = self.batch.since_whole();
+        let (chats, bytes) = self.batch.since_message_end();
         let is_too_large = chats > 0 && bytes >= self.plan.batch_bytes;
         if chats == 0 || chats == self.plan.ids_per_message || is_too_large {
-            self.batch.mark_whole();
+            self.batch.mark_message_end();
         }
         if is_too_large && chats < self.plan.ids_per_message {
             self.batch.mark_cut();
-            return self.cut_batch();
+            return self.close_batch();
         }
-        let may_end = self.is_between_messages() && (self.is_full() || self.is_overdue);
+        let may_end = self.is_between_messages() && (self.is_full() || self.flush_is_due);
         if may_end || self.batch.end() == self.next_expected() {
-            self.cut_batch()?;
+            self.close_batch()?;
         }
         Ok(())
     }
@@ -316,36 +316,36 @@ impl<'a> Output<'a> {
     }
 
     /// Flushes what was read when the input stalls, so that it does not wait for more input.
-    fn when_dry(&mut self) -> Result<(), DecodeError> {
+    fn on_stall(&mut self) -> Result<(), DecodeError> {
         if self.is_between_messages() {
-            self.cut_batch()
+            self.close_batch()
         } else {
-            self.is_overdue = true;
+            self.flush_is_due = true;
             Ok(())
         }
     }
 
     fn is_between_messages(&self) -> bool {
-        self.plan.ids_per_message == 1 || self.batch.since_whole().0 == 0
+        self.plan.ids_per_message == 1 || self.batch.since_message_end().0 == 0
     }
 
     /// Removes the entries of an incomplete message.
-    fn drop_half_message(&mut self) {
+    fn drop_partial_message(&mut self) {
         if self.is_between_messages() {
             return;
         }
         let invalid = |batch: &Batch| batch.entries() - batch.chats();
         let before = invalid(&self.batch);
-        self.batch.keep_whole();
+        self.batch.drop_partial_message();
         self.invalid -= u64::from(before - invalid(&self.batch));
     }
 
     /// Closes the batch and starts the next. A batch of skipped entries is not emitted.
-    fn cut_batch(&mut self) -> Result<(), DecodeError> {
+    fn close_batch(&mut self) -> Result<(), DecodeError> {
         if self.batch.entries() == 0 {
             return Ok(());
         }
-        self.is_overdue = false;
+        self.flush_is_due = false;
         self.digest.update(&self.batch);
         let end = self.batch.end();
         if let Some((_, digest)) = self.expected_digests.get(self.verified)
@@ -375,7 +375,7 @@ impl<'a> Output<'a> {
     }
 
     fn end_of_list(&mut self) -> Result<(), DecodeError> {
-        self.cut_batch()?;
+        self.close_batch()?;
         if self.verified < self.expected_digests.len() {
             return Err(DecodeError::ListChanged(self.batch.end()));
         }

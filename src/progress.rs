@@ -1,4 +1,4 @@
-//! A line on stderr that moves while a run does.
+//! The progress line on stderr.
 
 use std::io::IsTerminal;
 
@@ -15,31 +15,31 @@ pub enum ProgressMode {
     Never,
 }
 
-/// How often the line is drawn at the most, in hertz.
-const DRAWS: u8 = 10;
+/// The maximum number of redraws per second.
+const MAX_REDRAWS: u8 = 10;
 
-/// The progress of a run: chats and bytes so far. The total is unknown until the list ends.
+/// The progress of a run: the number of chats so far. The total is unknown until the list ends.
 #[derive(Clone)]
 pub struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
-    /// A line on stderr, or none.
+    /// Creates a line on stderr, or a hidden one.
     pub fn new(mode: ProgressMode, quiet: bool) -> Self {
-        let shows = match mode {
+        let is_visible = match mode {
             _ if quiet => false,
             ProgressMode::Always => true,
             ProgressMode::Never => false,
             ProgressMode::Auto => std::io::stderr().is_terminal(),
         };
-        if !shows {
+        if !is_visible {
             return Self::of(ProgressBar::hidden());
         }
         let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(DRAWS))
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(MAX_REDRAWS))
         } else {
-            // Asked for all the same: indicatif draws on terminals only.
+            // `always` also applies without a terminal, on which indicatif does not draw by itself.
             let target = ProgressDrawTarget::term_like_with_hz(Box::new(Plain), 1);
             ProgressBar::with_draw_target(None, target)
         };
@@ -56,7 +56,7 @@ impl Progress {
         Self { bar }
     }
 
-    /// The line itself, for the log to write above it.
+    /// Returns the line, so that the log can be written above it.
     pub fn bar(&self) -> &ProgressBar {
         &self.bar
     }
@@ -71,9 +71,9 @@ impl Progress {
         self.bar.inc(chats);
     }
 
-    /// Says what is waited for, or nothing.
-    pub(crate) fn say(&self, what: &'static str) {
-        self.bar.set_message(what);
+    /// Shows what the run is waiting for. An empty text clears it.
+    pub(crate) fn say(&self, text: &'static str) {
+        self.bar.set_message(text);
     }
 
     pub(crate) fn end(&self) {
@@ -81,7 +81,7 @@ impl Progress {
     }
 }
 
-/// stderr where it is no terminal: a line each time.
+/// stderr without a terminal: each update is a new line.
 #[derive(Debug)]
 struct Plain;
 

@@ -49,15 +49,15 @@ pub struct Doubt {
 
 impl Doubt {
     /// Returns whether the member is human-readable text, wherever it stands.
-    fn speaks(&self) -> bool {
+    fn is_prose(&self) -> bool {
         let name = self.path.rsplit('.').next().unwrap_or_default();
-        matches!(Kind::of(name), Kind::Message | Kind::Speech)
+        matches!(Kind::of(name), Kind::Message | Kind::Prose)
     }
 }
 
 impl Answer {
     /// The text that is kept for an array or an object that is not empty.
-    pub(crate) const NESTED: &'static str = "(more than a text)";
+    pub(crate) const NESTED: &'static str = "(an object or array)";
 
     /// Records a member right beside the list.
     pub(super) fn note(&mut self, kind: Kind, value: Scalar<'_>) {
@@ -107,8 +107,8 @@ impl Answer {
 
     /// Records a text within an error object. A human-readable text takes precedence over other
     /// texts.
-    pub(super) fn note_text_of_error(&mut self, text: &str, speaks: bool) {
-        if speaks
+    pub(super) fn note_text_of_error(&mut self, text: &str, is_prose: bool) {
+        if is_prose
             || self
                 .error
                 .as_deref()
@@ -150,7 +150,7 @@ impl Answer {
 
     /// Returns whether this is an answer instead of a list: an error, an unknown code, or a text
     /// that is not clearly a success.
-    pub fn stands_for_itself(&self) -> bool {
+    pub fn replaces_list(&self) -> bool {
         self.is_error()
             || self.code.as_deref().map(meaning) == Some(Meaning::Unknown)
             || self
@@ -213,7 +213,7 @@ impl fmt::Display for Answer {
         let fields = fields
             .into_iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        let says_why = self
+        let states_reason = self
             .message
             .as_deref()
             .is_some_and(|text| !is_success(text))
@@ -222,7 +222,8 @@ impl fmt::Display for Answer {
                 .as_deref()
                 .is_some_and(|text| text != Self::NESTED);
         let doubts = self.doubts.iter();
-        let doubts = doubts.filter(|doubt| doubt.is_statement || doubt.speaks() || !says_why);
+        let doubts =
+            doubts.filter(|doubt| doubt.is_statement || doubt.is_prose() || !states_reason);
         let mut separator = "";
         for (name, value) in fields.chain(doubts.map(|doubt| (doubt.path.as_str(), &doubt.value))) {
             write!(f, "{separator}{name} “{value}”")?;
@@ -249,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn false_stays_false() {
+    fn a_false_success_flag_stays_false() {
         let twice = [(Kind::Success, "False"), (Kind::Success, "true")];
         assert_eq!(answer(&twice).success, Some(false));
         assert_eq!(answer(&[(Kind::Success, "null")]).success, None);
     }
 
     #[test]
-    fn what_is_an_error() {
+    fn failing_codes_statuses_and_flags_are_errors() {
         for members in [
             &[(Kind::Success, "false")][..],
             &[(Kind::Success, "error")],

@@ -169,7 +169,7 @@ impl ChatEntries<'_, '_> {
     #[inline]
     fn id(&mut self, parser: &mut Parser<'_, '_>) -> Result<Found, DecodeError> {
         match wrap(parser, |p| p.peek())? {
-            ValueType::String => fitting(string(parser, &mut self.id)),
+            ValueType::String => found_text(string(parser, &mut self.id)),
             ValueType::Object => self.id_in_object(parser),
             _ => wrap(parser, |p| p.skip_value()).map(|()| Found::Unusable),
         }
@@ -196,7 +196,7 @@ impl ChatEntries<'_, '_> {
 
 /// Converts a string that may have been too long for its buffer.
 #[inline]
-fn fitting(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeError> {
+fn found_text(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeError> {
     Ok(string?.map_or(Found::Unusable, Found::Text))
 }
 
@@ -207,7 +207,7 @@ fn text(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Found, DecodeErro
         wrap(parser, |p| p.skip_value())?;
         return Ok(Found::Unusable);
     }
-    fitting(string(parser, buf))
+    found_text(string(parser, buf))
 }
 
 impl Member {
@@ -223,7 +223,7 @@ impl Member {
 
 /// The contribution of each byte to the sum in [`is_chat_id`].
 static WEIGHTS: [u32; 256] = {
-    let mut weights = [ODD; 256];
+    let mut weights = [DISALLOWED; 256];
     let mut byte = b'!';
     while byte <= b'~' {
         weights[byte as usize] = 0;
@@ -233,7 +233,7 @@ static WEIGHTS: [u32; 256] = {
     weights
 };
 /// The weight of a space, a control character or a non-ASCII byte. It exceeds the length of any id.
-const ODD: u32 = 1 << 16;
+const DISALLOWED: u32 = 1 << 16;
 
 /// Returns whether a text is a chat id: `user@server`, without white space and control characters.
 ///
@@ -241,7 +241,10 @@ const ODD: u32 = 1 << 16;
 #[inline]
 pub(super) fn is_chat_id(id: &[u8]) -> bool {
     let sum: u32 = id.iter().map(|byte| WEIGHTS[usize::from(*byte)]).sum();
-    sum % ODD == 1 && !id.starts_with(b"@") && !id.ends_with(b"@") && (sum == 1 || has_no_space(id))
+    sum % DISALLOWED == 1
+        && !id.starts_with(b"@")
+        && !id.ends_with(b"@")
+        && (sum == 1 || has_no_space(id))
 }
 
 /// Checks an id with non-ASCII characters for spaces, control and invisible characters.

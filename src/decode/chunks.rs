@@ -12,22 +12,22 @@ use super::Source;
 
 /// No further chunk is requested while this many bytes are unread. That is a few milliseconds of
 /// input: a thread that is woken for less starts each time with cold caches (benches/SIZES.md).
-const ENOUGH_BYTES: usize = 256 * 1024;
+const MAX_UNREAD_BYTES: usize = 256 * 1024;
 /// The maximum number of unread chunks.
-const CHUNKS: usize = 8;
+const MAX_CHUNKS: usize = 8;
 
 /// The fill level that both ends share.
 #[derive(Default)]
-struct Level {
+struct FillLevel {
     unread: AtomicUsize,
-    /// Notified when the level falls below [`ENOUGH_BYTES`].
+    /// Notified when the level falls below [`MAX_UNREAD_BYTES`].
     is_low: Notify,
 }
 
 /// Creates a channel for the chunks of one body.
 pub fn chunks() -> (ChunkSender, ChunkReader) {
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    let level = Arc::new(Level::default());
+    let (sender, receiver) = mpsc::channel(MAX_CHUNKS);
+    let level = Arc::new(FillLevel::default());
     let sender = ChunkSender {
         chunks: sender,
         level: Arc::clone(&level),
@@ -47,14 +47,14 @@ pub fn chunks() -> (ChunkSender, ChunkReader) {
 /// sending it, the body has failed, and what arrived must not be taken for the whole.
 pub struct ChunkSender {
     chunks: mpsc::Sender<io::Result<Bytes>>,
-    level: Arc<Level>,
+    level: Arc<FillLevel>,
 }
 
 impl ChunkSender {
     /// Waits until another chunk is needed. A caller that requests a chunk only then holds at most
     /// one large chunk.
     pub async fn until_low(&self) {
-        while self.level.unread.load(Ordering::Acquire) >= ENOUGH_BYTES {
+        while self.level.unread.load(Ordering::Acquire) >= MAX_UNREAD_BYTES {
             self.level.is_low.notified().await;
         }
     }
@@ -83,7 +83,7 @@ pub struct Closed;
 /// The receiving end.
 pub struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
-    level: Arc<Level>,
+    level: Arc<FillLevel>,
     current: Bytes,
     ended: bool,
 }
@@ -114,7 +114,7 @@ impl Read for ChunkReader {
         let count = buf.len().min(self.current.len());
         self.current.copy_to_slice(&mut buf[..count]);
         let before = self.level.unread.fetch_sub(count, Ordering::AcqRel);
-        if before >= ENOUGH_BYTES && before - count < ENOUGH_BYTES {
+        if before >= MAX_UNREAD_BYTES && before - count < MAX_UNREAD_BYTES {
             self.level.is_low.notify_one();
         }
         Ok(count)

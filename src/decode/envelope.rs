@@ -14,7 +14,7 @@ use super::members::Kind;
 use super::paging::{Paging, PagingMember, Scalar};
 use super::parse::{Parser, name, parser, string, token, wrap};
 use super::place::{Place, is_harmless};
-use super::words::{is_other_state, names_starting, speaks_of_starting};
+use super::words::{is_other_state, is_starting_state, says_session_is_starting};
 
 /// The maximum length of a text that is kept, in bytes. It is shortened for display only after
 /// secrets were removed, because part of a token is a secret too.
@@ -31,7 +31,7 @@ pub(super) struct Envelope {
     pub(super) answer: Answer,
     pub(super) paging: Paging,
     /// Whether a member with an unknown name contained a chat id.
-    pub(super) met_id: bool,
+    pub(super) saw_chat_id: bool,
     /// Whether a session state other than starting was named.
     has_other_state: bool,
     mentions_starting: bool,
@@ -48,7 +48,7 @@ impl Envelope {
         Self {
             answer: Answer::default(),
             paging,
-            met_id: false,
+            saw_chat_id: false,
             has_other_state: false,
             mentions_starting: false,
             path: String::new(),
@@ -61,8 +61,8 @@ impl Envelope {
     pub(super) fn of_json(json: &[u8], paging: Paging) -> Self {
         let mut envelope = Self::new(paging);
         let mut source = json;
-        let when_dry = || Ok(());
-        let mut input = Input::new(&mut source, &when_dry);
+        let on_stall = || Ok(());
+        let mut input = Input::new(&mut source, &on_stall);
         if input.open().is_ok() {
             let _ = envelope.read_members(&mut parser(&mut input));
         }
@@ -182,10 +182,10 @@ impl Envelope {
         let text = String::from_utf8_lossy(&buffer[..length]);
         let value = match (kind, text.trim()) {
             // A human-readable text is neither a flag nor a number.
-            (Kind::Message | Kind::Speech, text) if !text.is_empty() => Scalar::Text(text),
+            (Kind::Message | Kind::Prose, text) if !text.is_empty() => Scalar::Text(text),
             (_, text) => Scalar::of_text(text),
         };
-        self.met_id |= kind == Kind::Unknown && is_chat_id(text.as_bytes());
+        self.saw_chat_id |= kind == Kind::Unknown && is_chat_id(text.as_bytes());
         self.scalar(kind, place, value);
         drop(text);
         self.text = buffer;
@@ -203,7 +203,7 @@ impl Envelope {
         // The elements of `errors` are errors, those of `messages` are messages.
         let element = match kind {
             Kind::Paging(_) => Kind::Paging(PagingMember::Other),
-            Kind::Meta | Kind::Technical | Kind::Own => Kind::Unknown,
+            Kind::Meta | Kind::Technical | Kind::Identity => Kind::Unknown,
             kind => kind,
         };
         wrap(parser, |p| p.begin_array())?;
@@ -264,10 +264,10 @@ impl Envelope {
             (Kind::Paging(member), Place::Top | Place::Meta | Place::Paging) => {
                 self.paging.note(member, &self.path, value);
             }
-            (Kind::Paging(member), Place::Nested) if self.is_clear(member) => {
+            (Kind::Paging(member), Place::Nested) if self.is_unambiguous(member) => {
                 self.paging.note(member, &self.path, value);
             }
-            (Kind::Message, Place::Speech) | (_, Place::Top) => self.answer.note(kind, value),
+            (Kind::Message, Place::Prose) | (_, Place::Top) => self.answer.note(kind, value),
             _ => {}
         }
         // A link may be active or not.
@@ -279,19 +279,19 @@ impl Envelope {
         // These have fields of their own.
         let is_noted = match kind {
             Kind::Success | Kind::Code | Kind::Status | Kind::Error => place == Place::Top,
-            Kind::Message => matches!(place, Place::Top | Place::Speech),
+            Kind::Message => matches!(place, Place::Top | Place::Prose),
             _ => false,
         };
         if let Some(text) = text_of(value).filter(|_| !is_noted) {
-            let speaks = match kind {
+            let is_prose = match kind {
                 Kind::Error => true,
-                Kind::Message | Kind::Speech | Kind::Failure => {
-                    matches!(place, Place::Top | Place::Speech)
+                Kind::Message | Kind::Prose | Kind::Failure => {
+                    matches!(place, Place::Top | Place::Prose)
                 }
                 Kind::Health => place == Place::Top && matches!(value, Scalar::Bool(false)),
                 _ => false,
             };
-            self.doubt(text, speaks);
+            self.doubt(text, is_prose);
         }
     }
 
@@ -314,15 +314,15 @@ impl Envelope {
             Scalar::Bool(false) => {}
             value if is_harmless(kind, Place::Error, value) => {}
             Scalar::Text(text) => {
-                let speaks = matches!(kind, Kind::Message | Kind::Speech);
-                self.answer.note_text_of_error(text, speaks);
+                let is_prose = matches!(kind, Kind::Message | Kind::Prose);
+                self.answer.note_text_of_error(text, is_prose);
             }
             _ => self.answer.note_nested_error(),
         }
     }
 
     /// Returns whether a member is about pages even within an object with an unknown name.
-    fn is_clear(&self, member: PagingMember) -> bool {
+    fn is_unambiguous(&self, member: PagingMember) -> bool {
         let is_bare = self.path.ends_with(".next") || self.path.ends_with(".more");
         matches!(
             member,
@@ -338,13 +338,13 @@ impl Envelope {
             return;
         }
         match kind {
-            Kind::Message | Kind::Speech => self.mentions_starting |= speaks_of_starting(text),
+            Kind::Message | Kind::Prose => self.mentions_starting |= says_session_is_starting(text),
             Kind::Error => {
-                self.mentions_starting |= speaks_of_starting(text) || names_starting(text);
+                self.mentions_starting |= says_session_is_starting(text) || is_starting_state(text);
             }
             Kind::Name | Kind::Technical => {}
             _ => {
-                self.answer.is_starting |= names_starting(text);
+                self.answer.is_starting |= is_starting_state(text);
                 self.has_other_state |= is_other_state(text);
             }
         }

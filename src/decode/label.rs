@@ -71,8 +71,8 @@ impl LabelList {
 /// Fails if the body is not a list of labels, or is an empty list that cannot be trusted.
 pub fn labels(body: &[u8], paging: Paging) -> Result<LabelList, DecodeError> {
     let mut source = body;
-    let when_dry = || Ok(());
-    let mut input = Input::new(&mut source, &when_dry);
+    let on_stall = || Ok(());
+    let mut input = Input::new(&mut source, &on_stall);
     let mut entries = LabelEntries::default();
     // A label that is found on one page of several exists, so the list is read in any case.
     let trust = Trust {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_come_in_the_shapes_of_lists() {
+    fn labels_are_read_from_all_shapes_of_lists() {
         assert_eq!(ids(r#"[{"id":"1","name":"a"},{"id":22}]"#), ["1", "22"]);
         assert_eq!(ids(r#"{"0":{"id":"1"},"1":{"id":"2"}}"#), ["1", "2"]);
         assert_eq!(ids(r#"{"success":true,"data":[{"id":"1"}]}"#), ["1"]);
@@ -258,27 +258,27 @@ mod tests {
     }
 
     #[test]
-    fn the_reader_is_as_tolerant_as_that_of_chats() {
+    fn byte_order_marks_and_lone_surrogates_are_tolerated() {
         let half = "\u{feff}\n[{\"id\":\"1\",\"name\":\"hot \\ud83d\",\"color\":1e999}]";
         let list = read(half).unwrap();
         assert_eq!(list.labels[0].name.as_deref(), Some("hot \u{fffd}"));
     }
 
     #[test]
-    fn one_label_that_cannot_be_used_does_not_stop_the_others() {
+    fn unusable_labels_are_counted_and_skipped() {
         let list = read(r#"[{"id":"1"},{"name":"x"},{"id":null},{"id":" "},7]"#).unwrap();
         assert_eq!((list.labels.len(), list.unusable), (1, 4));
     }
 
     #[test]
-    fn a_label_that_is_marked_as_deleted_does_not_exist() {
+    fn labels_marked_as_deleted_are_left_out() {
         let body = r#"[{"id":"1","deleted":true},{"id":"2","deleted":false},{"id":"3","deletedAt":null},
             {"id":"4","deletedAt":"2026-01-01"},{"id":"5","isDeleted":1},{"id":"6","status":"DELETED"}]"#;
         assert_eq!(ids(body), ["2", "3"]);
     }
 
     #[test]
-    fn one_page_of_several_says_so() {
+    fn one_page_of_several_is_reported() {
         let list =
             read(r#"{"data":[{"id":"1"}],"meta":{"current_page":1,"last_page":3}}"#).unwrap();
         assert_eq!(list.page.as_deref(), Some("it is page 1 of 3"));

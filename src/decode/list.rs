@@ -69,12 +69,12 @@ pub(super) fn read_body<E: Entries>(
         entries,
         envelope: Envelope::new(paging),
         trust,
-        is_refused: false,
+        is_ruled_out: false,
         is_list: false,
-        passed_over: false,
-        place: ListPlace::Open { held: Vec::new() },
+        skipped_entries: false,
+        place: ListPlace::Unknown { held: Vec::new() },
     };
-    body.is_refused = body.rules_out_list();
+    body.is_ruled_out = body.rules_out_list();
     match first {
         b'[' => body.array()?,
         b'{' => body.object(Level::Body)?,
@@ -84,7 +84,7 @@ pub(super) fn read_body<E: Entries>(
         parser,
         envelope,
         is_list,
-        passed_over,
+        skipped_entries,
         ..
     } = body;
     let at = position(&parser);
@@ -92,7 +92,7 @@ pub(super) fn read_body<E: Entries>(
     end.map_err(|_| input.explain(at, || "something follows the end of the list".to_owned()))?;
     let found = Found {
         is_list,
-        passed_over,
+        skipped_entries,
         entries: entries.count(),
         at: input.position(at),
     };
@@ -144,18 +144,18 @@ struct Body<'i, 's, 'e, E: Entries> {
     envelope: Envelope,
     trust: Trust,
     /// Whether the members read so far rule the list out.
-    is_refused: bool,
+    is_ruled_out: bool,
     /// Whether a list was found, even an empty one.
     is_list: bool,
     /// Whether entries were skipped because the list is ruled out.
-    passed_over: bool,
+    skipped_entries: bool,
     place: ListPlace<E::Held>,
 }
 
 /// The position of the list, as far as it is known.
 enum ListPlace<H> {
     /// Not known yet. Objects with unknown names are held: they may be entries.
-    Open { held: Vec<Option<H>> },
+    Unknown { held: Vec<Option<H>> },
     /// The body itself is the map of entries.
     Body,
     /// The list is in `data`. Members beside it are not entries.
@@ -171,9 +171,9 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     fn array(&mut self) -> Result<(), DecodeError> {
         self.is_list = true;
         wrap(&mut self.parser, |p| p.begin_array())?;
-        if self.is_refused {
+        if self.is_ruled_out {
             while wrap(&mut self.parser, |p| p.has_next())? {
-                self.pass_over()?;
+                self.skip_entry()?;
             }
         } else {
             while wrap(&mut self.parser, |p| p.has_next())? {
@@ -216,17 +216,17 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     #[inline]
     fn entry(&mut self, level: Level) -> Result<(), DecodeError> {
         self.is_list = true;
-        if self.is_refused {
-            return self.pass_over();
+        if self.is_ruled_out {
+            return self.skip_entry();
         }
-        if level == Level::Body && matches!(self.place, ListPlace::Open { .. }) {
+        if level == Level::Body && matches!(self.place, ListPlace::Unknown { .. }) {
             self.begin_map()?;
         }
         self.entries.read(&mut self.parser).map(drop)
     }
 
-    fn pass_over(&mut self) -> Result<(), DecodeError> {
-        self.passed_over = true;
+    fn skip_entry(&mut self) -> Result<(), DecodeError> {
+        self.skipped_entries = true;
         wrap(&mut self.parser, |p| p.skip_value())
     }
 
@@ -235,7 +235,7 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         if !matches!(kind, ValueType::Array | ValueType::Object) {
             return wrap(&mut self.parser, |p| p.skip_value());
         }
-        if let ListPlace::Open { held } = &self.place {
+        if let ListPlace::Unknown { held } = &self.place {
             // The held objects turned out to be beside the list.
             if held.iter().any(Option::is_some) {
                 self.envelope.note_doubt("(an object with an id)");
@@ -254,19 +254,19 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         // Within the list, an object with an id is an entry, whatever its key.
         let may_be_entry = match level {
             Level::Data => true,
-            Level::Body => kind != Kind::Own && !matches!(self.place, ListPlace::Data),
+            Level::Body => kind != Kind::Identity && !matches!(self.place, ListPlace::Data),
         };
         let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
-        if !is_object || !may_be_entry || (self.is_refused && !is_in_list) {
+        if !is_object || !may_be_entry || (self.is_ruled_out && !is_in_list) {
             return self.beside(kind, is_in_list);
         }
-        if self.is_refused {
-            return self.pass_over();
+        if self.is_ruled_out {
+            return self.skip_entry();
         }
         let found = self
             .entries
             .read_maybe(&mut self.parser, kind, &mut self.envelope)?;
-        self.is_refused = self.rules_out_list();
+        self.is_ruled_out = self.rules_out_list();
         let found = match found {
             Candidate::Entry(entry) => Some(entry),
             Candidate::Broken if kind == Kind::Unknown => None,
@@ -276,7 +276,7 @@ impl<E: Entries> Body<'_, '_, '_, E> {
             self.is_list |= found.is_some();
             return self.entries.take(found);
         }
-        if let ListPlace::Open { held } = &mut self.place {
+        if let ListPlace::Unknown { held } = &mut self.place {
             held.push(found);
             if held.len() == MAX_HELD {
                 self.begin_map()?;
@@ -288,11 +288,11 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     /// Reads a member that is not an entry by itself. A member within the list that contains an id
     /// counts as an invalid entry.
     fn beside(&mut self, kind: Kind, is_in_list: bool) -> Result<(), DecodeError> {
-        self.envelope.met_id = false;
+        self.envelope.saw_chat_id = false;
         self.envelope.read(&mut self.parser, kind)?;
-        self.is_refused = self.rules_out_list();
-        let holds_id = kind == Kind::Unknown && self.envelope.met_id;
-        if is_in_list && holds_id && !self.is_refused {
+        self.is_ruled_out = self.rules_out_list();
+        let holds_id = kind == Kind::Unknown && self.envelope.saw_chat_id;
+        if is_in_list && holds_id && !self.is_ruled_out {
             return self.entries.take(None);
         }
         Ok(())
@@ -301,21 +301,21 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     /// Adds the held objects at the end of the body if one of them is a valid entry.
     fn end_of_body(&mut self) -> Result<(), DecodeError> {
         match &self.place {
-            ListPlace::Open { held } if held.iter().any(Option::is_some) => self.begin_map(),
+            ListPlace::Unknown { held } if held.iter().any(Option::is_some) => self.begin_map(),
             _ => Ok(()),
         }
     }
 
     /// Decides that the body itself is the map and adds the held entries.
     fn begin_map(&mut self) -> Result<(), DecodeError> {
-        let ListPlace::Open { held } = &mut self.place else {
+        let ListPlace::Unknown { held } = &mut self.place else {
             return Ok(());
         };
         let held = std::mem::take(held);
         self.place = ListPlace::Body;
         self.is_list |= held.iter().any(Option::is_some);
-        if self.is_refused {
-            self.passed_over |= !held.is_empty();
+        if self.is_ruled_out {
+            self.skipped_entries |= !held.is_empty();
             return Ok(());
         }
         for entry in held {
@@ -328,7 +328,7 @@ impl<E: Entries> Body<'_, '_, '_, E> {
 /// A summary of what a body contained.
 struct Found {
     is_list: bool,
-    passed_over: bool,
+    skipped_entries: bool,
     entries: u64,
     /// The position of its end.
     at: u64,
@@ -339,15 +339,15 @@ fn verdict(envelope: Envelope, found: &Found, trust: Trust) -> Result<Option<Str
     let why_page = envelope.paging.why(found.entries);
     let answer = envelope.into_answer();
     if !found.is_list {
-        if answer.stands_for_itself() {
+        if answer.replaces_list() {
             return Err(DecodeError::Answered(Box::new(answer)));
         }
         return Err(DecodeError::Shape {
             at: found.at,
-            what: "the object ends without a list in it",
+            what: "the object contains no list",
         });
     }
-    let is_empty = found.entries == 0 && !found.passed_over;
+    let is_empty = found.entries == 0 && !found.skipped_entries;
     if answer.is_error() && !is_empty {
         return Err(DecodeError::Answered(Box::new(answer)));
     }

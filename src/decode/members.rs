@@ -20,7 +20,7 @@ pub(super) enum Kind {
     /// Another member that exists only if something failed, like `errorCode` or `expired`.
     Failure,
     /// Another human-readable text, like `detail` or `warnings`.
-    Speech,
+    Prose,
     /// A flag that is true if everything is in order, like `connected`.
     Health,
     /// A flag that is harmless whether true or false, like `cached`.
@@ -30,7 +30,7 @@ pub(super) enum Kind {
     /// A name that people chose, of the label or the account. It says nothing about the list.
     Name,
     /// The session, account or engine that asks or answers. Such an object is never an entry.
-    Own,
+    Identity,
     /// A container of members like those beside the list: `meta`.
     Meta,
     /// A statement about pages.
@@ -67,7 +67,7 @@ impl Kind {
             | "description" | "desc" | "warning" | "warnings" | "title" | "note" | "notes"
             | "notice" | "hint" | "text" | "statustext" | "statusmessage" | "responsemessage"
             | "mensaje" | "mensagem" | "nachricht" | "meldung" | "messaggio" | "pesan"
-            | "bericht" | "motivo" | "aviso" => Self::Speech,
+            | "bericht" | "motivo" | "aviso" => Self::Prose,
             "connected" | "isconnected" | "online" | "isonline" | "ready" | "isready"
             | "active" | "isactive" | "authenticated" | "isauthenticated" | "authorized"
             | "loggedin" | "isloggedin" | "islogged" | "valid" | "isvalid" | "working"
@@ -81,7 +81,7 @@ impl Kind {
             "session" | "sessionid" | "sessionname" | "instance" | "instanceid"
             | "instancename" | "engine" | "environment" | "me" | "account" | "accountid"
             | "accountname" | "user" | "userid" | "device" | "phone" | "owner" | "profile" => {
-                Self::Own
+                Self::Identity
             }
             "label" | "labelid" | "labelname" | "name" | "pushname" | "displayname" | "path" => {
                 Self::Name
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_however_they_are_written() {
+    fn names_are_recognised_in_any_case_and_punctuation() {
         for (name, kind) in [
             ("statusCode", Kind::Status),
             ("STATUS_CODE", Kind::Status),
@@ -184,7 +184,7 @@ mod tests {
             ("query_time_ms", Kind::Technical),
             ("cachedAt", Kind::Technical),
             ("chat", Kind::Unknown),
-            ("me", Kind::Own),
+            ("me", Kind::Identity),
             ("session_expired", Kind::Failure),
             ("request-id", Kind::Technical),
             ("@odata.nextLink", Kind::Paging(PagingMember::Next)),

@@ -214,7 +214,7 @@ impl Paging {
     /// complete.
     pub(crate) fn why(&self, entries: u64) -> Option<String> {
         if let Some(path) = &self.more {
-            return Some(format!("“{path}” says that this is not all"));
+            return Some(format!("“{path}” says that the list is incomplete"));
         }
         if let Some(path) = self.cursor.as_ref().filter(|_| !self.says_no_more) {
             return Some(format!("“{path}” points to another page"));
@@ -232,7 +232,7 @@ impl Paging {
         #[expect(clippy::cast_precision_loss, reason = "lists are shorter than 2^53")]
         let total = self.total.filter(|total| *total > entries as f64)?;
         Some(format!(
-            "it counts {total} entries in all and holds {entries}"
+            "it states a total of {total} entries but contains {entries}"
         ))
     }
 }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_several() {
+    fn one_page_of_several_is_recognised() {
         let text = Scalar::Text;
         for facts in [
             &[("next", text("/chats?page=2"))][..],
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_nothing_left() {
+    fn a_complete_list_is_not_a_page() {
         for facts in [
             &[("next", Scalar::Nothing)][..],
             &[("next", Scalar::Bool(false)), ("prev", Scalar::Nothing)],

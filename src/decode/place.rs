@@ -2,7 +2,7 @@
 
 use super::members::Kind;
 use super::paging::{PagingMember, Scalar};
-use super::words::{is_other_state, is_success, is_trouble};
+use super::words::{indicates_problem, is_other_state, is_success};
 
 /// The place of a member. It decides what the member can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) enum Place {
     /// Within an error right beside the list.
     Error,
     /// Within another human-readable member.
-    Speech,
+    Prose,
     /// Within anything else.
     Nested,
 }
@@ -32,9 +32,9 @@ impl Place {
     /// Returns the place of the members of an object or array that stands here.
     pub(super) fn within(self, kind: Kind) -> Self {
         match (kind, self) {
-            (_, Self::Error | Self::NextPage | Self::Speech) => self,
+            (_, Self::Error | Self::NextPage | Self::Prose) => self,
             (Kind::Error, Self::Top) => Self::Error,
-            (Kind::Message | Kind::Speech | Kind::Failure, Self::Top) => Self::Speech,
+            (Kind::Message | Kind::Prose | Kind::Failure, Self::Top) => Self::Prose,
             (Kind::Paging(PagingMember::Next), Self::Top | Self::Meta | Self::Paging) => {
                 Self::NextPage
             }
@@ -44,7 +44,9 @@ impl Place {
                 Self::Paging
             }
             (Kind::Meta, Self::Top | Self::Meta) => Self::Meta,
-            (Kind::Technical | Kind::Own | Kind::Name, _) | (_, Self::Technical) => Self::Technical,
+            (Kind::Technical | Kind::Identity | Kind::Name, _) | (_, Self::Technical) => {
+                Self::Technical
+            }
             _ => Self::Nested,
         }
     }
@@ -68,10 +70,12 @@ pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
         (_, Scalar::Text(text)) if is_success(text) => true,
         (Kind::Neutral, value) => matches!(value, Scalar::Bool(_)),
         (Kind::Name, value) => value != Scalar::Bool(false),
-        (Kind::Technical | Kind::Own, Scalar::Text(text)) => {
-            !is_trouble(text) && !is_other_state(text) && !text.eq_ignore_ascii_case("starting")
+        (Kind::Technical | Kind::Identity, Scalar::Text(text)) => {
+            !indicates_problem(text)
+                && !is_other_state(text)
+                && !text.eq_ignore_ascii_case("starting")
         }
-        (Kind::Technical | Kind::Own, value) => value != Scalar::Bool(false),
+        (Kind::Technical | Kind::Identity, value) => value != Scalar::Bool(false),
         (Kind::Paging(member), value)
             if matches!(place, Place::Top | Place::Meta | Place::Paging) =>
         {
@@ -81,7 +85,7 @@ pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
             }
         }
         (Kind::Unknown | Kind::Meta | Kind::Paging(_), Scalar::Text(text)) => match place {
-            Place::Technical => !is_trouble(text),
+            Place::Technical => !indicates_problem(text),
             Place::Paging => !text.contains(char::is_whitespace),
             _ => false,
         },
@@ -101,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_known_is_harmless() {
+    fn only_known_values_are_harmless() {
         for (name, place, text) in [
             ("success", Place::Top, "true"),
             ("connected", Place::Top, "1"),

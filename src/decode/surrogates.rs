@@ -15,7 +15,7 @@ const ESCAPE: usize = 6;
 /// Returns the length of the part that is done. The rest is the start of an escape, at most 11
 /// bytes, and must be passed again with the bytes that follow. At the end of the input nothing
 /// remains.
-pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
+pub(super) fn replace_lone(json: &mut [u8], at_end: bool) -> usize {
     let mut done = 0;
     while let Some(found) = memchr(b'\\', &json[done..]) {
         let start = done + found;
@@ -81,21 +81,21 @@ mod tests {
     use super::*;
 
     /// Processes a text that arrives in two parts.
-    fn mended(json: &str, split: usize) -> String {
+    fn replaced(json: &str, split: usize) -> String {
         let (first, second) = json.as_bytes().split_at(split);
         let mut buffer = first.to_vec();
-        let done = mend(&mut buffer, false);
+        let done = replace_lone(&mut buffer, false);
         assert!(buffer.len() - done <= 11);
         let mut out = buffer[..done].to_vec();
         let mut rest = buffer[done..].to_vec();
         rest.extend_from_slice(second);
-        assert_eq!(mend(&mut rest, true), rest.len());
+        assert_eq!(replace_lone(&mut rest, true), rest.len());
         out.extend_from_slice(&rest);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn lone_halves_are_replaced_and_nothing_else() {
+    fn only_lone_surrogates_are_replaced() {
         for (json, expected) in [
             (r#""a\ud83d""#, r#""a\ufffd""#),
             (r#""\uD83D\uDE00""#, r#""\uD83D\uDE00""#),
@@ -109,7 +109,7 @@ mod tests {
             (r#""\"#, r#""\"#),
         ] {
             for split in 0..=json.len() {
-                assert_eq!(mended(json, split), expected, "{json} split at {split}");
+                assert_eq!(replaced(json, split), expected, "{json} split at {split}");
             }
         }
     }

@@ -108,7 +108,7 @@ const FAILURE: [&str; 18] = [
     "unavailable",
 ];
 /// Words that indicate a problem in the place of a name, an id or a version.
-const TROUBLE: [&str; 29] = [
+const PROBLEMS: [&str; 29] = [
     "banned",
     "blocked",
     "closed",
@@ -169,9 +169,9 @@ pub(super) fn is_failure(text: &str) -> bool {
 }
 
 /// Returns whether a text in the place of a name, an id or a version indicates a problem.
-pub(super) fn is_trouble(text: &str) -> bool {
+pub(super) fn indicates_problem(text: &str) -> bool {
     let text = text.to_lowercase();
-    words(&text).any(|word| TROUBLE.contains(&word))
+    words(&text).any(|word| PROBLEMS.contains(&word))
 }
 
 /// Returns whether a text is a WAHA session state other than STARTING.
@@ -181,7 +181,7 @@ pub(super) fn is_other_state(text: &str) -> bool {
 
 /// Returns whether a code, a state or its name says that a session is starting: `STARTING`,
 /// `session_starting`, "Starting up".
-pub(super) fn names_starting(text: &str) -> bool {
+pub(super) fn is_starting_state(text: &str) -> bool {
     let lower = text.to_lowercase();
     words(&lower).count() <= 3
         && words(&lower).any(|word| word == "starting")
@@ -191,7 +191,7 @@ pub(super) fn names_starting(text: &str) -> bool {
 
 /// Returns whether a sentence says that a session is starting. A failed start, or STARTING as an
 /// expected state, does not count.
-pub(super) fn speaks_of_starting(text: &str) -> bool {
+pub(super) fn says_session_is_starting(text: &str) -> bool {
     const PHRASES: [&str; 4] = [
         "is starting",
         "still starting",
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_understood_is_a_success() {
+    fn only_known_texts_are_a_success() {
         for text in [
             "OK",
             "ok.",
@@ -254,17 +254,17 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_starting() {
+    fn texts_about_a_starting_session_are_recognised() {
         for text in ["STARTING", "session_starting", "Starting up", "starting..."] {
-            assert!(names_starting(text), "{text}");
+            assert!(is_starting_state(text), "{text}");
         }
-        assert!(!names_starting("restarting"));
+        assert!(!is_starting_state("restarting"));
         for text in [
             "Session is STARTING.",
             "The session is starting, try again",
             "status: STARTING",
         ] {
-            assert!(speaks_of_starting(text), "{text}");
+            assert!(says_session_is_starting(text), "{text}");
         }
         for text in [
             "Error starting the session: browser crashed",
@@ -273,7 +273,7 @@ mod tests {
             "failed after starting",
             "Try again later or restart the session",
         ] {
-            assert!(!speaks_of_starting(text), "{text}");
+            assert!(!says_session_is_starting(text), "{text}");
         }
     }
 }

@@ -150,17 +150,17 @@ fn every_fault_is_listed_at_once() {
     for fault in [
         "unknown key api.retires",
         "api.retries takes a text or a number",
-        "unknown key sink.ids-per-message; is sink.ids_per_message meant?",
+        "unknown key sink.ids-per-message; did you mean sink.ids_per_message?",
         "unknown key colour.x",
-        "--deadline “soon”: is not a duration; one is written 30s, 15m, 2h or 7d",
+        "--deadline “soon”: is not a duration such as 30s, 15m, 2h or 7d",
         "--max-shrink “101”",
-        "--format “xml”: is none of fields, json, cloudevents",
+        "--format “xml”: is not one of fields, json, cloudevents",
         "there is no sink “kafka:”",
         "--queue “a{b}”",
         "--ids-per-message “0”: is not a whole number from 1 to 10000",
         "--retain “999ms”: is under a second",
         "LABELCAST_MIN_CHATS “-1”",
-        "WAWP_DIALECT “wawp-v3”: is none of wawp-v2, wawp-v1, waha",
+        "WAWP_DIALECT “wawp-v3”: is not one of wawp-v2, wawp-v1, waha",
         "LABELCAST_INCLUDE_NAMES",
     ] {
         assert!(ended.stderr.contains(fault), "{fault}: {}", ended.stderr);
