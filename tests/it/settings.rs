@@ -104,7 +104,7 @@ fn a_bare_run_says_all_that_it_needs() {
     let ended = Running::new("run").end().expect(78);
     for mend in [
         "--instance-id, WAWP_INSTANCE_ID, or api.instance_id",
-        "WAWP_ACCESS_TOKEN, or a file that holds it: --access-token-file",
+        "WAWP_ACCESS_TOKEN, or a file that contains it: --access-token-file",
         "--label, LABELCAST_LABELS, or run.labels",
     ] {
         assert!(ended.stderr.contains(mend), "{}", ended.stderr);
@@ -158,7 +158,7 @@ fn every_fault_is_listed_at_once() {
         "there is no sink “kafka:”",
         "--queue “a{b}”",
         "--ids-per-message “0”: is not a whole number from 1 to 10000",
-        "--retain “999ms”: is under a second",
+        "--retain “999ms”: is shorter than one second",
         "LABELCAST_MIN_CHATS “-1”",
         "WAWP_DIALECT “wawp-v3”: is not one of wawp-v2, wawp-v1, waha",
         "LABELCAST_INCLUDE_NAMES",
@@ -188,7 +188,7 @@ fn settings_that_do_not_go_together() {
     assert!(
         ended
             .stderr
-            .contains("either with single labels or with all")
+            .contains("cannot be combined with --all-labels")
     );
 }
 

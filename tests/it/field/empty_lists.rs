@@ -128,7 +128,7 @@ fn who_knows_better_can_have_it_trusted() {
         let [body, _] = bodies(beside);
         Case::body(&body, 0).args(&["--accept-empty"]).holds();
     }
-    // An answer without a list is none, and neither is a list that holds something.
+    // The flag does not apply to an answer without a list or to a list with entries.
     for body in [
         r#"{"success":false,"message":"no"}"#,
         r#"{"success":false,"data":[{"id":"1@c.us"}]}"#,
@@ -160,14 +160,14 @@ fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
         (
             r#"{"success":true,"chats":[{"id":"1@c.us"}]}"#,
             65,
-            "without a list",
+            "contains no list",
         ),
         (r#"{"message":["bad one"]}"#, 76, "bad one"),
-        (r#"{"success":true,"message":"OK"}"#, 65, "without a list"),
+        (r#"{"success":true,"message":"OK"}"#, 65, "contains no list"),
         (
             r#"{"data":{"label":{"id":"7"},"chats":[]}}"#,
             65,
-            "without a list",
+            "contains no list",
         ),
     ] {
         Case::body(body, exit).says(says).holds();

@@ -89,7 +89,7 @@ fn a_label_that_may_be_on_another_page_is_not_called_missing() {
 fn labels_under_an_unknown_wrapper_are_an_unknown_shape() {
     let labels = r#"{"success":true,"labels":[{"id":"1"}]}"#;
     with_labels(labels, 65)
-        .says("without a list")
+        .says("contains no list")
         .never("success true")
         .holds();
 }
