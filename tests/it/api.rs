@@ -1,4 +1,4 @@
-//! What goes to the API: dialects, login, redirects, retries, time-outs.
+//! Requests to the API: dialects, login, redirects, retries, time-outs.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -124,7 +124,7 @@ fn no_more_tries_than_asked_for() {
     }
     let ended = stage.run().args(["--retries", "2"]).end().expect(69);
     assert_eq!(ended.label()["attempts"], 3);
-    // The list of labels, and three tries.
+    // The list of labels, and three attempts.
     assert_eq!(stage.mock.requests().len(), 4);
 }
 

@@ -60,7 +60,7 @@ fn the_demo_goes_nowhere_but_where_its_own_flags_send_it() {
     let ended = demo(&[]).expect(0);
     assert!(ended.stderr.contains("5 chats published"), "{ended:?}");
     assert!(!metrics.exists());
-    // One that fails says so, and does not look for a file that it did not write.
+    // A failed demo reports the error and does not look for a file that it did not write.
     let ended = demo(&["--config", config.to_str().unwrap()]).expect(80);
     assert!(ended.stderr.contains("exit code 80"), "{ended:?}");
     assert!(!ended.stderr.contains("could not read"), "{ended:?}");

@@ -1,5 +1,6 @@
-//! What every sink keeps, whatever breaks: the same list, the same faults, and the same questions
-//! afterwards. A further sink is a module that implements [`Subject`], and a line in the list below.
+//! Guarantees of every sink under faults: the same list, the same faults, and the same checks
+//! afterwards. To add a sink, write a module that implements [`Subject`] and add a line to the list
+//! below.
 
 mod file;
 mod rabbitmq;
@@ -15,7 +16,7 @@ use crate::support::{
     Ended, Process, Running, Stage, gated, map_of, part_of, small_list, wait_until,
 };
 
-/// Every sink there is, by its name and how a test gets one that is empty.
+/// All sinks, by name, with a function that creates an empty one.
 macro_rules! sinks {
     ($($name:ident: $start:expr;)*) => {$(
         mod $name {
@@ -73,28 +74,28 @@ sinks! {
 
 /// Chats in the list.
 const CHATS: usize = 6000;
-/// Messages that are there when a run is in the midst of the first half of the list.
+/// The number of messages at which a run is in the middle of the first half of the list.
 const MIDST: usize = 1000;
 
-/// What befalls a run in the middle of the list.
+/// A fault in the middle of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The sink takes nothing more, and says so.
+    /// The sink refuses further writes with an error.
     Refuse,
-    /// The sink takes a write, and nobody hears of it.
+    /// The sink executes a write, but the reply is lost.
     FailAfterWrite,
-    /// Nothing is heard any more, and nothing breaks.
+    /// Replies no longer arrive, but the connection stays open.
     Hold,
-    /// It breaks in the middle of a write.
+    /// The connection breaks in the middle of a write.
     Cut,
-    /// The worker is gone.
+    /// The worker is killed.
     Kill,
 }
 
-/// A message, as a consumer sees it.
+/// A message, as a consumer receives it.
 #[derive(Debug)]
 struct Message {
-    /// By which repeats are known.
+    /// The id by which a consumer recognises repeats.
     id: String,
     chat: String,
     run_id: String,
@@ -102,36 +103,37 @@ struct Message {
 
 /// A sink under test.
 trait Subject {
-    /// Messages that may come twice after a fault.
+    /// The maximum number of repeated messages after a fault.
     const REPEATS: usize;
-    /// Whether a fault leaves the order as it is.
+    /// Whether the order is unchanged after a fault.
     const KEEPS_ORDER: bool;
 
-    /// How a run ends that meets a fault: by which exit code, or by SIGKILL.
+    /// The exit code of a run that meets a fault, or SIGKILL.
     fn exit_code(fault: Fault) -> Option<i32> {
         (fault != Fault::Kill).then_some(0)
     }
 
-    /// A run to this sink, which is going to meet a fault, if one is named.
+    /// Creates a run to this sink. If a fault is named, the run is going to meet it.
     fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running;
 
-    /// How many messages are there.
+    /// Returns the number of messages.
     fn depth(&mut self) -> usize;
 
-    /// Brings a fault about, while the run waits for the second half of its list.
+    /// Causes a fault while the run waits for the second half of its list.
     fn break_down(&mut self, fault: Fault, process: &Process);
 
-    /// Waits until the fault was met by a run that goes on, and lets it pass.
+    /// Waits until a surviving run has met the fault, and ends the fault.
     fn recover(&mut self, fault: Fault, process: &mut Process);
 
-    /// What is left of a dead worker is as old as it would be when the next one comes.
+    /// Makes a dead worker's lock and records as old as they would be when the next worker starts.
     fn let_time_pass(&mut self) {}
 
-    /// All messages that there ever were, in their order.
+    /// Returns all messages so far, in their order.
     fn messages(&mut self) -> Vec<Message>;
 }
 
-/// A run that has published some of the first half of the list, and gets the second when it is let.
+/// A run that has published part of the first half of the list. It receives the second half on
+/// request.
 struct HalfWay {
     process: Process,
     gate: CancellationToken,
@@ -150,8 +152,8 @@ fn half_way(
     HalfWay { process, gate }
 }
 
-/// Lets a run meet a fault, and another one go on if it did not survive it: nothing is missing, and
-/// what is there twice is known by its id.
+/// Causes a fault during a run, and starts another run if the first did not survive it. No chat may
+/// be missing, and repeats must have the same id.
 fn meets<S: Subject>(fault: Fault, mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
@@ -243,7 +245,7 @@ fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
     );
 }
 
-/// The chats, with each message once; all have to be of one run.
+/// Returns the chats, with each message once. All must belong to one run.
 fn each_once(messages: &[Message]) -> Vec<String> {
     let mut seen = BTreeMap::new();
     let mut chats = Vec::new();
@@ -257,7 +259,7 @@ fn each_once(messages: &[Message]) -> Vec<String> {
     chats
 }
 
-/// Checks that lists are the same, without showing all of them.
+/// Checks that two lists are equal, without printing them.
 #[track_caller]
 fn same(found: &[String], expected: &[String]) {
     let at = found.iter().zip(expected).position(|(a, b)| a != b);
@@ -268,7 +270,7 @@ fn same(found: &[String], expected: &[String]) {
     );
 }
 
-/// Checks what a report says of a list that did not change.
+/// Checks the report of a run over an unchanged list.
 fn adds_up(ended: &Ended) {
     let label = ended.label();
     let count = |key: &str| label[key].as_u64().unwrap();

@@ -1,10 +1,10 @@
-//! Each exit code, and what is told with it.
+//! Each exit code, and the message that goes with it.
 
 use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Running, Stage, small_list};
 
-/// Runs once over a scripted reply.
+/// Runs once with a scripted reply.
 fn run_over(reply: Reply) -> crate::support::Ended {
     let stage = Stage::with_chats(10);
     stage.mock.script("1", reply);
@@ -76,7 +76,7 @@ fn a_file_that_cannot_be_written_is_74() {
 fn a_full_disk_is_74_and_leaves_no_half_line() {
     let (_, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    // Room for two batches.
+    // Enough room for two batches.
     stage.run().with_disk_of(800).end().expect(74);
     assert!(stage.ids().len() > 1000);
     stage.run().end().expect(0);

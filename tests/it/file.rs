@@ -1,4 +1,4 @@
-//! The sink `file:PATH`, and what beside it.
+//! The sink `file:PATH` and its journal.
 
 use labelcast::mock::Chats;
 use serde_json::json;

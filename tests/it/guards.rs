@@ -1,4 +1,4 @@
-//! No false zero: the label has to exist, and the list must not be too short.
+//! No false zero: the label must exist, and the list must be long enough.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -43,7 +43,7 @@ fn all_labels_of_an_account() {
 
 #[test]
 fn too_few_chats_publish_nothing() {
-    // A short list is held back; a long one is counted first.
+    // A short list is held back. A long one is counted first.
     for (count, min) in [(0, 1), (9, 10), (49_999, 50_000)] {
         let stage = Stage::with_chats(count);
         let min = min.to_string();
@@ -67,7 +67,7 @@ fn enough_chats_are_all_published_in_their_order() {
         let ended = stage.run().args(["--min-chats", &min]).end().expect(0);
         assert_eq!(stage.ids(), ids);
         assert_eq!(ended.label()["published"], count);
-        // What does not fit into memory is counted, and fetched again.
+        // A list that does not fit into memory is counted and fetched again.
         let attempts = if count > 10_000 { 2 } else { 1 };
         assert_eq!(ended.label()["attempts"], attempts);
     }
@@ -96,7 +96,7 @@ fn a_list_that_shrank_too_much_publishes_nothing() {
     assert_eq!(ended.label()["status"], "guarded");
     assert!(ended.label()["error"].as_str().unwrap().contains("had 90"));
     assert_eq!(stage.ids().len(), 190);
-    // It is the last complete run that counts, however often the guard has stopped one since.
+    // The last complete run is the reference, however often the guard has stopped runs since.
     guarded().end().expect(80);
     stage.mock.set_chats("1", &Chats::Generated(81));
     guarded().end().expect(0);
@@ -129,7 +129,7 @@ fn a_dry_run_publishes_nothing_and_is_guarded_too() {
 
 #[test]
 fn a_list_that_is_short_when_it_is_fetched_again_publishes_nothing() {
-    // Counted as long enough, and a short one the second time.
+    // The list is long enough when it is counted, and short when it is fetched again.
     let (_, long) = small_list(40_000);
     let stage = Stage::with_chats(5);
     stage.mock.script("1", Reply::json(long));

@@ -1,14 +1,14 @@
-//! The manifests' pod failure policies and the exit codes of the program do not drift apart. The
-//! rest of the manifests is checked by `scripts/check-kubernetes`.
+//! The pod failure policies in the manifests match the exit codes of the program.
+//! `scripts/check-kubernetes` checks the rest of the manifests.
 
 use std::collections::BTreeMap;
 
 use labelcast::exit::Exit;
 
-/// The codes that Kubernetes may try again after: those that the README says “yes” for.
+/// Returns the codes after which Kubernetes may retry: those with “yes” in the README.
 const PASSING: [Exit; 3] = [Exit::Unavailable, Exit::File, Exit::Interrupted];
 
-/// The codes of each action in a manifest's policy.
+/// Returns the codes of each action in a manifest's policy.
 fn policy(manifest: &str) -> BTreeMap<String, Vec<u8>> {
     let mut action = String::new();
     let mut codes: BTreeMap<String, Vec<u8>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! `labelcast labels`.
+//! The command `labelcast labels`.
 
 use labelcast::mock::{Chats, Reply};
 

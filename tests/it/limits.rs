@@ -1,5 +1,5 @@
-//! Memory stays flat whatever comes: measured as the peak of the process, while it waits for the
-//! rest of a body.
+//! Memory stays flat for any body. Measured as the peak of the process while it waits for the rest
+//! of the body.
 
 use std::sync::OnceLock;
 
@@ -8,11 +8,11 @@ use labelcast::mock::{Piece, Reply};
 
 use crate::support::{Process, Stage, lines_in, part_of, small_list, wait_until};
 
-/// How much more than an ordinary list any of these may take, in KiB: a window, a buffer that has
-/// grown. Each of these bodies is larger.
+/// The allowed increase over an ordinary list, in KiB, for a window or a buffer that has grown.
+/// Each of these bodies is larger.
 const MORE_KIB: u64 = 9 * 1024;
 
-/// Checks that a process has not taken much more than one takes for an ordinary list.
+/// Checks that a process has not used much more memory than for an ordinary list.
 #[track_caller]
 fn is_flat(process: &Process) {
     static ORDINARY: OnceLock<u64> = OnceLock::new();
@@ -32,7 +32,7 @@ fn is_flat(process: &Process) {
     );
 }
 
-/// A piece that is sent again and again.
+/// A piece that is sent repeatedly.
 fn repeated(bytes: impl Into<Bytes>, times: usize) -> impl Iterator<Item = Piece> {
     std::iter::repeat_n(Piece::Bytes(bytes.into()), times)
 }
@@ -46,8 +46,8 @@ fn of(byte: u8) -> Bytes {
     Bytes::from(vec![byte; 1024 * 1024])
 }
 
-/// Runs over an entry in pieces between ordinary ones, and looks at the peak of memory before the
-/// body has ended.
+/// Runs over an entry in pieces, with ordinary entries around it, and checks the peak memory before
+/// the end of the body.
 #[track_caller]
 fn flat_over(entry: impl IntoIterator<Item = Piece>, invalid: u64) {
     let pieces: Vec<Piece> = piece(r#"[{"id":"1@c.us"},"#)

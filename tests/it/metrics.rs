@@ -1,4 +1,4 @@
-//! `--metrics-file` and `--metrics-push`: what an operator's graphs and alerts are made of.
+//! `--metrics-file` and `--metrics-push`, the source of graphs and alerts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
 
-/// The samples of a text, by name and labels.
+/// Parses the samples of a text, by name and labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -63,7 +63,7 @@ fn the_metrics_of_a_complete_run() {
         samples[r#"labelcast_last_process_exit_code{instance_id="inst-1"}"#],
         0.0
     );
-    // Each family is announced once, and its samples stand together.
+    // Each family is declared once, and its samples are adjacent.
     let families: Vec<&str> = text
         .lines()
         .filter(|line| line.starts_with("# TYPE"))
@@ -94,7 +94,7 @@ fn a_failed_run_leaves_the_last_success() {
         after[&series("last_run_status", r#",status="failed""#)],
         1.0
     );
-    // A dry run is no run.
+    // A dry run does not count as a run.
     run().args(["--dry-run"]).end().expect(0);
     assert_eq!(read(), after);
     run().end().expect(0);
@@ -139,16 +139,17 @@ fn metrics_that_cannot_be_given_are_no_reason_to_run_again() {
     assert!(!ended.stderr.contains("pass-that"), "{}", ended.stderr);
 }
 
-/// A stand-in for a Pushgateway: what was pushed, by path; metrics of a name replace those before.
+/// A stand-in for a Pushgateway. It records metrics by path, and a new push replaces metrics of the
+/// same name.
 #[derive(Clone, Default)]
 struct Gateway {
     groups: Arc<Mutex<BTreeMap<String, BTreeMap<String, f64>>>>,
-    /// What is in the path of each group that it refuses; none for a gateway that takes all.
+    /// A part of the path of each group that it refuses. `None` accepts all groups.
     refuses: Option<&'static str>,
 }
 
 impl Gateway {
-    /// Serves until the test process ends. Returns where.
+    /// Starts serving until the test process ends. Returns the address.
     fn serve(&self) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! The report: on stdout, in a file, for a person; and progress.
+//! The report on stdout, in a file and as text, and the progress line.
 
 use crate::support::{Running, Stage};
 

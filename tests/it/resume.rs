@@ -1,4 +1,4 @@
-//! A run that was cut short goes on where it stopped.
+//! A run that was cut short resumes where it stopped.
 
 use std::time::SystemTime;
 
@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use crate::support::{Process, Stage, gated, lines_in, map_of, part_of, small_list, wait_until};
 
-/// Starts a run that gets a part of the body, and then nothing more.
+/// Starts a run that receives a part of the body and then nothing more.
 fn held(stage: &Stage, body: &str, part: f64) -> Process {
     stage.mock.script("1", part_of(body, part, Piece::Hold));
     let asked = stage.mock.requests().len();
     let process = stage.run().spawn();
-    // An earlier process may have written the lines: this one has to have taken its reply.
+    // An earlier process may have written the lines, so wait until this one has requested its
+    // reply.
     wait_until("it has its reply", || {
         let requests = stage.mock.requests();
         requests[asked..].iter().any(|r| r.path.ends_with("/chats"))
@@ -21,15 +22,16 @@ fn held(stage: &Stage, body: &str, part: f64) -> Process {
     process
 }
 
-/// Runs until at least `lines` are in the file, and kills: in the midst of a batch, it may be.
+/// Runs until at least `lines` lines are in the file, then kills the run, possibly in the middle of
+/// a batch.
 fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
     let process = held(stage, body, part);
     wait_until("lines are written", || lines_in(&stage.out()) >= lines);
     process.kill();
 }
 
-/// Runs until all of a part of the body is in the file, and the journal says so, and kills. Returns
-/// how many lines these are.
+/// Runs until a part of the body is in the file and in the journal, then kills the run. Returns the
+/// number of lines.
 fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
     let process = held(stage, body, part);
     let part = &body[..(body.len() as f64 * part) as usize];
@@ -79,7 +81,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
         let stage = Stage::with_body(&body);
         let first = stage.run().end().expect(code);
         let ids = stage.ids();
-        // As where it is killed while the end is flushed to the disk: its last line is not there yet.
+        // As if the run was killed while its end was flushed to the disk: its last line is missing.
         let path = stage.path("out.jsonl.labelcast");
         let journal = std::fs::read_to_string(&path).unwrap();
         let (before, _) = journal.trim_end().rsplit_once('\n').unwrap();
@@ -112,7 +114,7 @@ fn a_half_written_last_line_is_cut_off() {
     kill_after(&stage, &body, 0.9, 2000);
     let mut text = std::fs::read_to_string(stage.out()).unwrap();
     let run_id = run_id_of(text.lines().next().unwrap());
-    // A whole line and a half that the journal does not know of.
+    // One and a half lines that are not in the journal.
     text.push_str(&format!(
         "{{\"chat_id\":\"x\",\"label_id\":\"1\",\"run_id\":\"{run_id}\"}}\n{{\"chat_id\":\"y\",\"la"
     ));
@@ -263,7 +265,7 @@ fn invalid_entries_count_as_places_in_the_list() {
 
 #[test]
 fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
-    // Label 1 puts many lines behind label 2's last; label 2 is then tried, and fails, once more.
+    // Label 1 writes many lines after label 2's last one. Label 2 is then retried and fails again.
     let (ids, body) = small_list(1000);
     let labels = vec![
         ("1", Chats::Generated(5000)),
@@ -367,7 +369,7 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
     ids.swap(3, 4);
     let changed = Chats::Body(Bytes::from(map_of(&ids)));
     stage.mock.set_chats("1", &changed);
-    // It finds the list changed, and then gets no other one.
+    // The run finds that the list has changed, and then receives no other list.
     stage.mock.script("1", Reply::chats(changed));
     let busy = Reply::json("busy").status(503).header("retry-after", "60");
     stage.mock.script("1", busy);

@@ -1,5 +1,5 @@
-//! What a schedule brings about: a second run beside the first, one that comes too late, labels that
-//! are gone or have shrunk, and labels that are spread over processes.
+//! Effects of a schedule: a second run beside the first, a late run, labels that are deleted or
+//! have shrunk, and labels that are spread over processes.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn the_second_run_while_the_first_is_alive() {
     gate.cancel();
     first.end().expect(0);
     assert_eq!(stage.ids(), ids);
-    // The next one in the schedule finds the way free.
+    // The next scheduled run can start.
     stage.run().end().expect(0);
 }
 
@@ -32,7 +32,7 @@ fn a_schedule_that_was_missed() {
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let cut = stage.run().args(["--retries", "0"]).end().expect(69);
-    // Nothing ran for years: what was left is not gone on with, and the list is published as it is now.
+    // Nothing ran for years: the old run is not resumed, and the current list is published.
     stage.age_journal();
     let ended = stage.run().end().expect(0);
     assert_ne!(ended.label()["run_id"], cut.label()["run_id"]);

@@ -1,4 +1,4 @@
-//! Neither token nor chat ids nor names stand in any output, at any log level.
+//! Tokens, chat ids and names are in no output at any log level.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -8,7 +8,7 @@ use crate::support::{Ended, Stage, TOKEN};
 const ID: &str = "4915112345678";
 const NAME: &str = "Annemarie";
 
-/// A list with a chat whose id and name are looked for.
+/// A list with a chat whose id and name must not appear.
 fn body() -> String {
     format!(r#"{{"0":{{"id":"{ID}@c.us","name":"{NAME}"}},"1":{{"id":"{ID}@lid"}}}}"#)
 }

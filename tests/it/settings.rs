@@ -1,9 +1,9 @@
-//! Flags beat environment, environment beats the file, the file beats defaults; and all faults at
-//! once.
+//! Flags override the environment, the environment overrides the file, and the file overrides
+//! defaults. All errors are reported together.
 
 use crate::support::{Running, Stage, TOKEN};
 
-/// Which queue a run with a queue set in some of the layers ends up with.
+/// Returns the queue of a run whose queue is set in some of the sources.
 fn queue(flag: bool, env: bool, file: bool) -> String {
     let stage = Stage::with_chats(1);
     let config = stage.path("labelcast.toml");
@@ -302,7 +302,7 @@ fn the_example_file_is_the_table_of_settings_and_is_accepted() {
 
     let stage = Stage::with_chats(2);
     stage.run().args(["--config", path]).end().expect(0);
-    // With each default written out, nothing changes either.
+    // The result is the same with each default written out.
     let defaults: String = example
         .lines()
         .map(|line| match line.strip_prefix('#') {

@@ -1,10 +1,10 @@
-//! Each shape that the APIs really send, and what none of them sends.
+//! Each shape that the APIs send, and shapes that none of them sends.
 
 use labelcast::mock::{Piece, Reply};
 
 use crate::support::Stage;
 
-/// The ids that a run over this body publishes.
+/// Returns the ids that a run over this body publishes.
 #[track_caller]
 fn published(body: impl AsRef<[u8]>) -> Vec<String> {
     let stage = Stage::with_body(body);
@@ -14,7 +14,7 @@ fn published(body: impl AsRef<[u8]>) -> Vec<String> {
     stage.ids()
 }
 
-/// What a run over this body ends with, and the ids that it publishes all the same.
+/// Returns the exit code of a run over this body, and the ids that it publishes.
 #[track_caller]
 fn refused(body: &str, code: i32, says: &str) -> Vec<String> {
     let stage = Stage::with_body(body);
@@ -95,7 +95,7 @@ fn an_empty_name_is_none() {
 
 #[test]
 fn a_name_that_was_cut_in_the_middle_of_an_emoji() {
-    // JavaScript cuts strings between the halves of a surrogate pair, and writes what is left.
+    // JavaScript cuts strings between the halves of a surrogate pair and writes the remaining half.
     let body = r#"[{"name":"cat \ud83d","id":"1@c.us"},{"id":"2@c.us","name":"\udc08 \\ud83d"}]"#;
     assert_eq!(published(body), ["1@c.us", "2@c.us"]);
 }
@@ -169,7 +169,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"data":[],"success":false,"success":true}"#,
             "success false",
         ),
-        // What was bad stays so, whatever comes after it, or beside it under another name.
+        // A failure remains one, whatever follows it or stands beside it under another name.
         (r#"{"status":"error","statusCode":200,"data":[]}"#, "error"),
         (r#"{"statusCode":500,"status":"ok","data":[]}"#, "500"),
         (r#"{"data":[],"statusCode":500,"status":null}"#, "500"),
@@ -195,7 +195,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"success":true,"message":"Instance is stopped","data":[]}"#,
             "stopped",
         ),
-        // What is neither yes nor no.
+        // Values that are neither yes nor no.
         (r#"{"result":"error","data":[]}"#, "error"),
         (r#"{"success":"failed","data":[]}"#, "failed"),
         (r#"{"ok":"404 Not Found","data":[]}"#, "404"),
@@ -343,7 +343,7 @@ fn each_coding_is_undone() {
         assert_eq!(stage.ids(), ids, "{coding}");
         assert_eq!(ended.label()["bytes"], body.len(), "{coding}");
 
-        // The coding has come to its end, and the framing has not; or something follows.
+        // The coding has ended but the framing has not, or data follows.
         for (rest, length) in [(&b""[..], bytes.len() + 9), (b"more", bytes.len() + 4)] {
             let stage = Stage::with_chats(0);
             let pieces = [
@@ -359,7 +359,7 @@ fn each_coding_is_undone() {
             assert_ne!(ended.label()["status"], "complete", "{coding} {rest:?}");
         }
 
-        // Cut within the coding, with a framing that is whole: no short list either.
+        // Cut within the coding, with a complete framing: not a short list either.
         let stage = Stage::with_chats(0);
         let half = Reply::json(bytes[..bytes.len() / 2].to_vec());
         stage

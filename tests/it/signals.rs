@@ -1,10 +1,11 @@
-//! A signal is an orderly end, and a second one an end at once.
+//! A signal is an orderly stop, and a second signal an immediate exit.
 
 use labelcast::mock::{Piece, Reply};
 
 use crate::support::{Ended, Process, Running, Stage, lines_in, part_of, small_list, wait_until};
 
-/// Signals are two only if the first was seen: so they are repeated until they have their effect.
+/// Two signals count as two only if the first was handled. So they are repeated until they take
+/// effect.
 fn signal_until_it_ends(process: Process) -> Ended {
     let id = process.id();
     let ended = std::thread::spawn(move || process.end());
@@ -78,7 +79,7 @@ fn all_labels_after_a_signal_are_told_of() {
 fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
     let stage = Stage::with_chats(100_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();
-    // Held open, and never read: the pipe is full soon.
+    // The pipe is held open and never read, so that it fills up.
     let stdout = process.take_stdout();
     wait_until("the list was asked for", || {
         stage.mock.requests().len() == 2
@@ -91,13 +92,13 @@ fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
 #[test]
 fn a_signal_ends_a_check_that_waits_for_a_broker() {
     let stage = Stage::with_chats(10);
-    // It takes connections, and says nothing.
+    // A server that accepts connections and sends nothing.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = mute.local_addr().unwrap();
     for (scheme, api) in [
         ("redis", stage.mock.url()),
         ("amqp", stage.mock.url()),
-        // The API is gone, and has been asked.
+        // The API has been requested and then fails.
         ("redis", "http://127.0.0.1:1".to_owned()),
     ] {
         let sink = format!("{scheme}://{address}");
@@ -136,7 +137,7 @@ fn a_second_signal_ends_at_once() {
     let stage = Stage::with_chats(500_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();
     let mut stdout = process.take_stdout();
-    // So much is written that the next write is stuck in the full pipe.
+    // The output is large enough for the next write to block in the full pipe.
     std::io::Read::read_exact(&mut stdout, &mut [0; 100]).unwrap();
     process.signal("TERM");
     let report = stage.path("report.json");
@@ -154,7 +155,7 @@ fn a_report_that_gets_stuck_does_not_keep_it_from_ending() {
         .status()
         .unwrap();
     assert!(made.success());
-    // Nobody opens its other end: opening it for writing waits.
+    // Nobody opens the other end, so opening the pipe for writing blocks.
     let process = stage
         .run()
         .args(["--report-file", fifo.to_str().unwrap()])

@@ -1,4 +1,4 @@
-//! A body cut anywhere is a failure, and never a short list.
+//! A body that is cut anywhere is a failure and never a short list.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -10,12 +10,12 @@ const BODY: &str = "\u{feff}{\"success\":true,\"data\":{\"0\":{\"id\":\"1@c.us\"
 fn cut_at(at: usize) -> [Reply; 3] {
     let start = Bytes::copy_from_slice(&BODY.as_bytes()[..at]);
     [
-        // The connection breaks, by chunked framing.
+        // The connection breaks, with chunked framing.
         Reply::pieces([Piece::Bytes(start.clone()), Piece::Cut]),
-        // The connection breaks, by length.
+        // The connection breaks, with a content length.
         Reply::pieces([Piece::Bytes(start.clone()), Piece::Cut])
             .header("content-length", BODY.len().to_string()),
-        // The framing is whole, as from a proxy that lost the rest.
+        // The framing is complete, as from a proxy that lost the rest.
         Reply::json(start),
     ]
 }
@@ -33,7 +33,7 @@ fn every_cut_position_of_a_small_body() {
                 .end();
             let code = ended.code.unwrap();
             let whole_json = kind == 2 && at == end - 1;
-            // Without a byte of JSON, a whole framing says that the body is empty.
+            // With complete framing and no JSON, the body counts as empty.
             let empty = kind == 2 && at <= 3;
             let expected = match (whole_json, empty) {
                 (true, _) => 0,

@@ -1,5 +1,4 @@
-//! URLs of brokers: everything that is wrong with one is said before anything is connected, without
-//! quoting it.
+//! URLs of brokers: every problem is reported before any connection, without quoting the URL.
 
 use crate::support::{Ended, Stage};
 
@@ -9,7 +8,7 @@ fn refused(url: &str) -> Ended {
     run.end().expect(78)
 }
 
-/// Every scheme of a broker, with what may follow the host.
+/// Every scheme of a broker, with the parts that may follow the host.
 const BROKERS: [(&str, &str); 8] = [
     ("redis", "/0"),
     ("rediss", "/0"),
@@ -27,7 +26,7 @@ fn special_characters_in_a_password_have_to_be_encoded() {
         for login in [
             ":s3cr#t0fmine",
             "user:s3cr#t0fmine",
-            // What stands before the character could be a host and a port.
+            // The text before the character could be a host and a port.
             "user:12#t0fmine",
             ":s3cr/t0fmine",
             "user:12/t0fmine",

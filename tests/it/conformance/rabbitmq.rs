@@ -1,4 +1,4 @@
-//! A queue of a RabbitMQ broker, by a proxy.
+//! A queue of a RabbitMQ broker, behind a proxy.
 
 use super::{Fault, Message, Subject};
 use crate::support::proxy::{Direction, Proxy};
@@ -6,7 +6,7 @@ use crate::support::rabbitmq::{self, Client, Vhost, vhost};
 use crate::support::{Process, Running, Stage, wait_until};
 
 const QUEUE: &str = "labelcast:1";
-/// Messages that the queue has room for, where it is to refuse some.
+/// The limit of the queue if it is to refuse messages.
 const ROOM: usize = 2000;
 
 pub(super) struct Queue {
@@ -35,9 +35,9 @@ impl Queue {
 }
 
 impl Subject for Queue {
-    /// 8 batches of 64 that are unconfirmed, and as many whose checkpoint is.
+    /// 8 batches of 64 without a confirm, and as many without a confirmed checkpoint.
     const REPEATS: usize = 1024;
-    /// What is refused is sent again behind what was not.
+    /// Refused messages are sent again after messages that were accepted.
     const KEEPS_ORDER: bool = false;
 
     fn run(&self, stage: &Stage, fault: Option<Fault>) -> Running {
@@ -63,7 +63,7 @@ impl Subject for Queue {
 
     fn break_down(&mut self, fault: Fault, process: &Process) {
         match fault {
-            // It has room for some more.
+            // Make room for some more messages.
             Fault::Refuse => {}
             Fault::FailAfterWrite => self.proxy.cut_after(0, Direction::ToClient),
             Fault::Hold => self.proxy.hold_connections(),
@@ -81,7 +81,7 @@ impl Subject for Queue {
                     process.has_ended()
                 });
                 self.drain();
-                // The next run is to declare one without a limit.
+                // The next run declares a queue without a limit.
                 self.client.delete(QUEUE);
             }
             Fault::FailAfterWrite | Fault::Cut => {

@@ -1,4 +1,4 @@
-//! A Redis server of the test's own, by a proxy.
+//! A private Redis server, behind a proxy.
 
 use super::{Fault, Message, Subject};
 use crate::support::proxy::{Direction, Proxy};

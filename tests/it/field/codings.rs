@@ -1,4 +1,4 @@
-//! Content codings that are padded, or are none.
+//! Content codings with padding, and headers that name no coding.
 
 use async_compression::tokio::write::GzipEncoder;
 use labelcast::mock::Reply;

@@ -1,9 +1,9 @@
-//! An empty list is trusted only if all that stands beside it is known to be harmless.
+//! An empty list is trusted only if everything beside it is known to be harmless.
 
 use super::Case;
 use crate::support::Stage;
 
-/// A member that casts doubt on an empty list, and the text of it that is quoted.
+/// Members that make an empty list untrustworthy, and the quoted text.
 const DOUBTFUL: &[(&str, &str)] = &[
     (r#""msg":"session stopped""#, "session stopped"),
     (r#""detail":"Not authenticated""#, "Not authenticated"),
@@ -70,7 +70,7 @@ const DOUBTFUL: &[(&str, &str)] = &[
     (r#""first":"scan the code""#, "scan the code"),
 ];
 
-/// What may stand beside an empty list.
+/// Members that may stand beside an empty list.
 const HARMLESS: &[&str] = &[
     r#""success":true"#,
     r#""statusCode":200,"message":"OK""#,

@@ -1,4 +1,4 @@
-//! Entries of a list: large ones, keys of all kinds, and ids that are none.
+//! Entries of a list: large ones, keys of all kinds, and invalid ids.
 
 use serde_json::json;
 
@@ -54,7 +54,7 @@ fn a_member_that_holds_a_chat_is_a_chat_whatever_its_key() {
             Case::body(&body, 0).ids(ids).holds();
         }
     }
-    // More than are kept until it shows what they are.
+    // More objects than are held before it is clear what they are.
     let keys: Vec<String> = (0..40).map(|i| format!("k{i}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let ended = Case::body(&format!("{{{}}}", entries(&keys)), 0)

@@ -1,4 +1,4 @@
-//! Failures of the servers in between: which of them pass.
+//! Errors of gateways and other intermediate servers: which of them are transient.
 
 use labelcast::mock::Reply;
 

@@ -1,4 +1,4 @@
-//! The list of labels is read as tolerantly as that of chats, and trusted as little.
+//! The list of labels is read as tolerantly as the list of chats, and trusted as little.
 
 use labelcast::mock::Reply;
 
@@ -64,7 +64,7 @@ fn one_page_of_labels_is_not_all_of_them() {
             .holds();
         let ignoring = ["--all-labels", "--ignore-paging"];
         with_labels(labels, 0).args(&ignoring).ids(TWO_IDS).holds();
-        // A label that is on this page exists.
+        // A label on this page exists.
         with_labels(labels, 0).ids(TWO_IDS).holds();
         let stage = Stage::with_chats(0);
         stage.mock.script_labels(Reply::json(labels));

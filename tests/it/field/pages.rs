@@ -1,10 +1,10 @@
-//! A body or header that says that it is one page of several is not a whole list.
+//! If a body or header says that the list is one page of several, the list is not complete.
 
 use labelcast::mock::Reply;
 
 use super::{Case, TWO, TWO_IDS};
 
-/// What stands beside the two chats of a page.
+/// Members beside the two chats of a page.
 const PAGES: &[&str] = &[
     r#""links":{"next":"/v2/labels/1/chats?page=2"},"meta":{"current_page":1,"last_page":9,"total":18}"#,
     r#""_links":{"self":{"href":"/a"},"next":{"href":"/b"}}"#,
@@ -35,7 +35,7 @@ const PAGES: &[&str] = &[
     r#""links":{"prev":"/a?page=1","next":null}"#,
 ];
 
-/// What stands beside the two chats of a whole list.
+/// Members beside the two chats of a complete list.
 const WHOLE: &[&str] = &[
     r#""links":{"next":null},"meta":{"current_page":1,"last_page":1,"total":2}"#,
     r#""links":{"first":"/a?page=1","last":"/a?page=1","prev":null,"next":null},"meta":{"current_page":1,"from":1,"last_page":1,"links":[{"url":null,"label":"&laquo; Previous","active":false},{"url":"/a?page=1","label":"1","active":true},{"url":null,"label":"Next &raquo;","active":false}],"path":"/a","per_page":15,"to":2,"total":2}"#,
@@ -63,7 +63,7 @@ fn a_body_that_says_so_is_one_page_of_several() {
             format!(r#"{{"data":{{"0":{{"id":"1@c.us"}},"1":{{"id":"2@c.us"}},{beside}}}}}"#),
         ] {
             let case = Case::body(&body, 65).says("one page of several");
-            // What was said before the list keeps it from being published.
+            // A statement before the list prevents the list from being published.
             let ids = if body.starts_with(r#"{"data""#) {
                 TWO_IDS
             } else {

@@ -1,4 +1,4 @@
-//! Proxies that the environment names: used, or refused, and never passed over.
+//! Proxies from the environment are used or refused, and never ignored.
 
 use crate::support::proxy::Proxy;
 use crate::support::{Running, Stage};
@@ -29,7 +29,7 @@ fn a_variable_that_names_no_proxy_is_an_error() {
 #[test]
 fn a_proxy_is_used() {
     let stage = Stage::with_chats(3);
-    // The stand-in also takes requests as a proxy gets them.
+    // The stand-in also accepts requests in the form that a proxy receives.
     let port = stage
         .mock
         .url()

@@ -1,4 +1,4 @@
-//! A session that is starting is waited for, in whatever form the API says so.
+//! A run waits for a session that is starting, in whatever form the API reports it.
 
 use labelcast::mock::Reply;
 

@@ -1,5 +1,5 @@
-//! The checkpoint is kept whatever the settings of the next run are, and whatever form an earlier
-//! version has declared its queue in.
+//! The checkpoint survives changed settings, and queues that earlier versions declared in another
+//! form.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
@@ -10,17 +10,17 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, Vhost, once, vhost};
 use crate::support::{Ended, Running, Stage, map_of, part_of, small_list, wait_until};
 
-/// The queues that can hold the checkpoint of a queue.
+/// The queues that may contain the checkpoint of a queue.
 fn names(queue: &str) -> [String; 2] {
     ["", "-2"].map(|number| format!("{queue}.labelcast-checkpoint{number}.inst-1.1"))
 }
 
-/// How many messages these queues hold.
+/// Returns the number of messages in these queues.
 fn depths(client: &Client, queue: &str) -> [Option<usize>; 2] {
     names(queue).map(|name| client.depth(&name))
 }
 
-/// How two runs in a row may differ.
+/// A difference between two consecutive runs.
 const CHANGES: [(&[&str], &[&str]); 6] = [
     (&["--queue-type", "classic"], &["--no-declare"]),
     (&[], &["--no-declare", "--queue-type", "classic"]),
@@ -33,13 +33,13 @@ const CHANGES: [(&[&str], &[&str]); 6] = [
     ),
 ];
 
-/// Lets the checkpoint be in a queue as earlier versions have declared it.
+/// Moves the checkpoint to a queue as earlier versions declared it.
 fn age(vhost: &Vhost, queue: &str, kind: &str, expires: Option<i64>) {
     let [name, _] = names(queue);
     let client = vhost.client();
     let record = client.take(&name).unwrap();
     client.delete(&name);
-    // A channel that remembers the deleted queue would drop what is put on the new one.
+    // A channel that remembers the deleted queue would drop messages for the new one.
     let client = vhost.client();
     let mut arguments = vec![
         ("x-queue-type", json!(kind)),
@@ -81,7 +81,7 @@ impl Runs {
             .args(arguments)
     }
 
-    /// Publishes half of the list, and is cut off then.
+    /// Publishes half of the list and is then cut off.
     fn half(&self, queue: &str, arguments: &[&str]) -> Ended {
         let half = part_of(&self.body, 0.5, Piece::Cut);
         self.stage.mock.script("1", half);
@@ -89,7 +89,7 @@ impl Runs {
         run.end().expect(69)
     }
 
-    /// Checks that a run has resumed an earlier one, and that each chat is there once.
+    /// Checks that a run has resumed an earlier one and that each chat is there once.
     #[track_caller]
     fn goes_on(&self, queue: &str, first: &Ended, last: &Ended) {
         let (first, last) = (first.label(), last.label());
@@ -141,7 +141,7 @@ fn checkpoints_of_earlier_versions() {
         age(&runs.vhost, &queue, kind, expires);
         let resumed = runs.run(&queue, &[]).end().expect(0);
         runs.goes_on(&queue, &cut, &resumed);
-        // The old form is gone.
+        // The queue in the old form is gone.
         assert_eq!(depths(&runs.client, &queue), [None, Some(1)], "{queue}");
     }
 }
@@ -172,7 +172,7 @@ fn cut_off_wherever_it_is_moved() {
             let first = runs.half(&queue, &[]);
             age(&runs.vhost, &queue, "classic", Some(3_600_000));
             proxy.cut_after(bytes, direction);
-            // Where it is not cut off, a guard ends it: it does not publish.
+            // Without the cut, a guard ends the run, so it does not publish.
             let moving = run(&runs.stage, &url).args(["--queue", &queue, "--retries", "0"]);
             let mut moving = moving.args(["--min-chats", "601"]).spawn();
             wait_until("it is cut off, or through", || {
@@ -221,7 +221,7 @@ fn it_does_not_expire_under_a_run_that_waits() {
     wait_until("it waits for the rest", || {
         depths(&runs.client, QUEUE)[0] == Some(1)
     });
-    // A message that dies after ten seconds is the clock.
+    // A message that expires after ten seconds serves as a clock.
     let arguments = [
         ("x-message-ttl", json!(10_000)),
         ("x-dead-letter-exchange", json!("")),

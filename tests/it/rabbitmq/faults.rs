@@ -1,4 +1,4 @@
-//! Whatever fails in between: none missing, and repeats are few and carry the same id.
+//! Whatever fails: no chat is missing, and repeats are few and have the same id.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -21,8 +21,9 @@ fn killed_at_moments_and_run_again() {
         let kind = ["quorum", "classic"][round % 2];
         let vhost = vhost();
         let client = vhost.client();
-        // Entries that the run gets; in some rounds all of them, and only the closing bracket is
-        // missing. It is killed at an arbitrary moment while it sends these, so never too late.
+        // The number of entries that the run receives. In some rounds these are all entries, and
+        // only the closing bracket is missing. The run is killed at an arbitrary moment during
+        // these, so never too late.
         let given = match round % 4 {
             0 => ids.len(),
             _ => 2 * WINDOW + numbers.below(8000 - 2 * WINDOW as u64) as usize,
@@ -75,7 +76,8 @@ fn killed_several_times_in_one_run() {
         process.kill();
     }
     let ended = run(&stage, &vhost.url()).end().expect(0);
-    // What is in the queue may hold the repeats of two kills, and what is not covered yet.
+    // The queue may contain the repeats of two kills, and messages that the checkpoint does not
+    // cover yet.
     assert!(ended.label()["resumed"].as_u64().unwrap() > 7000 - 3 * WINDOW as u64);
     let repeats = holds(&client, &ids);
     assert!(repeats <= 3 * WINDOW, "{repeats} repeats");
@@ -91,7 +93,8 @@ fn cut_at_places_in_either_direction() {
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
     for round in 0..20 {
-        // A run sends over 1,000,000 bytes and gets over 3,500: each cut takes place.
+        // A run sends more than 1,000,000 bytes and receives more than 3,500, so each cut takes
+        // effect.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 900_000),
             _ => (Direction::ToClient, 3000),
@@ -118,8 +121,8 @@ fn messages_that_were_sent_and_never_arrived_are_sent_again() {
     let proxy = Proxy::start(vhost.port);
     let (ids, body) = small_list(4000);
     let stage = Stage::with_body(&body);
-    // The first batch is small, and still waits for its confirm to be processed when the second
-    // one is sent.
+    // The first batch is small, and its confirm is still being waited for when the second one is
+    // sent.
     let first = 100;
     let (reply, gate) = gated_after(&body, first);
     stage.mock.script("1", reply);
@@ -129,7 +132,7 @@ fn messages_that_were_sent_and_never_arrived_are_sent_again() {
     });
     proxy.drop_what_is_sent();
     gate.cancel();
-    // A message is about 250 bytes: over one batch of 256 messages has left.
+    // A message has about 250 bytes, so more than one batch of 256 messages was sent.
     wait_until("more than a batch is lost", || {
         proxy.dropped_bytes() > 100_000
     });
@@ -185,11 +188,12 @@ fn a_broker_that_takes_nothing_for_a_while() {
     wait_until("it has come to where it would write", || {
         client.depth(CHECKPOINT).is_some()
     });
-    // The deadline holds for one that waits, too.
+    // The deadline also applies to a run that waits.
     let other = ["--queue", "other", "--deadline", "3s"];
     let ended = run(&stage, &vhost.url()).args(other).end();
     assert_eq!(ended.code, Some(75), "{ended:#?}");
-    // Nor can a second run hear of the first whether it lives; the broker keeps a dead one's connection too.
+    // A second run cannot tell whether the first is alive. The broker keeps a dead run's connection
+    // too.
     let second = run(&stage, &vhost.url()).end().expect(69);
     let error = second.label()["error"].as_str().unwrap();
     assert!(error.contains("does not answer"), "{error}");
@@ -204,8 +208,8 @@ fn a_broker_that_takes_nothing_for_a_while() {
     assert_eq!(holds(&client, &ids), 0);
 }
 
-/// A run that was stopped by SIGSTOP half-way, until another one had taken over its lock and had
-/// published the whole list. It is still stopped; the token gives it the second half of its list.
+/// A run that was stopped by SIGSTOP half-way, until another run had taken over its lock and
+/// published the whole list. It is still stopped. The token releases the second half of its list.
 fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, CancellationToken) {
     let client = vhost.client();
     let stage = Stage::with_body(body);
@@ -217,7 +221,7 @@ fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, Canc
         client.depth(QUEUE) == Some(half)
     });
     process.signal("STOP");
-    // The broker misses its heartbeats after a while, and frees its lock.
+    // After a while the broker misses the run's heartbeats and releases its lock.
     let second = run(&stage, &vhost.url()).end().expect(0);
     assert!(second.label()["resumed"].as_u64().unwrap() > 0);
     assert!(holds(&client, ids) <= WINDOW);
@@ -279,8 +283,8 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
     assert_eq!(holds(&client, &ids), 0);
 }
 
-/// Deletes the queue of a run that has half of the list on it. `then` is called before the run gets
-/// the second half. Returns its error.
+/// Deletes the queue of a run that has published half of the list. Calls `then` before the run
+/// receives the second half. Returns the run's error.
 fn deleted_half_way(vhost: &Vhost, port: u16, then: impl Fn()) -> String {
     let client = vhost.client();
     let (_, body) = small_list(4000);
@@ -304,7 +308,7 @@ fn deleted_half_way(vhost: &Vhost, port: u16, then: impl Fn()) -> String {
 #[test]
 fn a_queue_that_is_deleted_in_the_middle() {
     let vhost = vhost();
-    // The connection is as it was: the next message comes back.
+    // The connection is unchanged, so the next message is returned.
     let error = deleted_half_way(&vhost, vhost.port, || {});
     let comes_back = "the default exchange has nowhere to put a message";
     assert!(error.contains(comes_back), "{error}");
@@ -378,7 +382,7 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     let ended = process.end().expect(0);
     assert!(ended.label()["rewinds"].as_u64().unwrap() >= 1);
     let from = early.data["position"].as_u64().unwrap() as usize;
-    // What was on its way when the connection broke may have come first.
+    // Messages that were in flight when the connection broke may have arrived first.
     let (mut found, _) = once(&client.drain(QUEUE));
     let mut behind = ids[from..].to_vec();
     found.sort();

@@ -1,4 +1,4 @@
-//! What a consumer finds on the queue.
+//! The messages that a consumer finds on the queue.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
@@ -101,7 +101,7 @@ fn a_stream_is_read_by_tail_from_its_start() {
             .collect();
         assert_eq!(found, ids);
     }
-    // Another --retain is no reason to refuse what is there.
+    // Another --retain is not a reason to refuse the existing queue.
     run(&stage, &vhost.url())
         .args(stream)
         .args(["--retain", "3h"])

@@ -1,5 +1,5 @@
-//! Names of queues that RabbitMQ does not take: they are found before anything is connected, where
-//! the labels are known by then.
+//! Queue names that RabbitMQ does not accept. They are found before any connection, if the labels
+//! are known by then.
 
 use labelcast::mock::Chats;
 
@@ -7,7 +7,7 @@ use super::run;
 use crate::support::rabbitmq::vhost;
 use crate::support::{Running, Stage};
 
-/// No broker is here: what ends with 78 has not looked for one.
+/// There is no broker, so a run that ends with 78 has not connected to one.
 const NOWHERE: &str = "amqp://127.0.0.1:1";
 
 fn check(stage: &Stage, url: &str) -> Running {
@@ -32,7 +32,7 @@ fn reserved_names() {
             }
         }
     }
-    // The same of an instance's name.
+    // The same for an instance's name.
     let other = Stage::with_account("amq.x", "{}");
     let ended = run(&other, NOWHERE).args(["--queue", "{instance_id}"]);
     let ended = ended.end().expect(78);
@@ -92,7 +92,7 @@ fn names_that_are_too_long_once_they_are_filled_in() {
     let ended = other.program("run").args(arguments).end().expect(78);
     let told = format!("{}", ended.report["labels"]);
     assert!(told.contains("255 bytes"), "{told}");
-    // A name that is as long as it can be, and longer before it is filled in.
+    // A name of the maximum length, which is longer before the placeholder is replaced.
     let most = format!("{}{{label_id}}{{label_id}}", "q".repeat(253));
     let arguments = ["--queue", &most];
     check(&stage, &url).args(arguments).end().expect(0);

@@ -1,4 +1,4 @@
-//! What the broker refuses, and what is said about it.
+//! Refusals by the broker, and the error messages.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -93,7 +93,7 @@ fn an_exchange_that_has_nowhere_to_put_messages() {
     assert!(!ended.stderr.contains("@c.us"), "{}", ended.stderr);
 }
 
-/// A queue that refuses what is over 300 messages.
+/// A queue that refuses messages beyond 300.
 fn declare_small(client: &Client) {
     let arguments = [
         ("x-queue-type", json!("classic")),
@@ -174,7 +174,7 @@ fn certificates_are_checked_on_both_sides() {
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
     let error = ended.label()["error"].as_str().unwrap();
     assert!(error.contains("certificate"), "{error}");
-    // Known by a variable, or by a parameter; and with one of our own to show.
+    // The CA is set by a variable or by a parameter; a client certificate is presented too.
     let known = vhost.tls_url("?cacertfile=AUTHORITY");
     run(&stage, &known).end().expect(0);
     let own = vhost.tls_url("?cacertfile=AUTHORITY&certfile=CERT&keyfile=KEY");

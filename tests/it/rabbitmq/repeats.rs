@@ -1,5 +1,5 @@
-//! What is sent again after a crash is the same message, or has another id: a consumer that passes
-//! over ids that it knows loses nothing.
+//! A message that is sent again after a crash is either the same message or has another id, so a
+//! consumer that skips known ids loses nothing.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, once, vhost};
 use crate::support::{Stage, map_of, part_of, small_list, wait_until};
 
-/// Checks that all chats are there for a consumer that passes over ids that it knows.
+/// Checks that a consumer that skips known ids receives all chats.
 #[track_caller]
 fn has_all(client: &Client, ids: &[String]) {
     let (found, _) = once(&client.drain(QUEUE));
@@ -32,7 +32,7 @@ fn packed_messages_behind_the_checkpoint_when_the_list_has_changed_there() {
         let packed = ["--ids-per-message", "50"];
         let process = run(&stage, &vhost.url_by(proxy.port)).args(packed).spawn();
         wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 50);
-        // From here on nothing is heard of confirms, and the checkpoint stays behind.
+        // From here on, confirms no longer arrive, and the checkpoint falls behind.
         proxy.hold_connections();
         process.kill();
         let sent = client.depth(QUEUE).unwrap() * 50;
@@ -133,7 +133,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
     let first = run(&stage, &vhost.url()).end().expect(0);
     let mut ended = client.take(CHECKPOINT).unwrap();
     assert_eq!(ended.data["settled"], true);
-    // As if it had been cut off behind its end.
+    // As if the run had been cut off after its end.
     ended.data["settled"] = false.into();
     client.put(CHECKPOINT, &ended);
     let second = run(&stage, &vhost.url()).end().expect(0);

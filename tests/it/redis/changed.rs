@@ -1,4 +1,4 @@
-//! A list that changes while a run of it is under way: each chat of the new list is there, and none twice.
+//! A list that changes during a run: each chat of the new list is published, and none twice.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use super::{STREAM, delete, run};
 use crate::support::redis::{Server, chat_ids, kill_run, length, run_out};
 use crate::support::{Stage, gated_whole, held_after, map_of, part_of, small_list, wait_until};
 
-/// Chats on the stream when a run is killed.
+/// The number of chats on the stream when a run is killed.
 const BEFORE: usize = 3003;
 
-/// What the run after a kill reports.
+/// The counts that the run after a kill reports.
 #[derive(Debug, PartialEq)]
 struct Reported {
     list_changed: bool,
@@ -22,9 +22,9 @@ struct Reported {
     suppressed: usize,
 }
 
-/// Kills a run that has [`BEFORE`] chats on the stream, gives it another list, and runs again. The
-/// stream then holds the chats of the new list, once each, beside those of the old list that were
-/// there before. Returns what the second run reports.
+/// Kills a run that has [`BEFORE`] chats on the stream, changes the list, and runs again. The
+/// stream must then have the chats of the new list, once each, beside the chats of the old list
+/// that were there before. Returns the counts of the second run.
 fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> Reported {
     let arguments = ["--ids-per-message", &ids_per_message.to_string()];
     let server = Server::start(&[]);
@@ -64,7 +64,7 @@ fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> 
     }
 }
 
-/// The list was published again: all but `suppressed` chats, which were there.
+/// The list was published again, except for `suppressed` chats that were already there.
 fn again(published: usize, suppressed: usize) -> Reported {
     Reported {
         list_changed: true,
@@ -175,7 +175,7 @@ fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
 #[test]
 fn a_set_that_another_reading_has_filled_is_as_good_as_gone() {
     with_a_set_that_is_lost(|server, ids| {
-        // Of all chats: they would all be passed over.
+        // A set with all chats, which would skip all of them.
         let mut connection = server.connection();
         let key: Vec<String> = connection.keys("labelcast:seen:*").unwrap();
         let token = format!(":{}", uuid::Uuid::now_v7());
@@ -186,7 +186,7 @@ fn a_set_that_another_reading_has_filled_is_as_good_as_gone() {
     });
 }
 
-/// Publishes a list that has changed, and lets something happen to the set of seen chats meanwhile.
+/// Publishes a changed list and modifies the set of published chats meanwhile.
 fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     let server = Server::start(&[]);
     let (ids, body) = small_list(10_000);

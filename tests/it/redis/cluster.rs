@@ -51,7 +51,7 @@ fn cluster() -> Vec<Server> {
     nodes
 }
 
-/// The node that holds a stream.
+/// Returns the node that has a stream.
 fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
     let holds = |node: &&Server| {
         redis::cmd("EXISTS")

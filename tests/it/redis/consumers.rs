@@ -1,4 +1,4 @@
-//! `tail` and `check`.
+//! The commands `tail` and `check`.
 
 use redis::Commands;
 use serde_json::Value;
@@ -37,7 +37,7 @@ fn each_message_is_a_line() {
     assert_eq!(found[0]["chat_id"], "4900000000000@lid");
     assert_eq!(found[0]["label_id"], "1");
     assert!(found[0]["entry_id"].is_string());
-    // Without --ack all of them are still pending.
+    // Without --ack all messages are still pending.
     let again = tail(&server, &["--count", "7"]).end().expect(0);
     assert_eq!(lines(&again), found[..7]);
 }
@@ -51,7 +51,7 @@ fn what_is_acknowledged_does_not_come_again() {
     );
     assert_eq!(lines(&tail(&server, &["--ack"]).end().expect(0)).len(), 5);
     assert!(lines(&tail(&server, &["--ack"]).end().expect(0)).is_empty());
-    // Another group has its own place.
+    // Another group has its own position.
     let arguments = ["--group", "other", "--delete"];
     assert_eq!(lines(&tail(&server, &arguments).end().expect(0)).len(), 20);
     assert_eq!(length(&mut server.connection(), STREAM), 0);
@@ -153,7 +153,7 @@ fn a_check_finds_what_would_go_wrong() {
     let url = locked.url().replace("right", "wrong");
     check(&stage, &url).expect(77);
 
-    // A user that may read, and not write.
+    // A user with read access only.
     let mut connection = locked.connection();
     redis::cmd("ACL")
         .arg(&[
@@ -171,7 +171,7 @@ fn a_check_finds_what_would_go_wrong() {
         .unwrap();
     let url = format!("redis://reader:pw@127.0.0.1:{}", locked.port);
     check(&stage, &url).expect(77);
-    // What the check alone asks need not be allowed; what a run writes to does.
+    // A check needs no permissions beyond those of a run.
     let seen = "warn  sink: this user may not ask";
     for (rules, code, says) in [
         (&["~*", "+@all", "-@dangerous"][..], 0, seen),

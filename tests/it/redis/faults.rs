@@ -1,4 +1,4 @@
-//! Whatever fails in between: none missing, none twice, and in the list's order.
+//! Whatever fails: no chat is missing or published twice, and the order is that of the list.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,9 @@ fn killed_at_fifty_moments_and_run_again() {
     let (ids, body) = small_list(10_000);
     let mut kills = 0;
     for round in 0..50 {
-        // Entries that the run gets; in some rounds all of them, and only the closing bracket is
-        // missing. It is killed at an arbitrary moment while it sends these, so never too late.
+        // The number of entries that the run receives. In some rounds these are all entries, and
+        // only the closing bracket is missing. The run is killed at an arbitrary moment during
+        // these, so never too late.
         let given = match round % 10 {
             0 => ids.len(),
             _ => 1 + numbers.below(10_000) as usize,
@@ -43,7 +44,7 @@ fn killed_at_fifty_moments_and_run_again() {
     assert_eq!(kills, 50);
 }
 
-/// Checks that a run has published exactly what was missing.
+/// Checks that a run has published exactly the missing chats.
 #[track_caller]
 fn resumed(ended: &Ended, before: usize, chats: usize) {
     let label = ended.label();
@@ -52,13 +53,14 @@ fn resumed(ended: &Ended, before: usize, chats: usize) {
     assert_eq!(label.get("list_changed"), None, "{label}");
 }
 
-/// Checks that the stream holds each chat once, in the list's order, all under the id of this run.
+/// Checks that the stream has each chat once, in the order of the list, all under the id of this
+/// run.
 #[track_caller]
 fn holds_one_run(server: &Server, ids: &[String], ended: &Ended) {
     holds_of_run(&mut server.connection(), STREAM, ids, ended);
 }
 
-/// Checks that a stream holds these chats, once each and in this order, all under the id of this run.
+/// Checks that a stream has these chats, once each and in this order, all under the id of this run.
 #[track_caller]
 fn holds_of_run(connection: &mut redis::Connection, stream: &str, ids: &[String], ended: &Ended) {
     let (found, runs): (Vec<String>, BTreeSet<String>) = entries(connection, stream)
@@ -103,7 +105,8 @@ fn cut_at_forty_places_in_either_direction() {
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
     for round in 0..40 {
-        // A run sends over 480,000 bytes and gets over 1,400: each cut takes place.
+        // A run sends more than 480,000 bytes and receives more than 1,400, so each cut takes
+        // effect.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 450_000),
             _ => (Direction::ToClient, 1200),

@@ -1,4 +1,4 @@
-//! One at a time: who may write, and who may not any more.
+//! One run at a time: which run may write.
 
 use redis::Commands;
 
@@ -22,8 +22,8 @@ fn a_worker_that_was_away_cannot_write_any_more() {
     holds(&server, &ids);
 }
 
-/// A second run that has found the lock taken by the first, and has seen no heartbeat of it since.
-/// Both are stopped by SIGSTOP when this returns, and the lock does not expire.
+/// A second run that has found the lock taken by the first and has seen no heartbeat since. Both
+/// are stopped by SIGSTOP when this returns, and the lock does not expire.
 fn behind(stage: &Stage, server: &Server, first: &Process) -> Process {
     let mut connection = server.connection();
     first.signal("STOP");
@@ -34,7 +34,7 @@ fn behind(stage: &Stage, server: &Server, first: &Process) -> Process {
     second
 }
 
-/// Whether a script has looked at how long a lock still holds: that of another process.
+/// Returns whether a script of another process has read how long a lock still holds.
 fn looks_at_locks(connection: &mut redis::Connection) -> bool {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
@@ -53,7 +53,7 @@ fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
     gate.cancel();
     first.signal("CONT");
     first.end().expect(0);
-    // The lock is free when it looks again.
+    // The lock is free when the second run checks again.
     second.signal("CONT");
     let second = second.end().expect(81);
     assert_eq!(second.label()["published"], 0);
@@ -70,7 +70,7 @@ fn a_second_run_resumes_the_first_that_stopped_without_a_heartbeat() {
     first.signal("TERM");
     first.signal("CONT");
     let first = first.end().expect(75);
-    // The lock is free when it looks again.
+    // The lock is free when the second run checks again.
     second.signal("CONT");
     let second = second.end().expect(0);
     let (first, second) = (first.label(), second.label());
@@ -85,7 +85,8 @@ fn a_second_run_ends_when_it_sees_a_heartbeat_of_the_first() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, _gate) = half_way(&stage, &server, &body);
-    // It waits for the rest of its list until it is told to stop, so only a heartbeat can tell.
+    // The run waits for the rest of its list until it is told to stop, so only a heartbeat can
+    // reveal it.
     let second = run(&stage, &server.url()).end().expect(81);
     assert_eq!(second.label()["published"], 0);
     first.signal("TERM");

@@ -1,4 +1,4 @@
-//! How servers and sentinels are spoken to and logged in to.
+//! Protocol and login of servers and sentinels.
 
 use redis::Commands;
 
@@ -7,7 +7,7 @@ use crate::support::redis::{Server, chat_ids, free_port};
 use crate::support::resp::answering;
 use crate::support::{Stage, make_certificate, small_list};
 
-/// A sentinel that watches a master as "main", with these lines in its configuration.
+/// Starts a sentinel that watches a master as "main", with these lines in its configuration.
 fn sentinel(folder: &tempfile::TempDir, master: &str, lines: &str) -> Server {
     let config = folder.path().join("sentinel.conf");
     let text = format!("{lines}\nsentinel monitor main {master} 1\n");
@@ -71,7 +71,7 @@ fn sentinels_that_refuse_every_login() {
         (":m4ster@", ""),
         ("", ""),
         (":m4ster@", "?sentinel_password=wr0ng"),
-        // Where the sentinels' login is given, no other is tried.
+        // If a login for the sentinels is set, no other is tried.
         (":other@", "?sentinel_password=wr0ng"),
     ] {
         let url = format!(
@@ -87,7 +87,7 @@ fn sentinels_that_refuse_every_login() {
             "{told}"
         );
     }
-    // The master's own refusal is told as such.
+    // A refusal by the master is reported as such.
     let url = format!("redis+sentinel://:other@127.0.0.1:{}/main", sentinel.port);
     let ended = run(&stage, &url).end().expect(77);
     let error = ended.label()["error"].as_str().unwrap();

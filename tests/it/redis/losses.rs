@@ -1,4 +1,4 @@
-//! What is beside the stream is lost, and the stream itself: nothing is missing, nothing is twice.
+//! Lost keys beside the stream, and a lost stream: no chat is missing, and none is published twice.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -9,7 +9,8 @@ use super::{STREAM, delete, half_way, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
 use crate::support::{Stage, gated_whole, map_of, part_of, small_list, wait_until};
 
-/// The first half of a body, and at the next attempt the whole body when the token is cancelled.
+/// Scripts the first half of a body, and at the next attempt the whole body when the token is
+/// cancelled.
 fn interrupted(body: &str) -> (Stage, CancellationToken) {
     interrupted_at(body, 0.5)
 }
@@ -52,7 +53,7 @@ fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
     }
 }
 
-/// What is on all streams of a queue, in order where there is one.
+/// Returns the entries of all streams of a queue, in order if there is one.
 fn all_of(server: &Server, streams: &[&str]) -> Vec<String> {
     let mut connection = server.connection();
     let mut found = Vec::new();
@@ -211,7 +212,8 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
         .end()
         .expect(0);
     let mut connection = server.connection();
-    // As if it had been killed, or cut off, between writing its end down and giving the lock back.
+    // As if the process had been killed or cut off between recording its end and releasing the
+    // lock.
     let forget = |connection: &mut redis::Connection| {
         let _: () = connection.hdel(checkpoint(&server), "settled").unwrap();
     };
@@ -226,7 +228,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
     holds(&server, &ids);
     assert_eq!(length(&mut connection, STREAM), 3002, "two markers");
 
-    // With a chat more, that one is published.
+    // The list has one more chat, which is published.
     forget(&mut connection);
     ids.push("new@c.us".to_owned());
     stage
@@ -281,7 +283,7 @@ fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let first = run(&stage, &server.url()).args(arguments);
     let first = first.args(["--retries", "0"]).end().expect(69);
-    // As if it had been cut off before it came to the second.
+    // As if the process had been cut off before the second partition.
     delete(&server, "labelcast:1:{1}");
     delete(&server, "labelcast:checkpoint:{1}*");
     let key = "labelcast:checkpoint:{0}:labelcast:1:{0}:inst-1:1";
@@ -301,7 +303,7 @@ fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
     assert_eq!(chats, 100);
 }
 
-/// A checkpoint's key.
+/// The key of a checkpoint.
 fn checkpoint(server: &Server) -> String {
     let keys: Vec<String> = server.connection().keys("labelcast:checkpoint:*").unwrap();
     keys.into_iter().next().unwrap()
@@ -313,7 +315,7 @@ fn a_server_that_is_set_back_to_before_the_lock() {
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
     let (process, gate) = half_way(&stage, &server, &body);
-    // The same position, and the fence of the run before: what a snapshot may hold.
+    // The same position and an earlier fencing token, as a snapshot may have them.
     let mut connection = server.connection();
     let fence = [("fence", "1"), ("fence_owner", "somebody")];
     let _: () = connection
@@ -359,7 +361,7 @@ fn a_count_that_was_lost_does_not_keep_the_rest_back() {
     let (process, _gate) = half_way(&stage, &server, &body);
     process.signal("KILL");
     process.end();
-    // As after a checkpoint that was lost: only what was added since is counted.
+    // As after a lost checkpoint: only entries that were added since are counted.
     let key = checkpoint(&server);
     let _: () = server.connection().hset(&key, "chats", 10).unwrap();
     let arguments = ["--min-chats", "1500"];

@@ -1,4 +1,4 @@
-//! What is on the stream, and beside it.
+//! The stream, and the keys beside it.
 
 use labelcast::mock::Chats;
 use redis::Commands;
@@ -298,11 +298,11 @@ fn the_lag_of_groups_counts_where_there_are_groups() {
         ])
         .query(&mut connection)
         .unwrap();
-    // All were read, and none deleted: there is room.
+    // All entries were read and none deleted, so nothing is pending.
     let arguments = ["--max-pending", "300"];
     run(&stage, &server.url()).args(arguments).end().expect(0);
     assert_eq!(chat_ids(&mut connection, STREAM).len(), 400);
-    // Somebody has a look: of what that group leaves nobody takes the rest.
+    // A group that reads once and whose remaining entries nobody takes.
     let look = ["--queue", STREAM, "--sink", &server.url(), "--count", "1"];
     Running::new("tail").args(look).end().expect(0);
     let _: redis::Value = redis::cmd("XREADGROUP")

@@ -1,4 +1,4 @@
-//! What a server refuses, and what is told of it.
+//! Refusals by a server, and the error messages.
 
 use redis::Commands;
 
