@@ -6,10 +6,10 @@
 //! - **decode**: [`labelcast::decode`], which also handles all shapes, enforces limits, and hashes;
 //! - **run**: the program, from process start to exit, from HTTP to lines in a file.
 //!
-//! They take turns, so that a temporary slowdown affects all three, and each ratio compares neighbouring
-//! measurements. The stand-in for the API runs in this process: on two cores it takes CPU time from `run`. A
-//! run ends by flushing about 100 MB to disk, and its time varies with that. Set `TMPDIR` to a memory file
-//! system to exclude the disk.
+//! They take turns, so that a temporary slowdown affects all three, and each ratio compares
+//! neighbouring measurements. The stand-in for the API runs in this process: on two cores it takes
+//! CPU time from `run`. A run ends by flushing about 100 MB to disk, and its time varies with that.
+//! Set `TMPDIR` to a memory file system to exclude the disk.
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -69,7 +69,7 @@ pub struct Plan {
     pub ids_per_message: u32,
     /// Checks that are turned off.
     pub trust: Trust,
-    /// What the headers of the response say about pages.
+    /// Statements about pages in the headers of the response.
     pub paging: Paging,
 }
 
@@ -133,7 +133,7 @@ pub enum DecodeError {
     Shape {
         /// Uncompressed bytes before the error.
         at: u64,
-        /// What is wrong there.
+        /// The problem.
         what: &'static str,
     },
     /// Malformed JSON.
@@ -141,7 +141,7 @@ pub enum DecodeError {
     Malformed {
         /// Uncompressed bytes before the error.
         at: u64,
-        /// What is wrong there.
+        /// The problem.
         what: String,
     },
     /// The bytes ended before the JSON did.

@@ -6,8 +6,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// One of several shares of the labels.
 ///
-/// A label's share does not depend on other labels, so processes that list the labels at different times
-/// never both take or both skip one.
+/// A label's share does not depend on other labels, so processes that list the labels at different
+/// times never both take or both skip one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u64,

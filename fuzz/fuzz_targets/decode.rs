@@ -1,7 +1,7 @@
 //! Fuzzes the decoder with any bytes as a body: it must not panic and must keep its guarantees.
 //!
-//! The first two bytes of an input decide how the rest, the body, is read. Each check is a function. Run it
-//! with `cargo +nightly fuzz run decode`.
+//! The first two bytes of an input decide how the rest, the body, is read. Each check is a
+//! function. Run it with `cargo +nightly fuzz run decode`.
 
 #![no_main]
 

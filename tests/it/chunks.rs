@@ -28,7 +28,7 @@ fn chats_of_body() -> Vec<Chat> {
 }
 
 #[test]
-fn a_body_in_two_chunks_split_at_every_byte() {
+fn a_body_may_be_split_at_every_byte() {
     let plan = Plan {
         include_names: true,
         ..plan(512)
@@ -47,7 +47,7 @@ fn a_body_in_two_chunks_split_at_every_byte() {
 }
 
 #[test]
-fn a_body_in_two_chunks_over_http() {
+fn a_body_may_be_split_over_http() {
     // The end of the first chunk: before the text, and after this many bytes of it.
     let splits = [
         ("in the byte-order mark", "\u{feff}", 1),
@@ -75,7 +75,7 @@ fn a_body_in_two_chunks_over_http() {
         stage.mock.script("1", reply);
         let arguments = ["--max-invalid", "1", "--include-names"];
         let process = stage.run().args(arguments).spawn();
-        wait_until("the list was asked for", || {
+        wait_until("the list was requested", || {
             stage.mock.requests().len() == 2
         });
         gate.cancel();
@@ -184,7 +184,7 @@ proptest! {
     /// However the body is split and batches are cut, the chats, positions and digests are the
     /// same, and decoding can resume at every position.
     #[test]
-    fn chunks_batches_and_resumption_make_no_difference(
+    fn results_do_not_depend_on_chunks_batches_or_resumption(
         entries in prop::collection::vec(entry(), 0..30),
         as_map: bool,
         lengths in prop::collection::vec(1_usize..40, 1..8),
@@ -239,7 +239,7 @@ fn a_member_name_may_arrive_byte_by_byte() {
 }
 
 #[test]
-fn what_is_held_back_of_a_cut_body_is_not_counted() {
+fn a_partial_message_of_a_cut_body_is_not_counted() {
     let body = r#"[{"id":"1@c.us"},{"id":"2@c.us"},{"id":null},{"id":"3@c.us"},{"id":null},{"i"#;
     let packed = Plan {
         ids_per_message: 2,

@@ -23,43 +23,43 @@ macro_rules! sinks {
             use super::*;
 
             #[test]
-            fn refuses() {
+            fn a_refused_write_loses_nothing() {
                 meets(Fault::Refuse, $start);
             }
 
             #[test]
-            fn fails_after_a_write() {
+            fn a_lost_reply_loses_nothing() {
                 meets(Fault::FailAfterWrite, $start);
             }
 
             #[test]
-            fn is_held() {
+            fn withheld_replies_lose_nothing() {
                 meets(Fault::Hold, $start);
             }
 
             #[test]
-            fn is_cut() {
+            fn a_broken_connection_loses_nothing() {
                 meets(Fault::Cut, $start);
             }
 
             #[test]
-            fn the_worker_is_killed() {
+            fn a_killed_worker_loses_nothing() {
                 meets(Fault::Kill, $start);
             }
 
             #[test]
-            fn of_two_workers_one_publishes() {
-                super::of_two_workers_one_publishes($start);
+            fn only_one_of_two_workers_publishes() {
+                super::only_one_of_two_workers_publishes($start);
             }
 
             #[test]
-            fn a_stop_is_gone_on_from() {
-                super::a_stop_is_gone_on_from($start);
+            fn a_stopped_run_is_resumed() {
+                super::a_stopped_run_is_resumed($start);
             }
 
             #[test]
-            fn a_changed_list_is_published_whole() {
-                super::a_changed_list_is_published_whole($start);
+            fn a_changed_list_is_published_completely() {
+                super::a_changed_list_is_published_completely($start);
             }
         }
     )*};
@@ -75,7 +75,7 @@ sinks! {
 /// Chats in the list.
 const CHATS: usize = 6000;
 /// The number of messages at which a run is in the middle of the first half of the list.
-const MIDST: usize = 1000;
+const MIDDLE: usize = 1000;
 
 /// A fault in the middle of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ trait Subject {
     fn recover(&mut self, fault: Fault, process: &mut Process);
 
     /// Makes a dead worker's lock and records as old as they would be when the next worker starts.
-    fn let_time_pass(&mut self) {}
+    fn age_remains(&mut self) {}
 
     /// Returns all messages so far, in their order.
     fn messages(&mut self) -> Vec<Message>;
@@ -148,7 +148,9 @@ fn half_way(
     let (reply, gate) = gated(body);
     stage.mock.script("1", reply);
     let process = subject.run(stage, fault).spawn();
-    wait_until("the run is in the midst of it", || subject.depth() > MIDST);
+    wait_until("the run is in the middle of the list", || {
+        subject.depth() > MIDDLE
+    });
     HalfWay { process, gate }
 }
 
@@ -167,7 +169,7 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
     let expected = S::exit_code(fault);
     assert_eq!(ended.code, expected, "{ended:#?}");
     if expected != Some(0) {
-        subject.let_time_pass();
+        subject.age_remains();
         ended = subject.run(&stage, None).end().expect(0);
         assert!(ended.label()["resumed"].as_u64().unwrap() > 0);
     }
@@ -177,18 +179,18 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
         chats.sort();
         ids.sort();
     }
-    same(&chats, &ids);
+    assert_same(&chats, &ids);
     let repeats = messages.len() - CHATS;
     assert!(repeats <= S::REPEATS, "{repeats} repeats");
-    adds_up(&ended);
+    check_counts(&ended);
 
-    subject.let_time_pass();
+    subject.age_remains();
     let next = subject.run(&stage, None).end().expect(0);
     assert_ne!(next.label()["run_id"], ended.label()["run_id"]);
     assert_eq!(next.label()["published"], CHATS, "a run of its own");
 }
 
-fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
+fn only_one_of_two_workers_publishes<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     let run = half_way(&mut subject, &stage, &body, None);
@@ -198,28 +200,31 @@ fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
     run.gate.cancel();
     run.process.end().expect(0);
     let messages = subject.messages();
-    same(&each_once(&messages), &ids);
+    assert_same(&each_once(&messages), &ids);
     assert_eq!(messages.len(), CHATS, "no repeats");
 }
 
-fn a_stop_is_gone_on_from<S: Subject>(mut subject: S) {
+fn a_stopped_run_is_resumed<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     let run = half_way(&mut subject, &stage, &body, None);
     run.process.signal("TERM");
     let stopped = run.process.end().expect(75);
     let published = stopped.label()["published"].as_u64().unwrap();
-    assert!(published > MIDST as u64, "what was there was confirmed");
+    assert!(
+        published > MIDDLE as u64,
+        "published messages were confirmed"
+    );
     let ended = subject.run(&stage, None).end().expect(0);
     assert_eq!(ended.label()["resumed"], published);
     assert_eq!(ended.label()["run_id"], stopped.label()["run_id"]);
-    adds_up(&ended);
+    check_counts(&ended);
     let messages = subject.messages();
-    same(&each_once(&messages), &ids);
+    assert_same(&each_once(&messages), &ids);
     assert_eq!(messages.len(), CHATS, "no repeats");
 }
 
-fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
+fn a_changed_list_is_published_completely<S: Subject>(mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -235,7 +240,7 @@ fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
     assert_eq!(ended.label()["list_changed"], true);
     let found: BTreeSet<String> = each_once(&subject.messages()).into_iter().collect();
     let expected = ids.into_iter().collect::<BTreeSet<_>>();
-    assert!(found.is_superset(&expected), "none is missing");
+    assert!(found.is_superset(&expected), "no chat is missing");
     let made_up = &found - &(&expected | &before);
     assert!(
         made_up.is_empty(),
@@ -250,9 +255,12 @@ fn each_once(messages: &[Message]) -> Vec<String> {
     let mut seen = BTreeMap::new();
     let mut chats = Vec::new();
     for message in messages {
-        assert_eq!(message.run_id, messages[0].run_id, "all of one run");
+        assert_eq!(
+            message.run_id, messages[0].run_id,
+            "all messages belong to one run"
+        );
         match seen.insert(&message.id, &message.chat) {
-            Some(before) => assert_eq!(before, &message.chat, "a repeat is the same message"),
+            Some(before) => assert_eq!(before, &message.chat, "a repeat is identical"),
             None => chats.push(message.chat.clone()),
         }
     }
@@ -261,17 +269,17 @@ fn each_once(messages: &[Message]) -> Vec<String> {
 
 /// Checks that two lists are equal, without printing them.
 #[track_caller]
-fn same(found: &[String], expected: &[String]) {
+fn assert_same(found: &[String], expected: &[String]) {
     let at = found.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!(
         (found.len(), at),
         (expected.len(), None),
-        "where they differ"
+        "the lists differ"
     );
 }
 
 /// Checks the report of a run over an unchanged list.
-fn adds_up(ended: &Ended) {
+fn check_counts(ended: &Ended) {
     let label = ended.label();
     let count = |key: &str| label[key].as_u64().unwrap();
     assert_eq!(count("read"), CHATS as u64);

@@ -113,17 +113,20 @@ impl Case {
         assert_eq!(stage.ids(), self.ids, "{name}: {ended:#?}");
         let told = format!("{}{}{}", ended.stderr, ended.stdout, ended.report);
         for text in &self.says {
-            assert!(told.contains(text), "{name} does not say {text}: {told}");
+            assert!(told.contains(text), "{name}: “{text}” is missing: {told}");
         }
         for text in self.never.into_iter().chain([TOKEN]) {
-            assert!(!told.contains(text), "{name} says {text}: {told}");
+            assert!(
+                !told.contains(text),
+                "{name}: “{text}” must not appear: {told}"
+            );
         }
         let asked = stage.mock.requests();
         let asked = asked
             .iter()
             .filter(|request| request.path.ends_with("/chats"));
         if self.exit == 0 {
-            assert_eq!(asked.count(), replies, "{name}: each reply is asked for");
+            assert_eq!(asked.count(), replies, "{name}: each reply is requested");
         }
         ended
     }

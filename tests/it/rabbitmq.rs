@@ -30,7 +30,7 @@ fn holds(client: &Client, ids: &[String]) -> usize {
     if found != ids {
         let at = found.iter().zip(ids).position(|(a, b)| a != b);
         panic!(
-            "{} chats of {}, different from {at:?} on",
+            "{} chats instead of {}, different from position {at:?}",
             found.len(),
             ids.len()
         );

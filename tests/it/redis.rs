@@ -31,7 +31,7 @@ fn holds(server: &Server, ids: &[String]) {
     if found != ids {
         let at = found.iter().zip(ids).position(|(a, b)| a != b);
         panic!(
-            "{} entries for {} chats, different from {at:?} on",
+            "{} entries for {} chats, different from position {at:?}",
             found.len(),
             ids.len()
         );
@@ -44,7 +44,7 @@ fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, Cancellatio
     stage.mock.script("1", reply);
     let process = run(stage, &server.url()).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         length(&mut server.connection(), STREAM) == half
     });
     (process, gate)

@@ -15,7 +15,7 @@ fn held(stage: &Stage, body: &str, part: f64) -> Process {
     let process = stage.run().spawn();
     // An earlier process may have written the lines, so wait until this one has requested its
     // reply.
-    wait_until("it has its reply", || {
+    wait_until("the run has received its reply", || {
         let requests = stage.mock.requests();
         requests[asked..].iter().any(|r| r.path.ends_with("/chats"))
     });
@@ -36,7 +36,7 @@ fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
     let process = held(stage, body, part);
     let part = &body[..(body.len() as f64 * part) as usize];
     let lines = part.matches("\"}").count();
-    wait_until("all of it is written", || {
+    wait_until("all lines are written", || {
         let length = std::fs::metadata(stage.out()).map_or(0, |file| file.len());
         lines_in(&stage.out()) == lines
             && stage.journal().is_some_and(|last| last["length"] == length)
@@ -73,7 +73,7 @@ fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
 }
 
 #[test]
-fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+fn a_complete_run_whose_process_did_not_know_it_is_not_published_again() {
     for (body, code) in [
         (small_list(3000).1, 0),
         ("[{},{\"id\":\"1@c.us\"}]".to_owned(), 65),
@@ -97,7 +97,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
 }
 
 #[test]
-fn killed_again_and_again_it_comes_to_its_end() {
+fn a_run_that_is_killed_repeatedly_completes() {
     let (ids, body) = small_list(30_000);
     let stage = Stage::with_body(&body);
     for (part, lines) in [(0.2, 1), (0.4, 6000), (0.4, 11_000), (0.9, 20_000)] {
@@ -108,7 +108,7 @@ fn killed_again_and_again_it_comes_to_its_end() {
 }
 
 #[test]
-fn a_half_written_last_line_is_cut_off() {
+fn a_partial_last_line_is_removed() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.9, 2000);
@@ -124,7 +124,7 @@ fn a_half_written_last_line_is_cut_off() {
 }
 
 #[test]
-fn a_half_written_line_is_cut_off_for_a_new_run_too() {
+fn a_partial_last_line_is_removed_by_a_new_run_too() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.9);
@@ -137,7 +137,7 @@ fn a_half_written_line_is_cut_off_for_a_new_run_too() {
 }
 
 #[test]
-fn what_somebody_else_wrote_is_left_alone() {
+fn lines_of_other_writers_are_kept() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.9);
@@ -152,7 +152,7 @@ fn what_somebody_else_wrote_is_left_alone() {
 }
 
 #[test]
-fn the_resume_window_and_no_resume_begin_a_new_run() {
+fn the_resume_window_and_no_resume_start_a_new_run() {
     let (ids, body) = small_list(3000);
     for arguments in [["--no-resume", "--retries=1"], ["--resume-window", "0s"]] {
         let stage = Stage::with_body(&body);
@@ -165,7 +165,7 @@ fn the_resume_window_and_no_resume_begin_a_new_run() {
 }
 
 #[test]
-fn a_run_older_than_the_window_is_not_gone_on_with() {
+fn a_run_older_than_the_resume_window_is_not_resumed() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.5);
@@ -196,11 +196,11 @@ fn a_list_that_changed_in_the_published_part_is_published_again() {
         .iter()
         .map(|message| message["run_id"].to_string())
         .collect();
-    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+    assert_eq!(runs.len(), 1, "a repeat has the same run id");
 }
 
 #[test]
-fn a_list_that_changed_only_behind_the_published_part_is_simply_gone_on_with() {
+fn a_list_that_changed_after_the_published_part_is_resumed() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.5, 1000);
@@ -228,7 +228,7 @@ fn a_list_that_became_shorter_than_the_published_part_is_published_again() {
 }
 
 #[test]
-fn a_list_that_changes_between_two_attempts_of_one_process() {
+fn a_list_that_changes_between_two_attempts_is_published_again() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -244,7 +244,7 @@ fn a_list_that_changes_between_two_attempts_of_one_process() {
 }
 
 #[test]
-fn invalid_entries_count_as_places_in_the_list() {
+fn invalid_entries_count_as_positions() {
     let entries: Vec<String> = (0..4000)
         .map(|i| match i % 3 {
             0 => "{\"id\":null}".to_owned(),
@@ -264,7 +264,7 @@ fn invalid_entries_count_as_places_in_the_list() {
 }
 
 #[test]
-fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
+fn lines_of_other_runs_do_not_prevent_a_resume() {
     // Label 1 writes many lines after label 2's last one. Label 2 is then retried and fails again.
     let (ids, body) = small_list(1000);
     let labels = vec![
@@ -292,7 +292,7 @@ fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
 }
 
 #[test]
-fn long_messages_are_resumed_and_mended_too() {
+fn long_messages_are_resumed_and_partial_ones_removed() {
     let entries: Vec<String> = (0..9000)
         .map(|i| format!("{{\"id\":\"{i}@c.us\",\"name\":\"{}\"}}", "n".repeat(200)))
         .collect();
@@ -328,7 +328,7 @@ fn long_messages_are_resumed_and_mended_too() {
 }
 
 #[test]
-fn a_list_with_too_many_invalid_entries_is_not_gone_on_with() {
+fn a_list_with_too_many_invalid_entries_is_not_resumed() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us"},{}]"#);
     let first = stage.run().end().expect(65);
     let second = stage.run().end().expect(65);
@@ -350,7 +350,7 @@ fn two_accounts_do_not_share_a_checkpoint() {
 }
 
 #[test]
-fn a_file_by_another_name_has_the_same_journal() {
+fn a_file_under_another_name_uses_the_same_journal() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.5, 1000);
@@ -375,7 +375,9 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
     stage.mock.script("1", busy);
     let before = stage.mock.requests().len();
     let process = stage.run().spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= before + 3);
+    wait_until("the run waits", || {
+        stage.mock.requests().len() >= before + 3
+    });
     process.kill();
     stage.run().end().expect(0);
     assert_eq!(stage.ids()[stage.ids().len() - 3000..], ids);
@@ -384,7 +386,7 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
         .iter()
         .map(|message| message["run_id"].to_string())
         .collect();
-    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+    assert_eq!(runs.len(), 1, "a repeat has the same run id");
 }
 
 #[test]
@@ -402,7 +404,7 @@ fn the_resume_window_counts_from_when_a_run_was_stopped() {
     let batch = stage.journal().unwrap();
     // Times in the journal are in milliseconds.
     let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    wait_until("the time is another", || batch["at"] != now());
+    wait_until("the time has changed", || batch["at"] != now());
     process.signal("TERM");
     process.end().expect(75);
     let stop = stage.journal().unwrap();

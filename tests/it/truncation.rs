@@ -21,7 +21,7 @@ fn cut_at(at: usize) -> [Reply; 3] {
 }
 
 #[test]
-fn every_cut_position_of_a_small_body() {
+fn a_body_cut_at_any_position_is_a_failure() {
     let end = BODY.len();
     for at in 0..end {
         for (kind, reply) in cut_at(at).into_iter().enumerate() {
@@ -50,7 +50,7 @@ fn every_cut_position_of_a_small_body() {
 }
 
 #[test]
-fn a_cut_body_is_asked_for_again_and_nothing_is_published_twice() {
+fn a_cut_body_is_requested_again_without_repeats() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
     for part in [3, 2] {
@@ -68,7 +68,7 @@ fn a_cut_body_is_asked_for_again_and_nothing_is_published_twice() {
 }
 
 #[test]
-fn what_came_before_the_cut_is_kept_for_the_next_run() {
+fn chats_before_the_cut_are_kept_for_the_next_run() {
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -86,7 +86,7 @@ fn what_came_before_the_cut_is_kept_for_the_next_run() {
 }
 
 #[test]
-fn of_packed_messages_only_whole_ones_are_published_before_the_end() {
+fn only_full_packed_messages_are_published_before_the_end() {
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.55, Piece::Cut));

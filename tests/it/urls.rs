@@ -21,7 +21,7 @@ const BROKERS: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn special_characters_in_a_password_have_to_be_encoded() {
+fn special_characters_in_a_password_must_be_encoded() {
     for (scheme, path) in BROKERS {
         for login in [
             ":s3cr#t0fmine",
@@ -48,7 +48,7 @@ fn special_characters_in_a_password_have_to_be_encoded() {
 }
 
 #[test]
-fn a_parameter_that_does_not_exist_is_refused() {
+fn unknown_parameters_are_refused() {
     for (scheme, path) in BROKERS {
         let ended = refused(&format!("{scheme}://127.0.0.1:1{path}?databse=3"));
         assert!(ended.stderr.contains("“databse”"), "{scheme}: {ended:?}");
@@ -63,7 +63,7 @@ fn a_parameter_that_does_not_exist_is_refused() {
 }
 
 #[test]
-fn parameters_with_values_that_they_do_not_take() {
+fn invalid_parameter_values_are_refused() {
     for (url, told) in [
         ("redis://127.0.0.1:1?db=x", "db"),
         ("redis://127.0.0.1:1?db=-1", "db"),

@@ -67,7 +67,7 @@ impl Subject for File {
             Fault::FailAfterWrite => {
                 // The first line is the start of the run. The last line is lost, and a batch
                 // remains.
-                wait_until("two batches are known of", || {
+                wait_until("two batches are recorded", || {
                     lines_in(&self.journal()) >= 3
                 });
                 process.signal("KILL");

@@ -75,8 +75,8 @@ impl Subject for Queue {
     fn recover(&mut self, fault: Fault, process: &mut Process) {
         match fault {
             Fault::Refuse => {
-                wait_until("it is full", || self.depth() >= ROOM);
-                wait_until("a consumer has made room for all", || {
+                wait_until("the queue is full", || self.depth() >= ROOM);
+                wait_until("a consumer has made room for all messages", || {
                     self.drain();
                     process.has_ended()
                 });
@@ -85,7 +85,7 @@ impl Subject for Queue {
                 self.client.delete(QUEUE);
             }
             Fault::FailAfterWrite | Fault::Cut => {
-                wait_until("it has broken", || !self.proxy.is_armed());
+                wait_until("the connection has broken", || !self.proxy.is_armed());
             }
             Fault::Hold | Fault::Kill => {}
         }

@@ -102,7 +102,7 @@ fn bodies(beside: &str) -> [String; 2] {
 }
 
 #[test]
-fn what_is_not_understood_casts_doubt() {
+fn unknown_members_make_an_empty_list_untrusted() {
     for (beside, quoted) in DOUBTFUL {
         for body in bodies(beside) {
             let case = Case::body(&body, 76).says(*quoted);
@@ -114,7 +114,7 @@ fn what_is_not_understood_casts_doubt() {
 }
 
 #[test]
-fn what_is_known_to_be_harmless_does_not() {
+fn harmless_members_leave_an_empty_list_trusted() {
     for beside in HARMLESS {
         for body in bodies(beside) {
             Case::body(&body, 0).holds();
@@ -123,7 +123,7 @@ fn what_is_known_to_be_harmless_does_not() {
 }
 
 #[test]
-fn who_knows_better_can_have_it_trusted() {
+fn accept_empty_trusts_any_empty_list() {
     for (beside, _) in DOUBTFUL {
         let [body, _] = bodies(beside);
         Case::body(&body, 0).args(&["--accept-empty"]).holds();
@@ -138,7 +138,7 @@ fn who_knows_better_can_have_it_trusted() {
 }
 
 #[test]
-fn beside_chats_only_an_error_counts() {
+fn beside_chats_only_an_error_matters() {
     let ids = &["1@c.us"];
     for beside in [
         r#""msg":"session stopped""#,
@@ -152,7 +152,7 @@ fn beside_chats_only_an_error_counts() {
 }
 
 #[test]
-fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
+fn a_response_without_a_list_is_quoted_or_an_unknown_shape() {
     for (body, exit, says) in [
         (r#"{"detail":"Not authenticated"}"#, 76, "Not authenticated"),
         (r#"{"msg":"session stopped"}"#, 76, "session stopped"),
@@ -175,7 +175,7 @@ fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
 }
 
 #[test]
-fn a_count_of_chats_doubts_in_the_same_way() {
+fn label_counts_apply_the_same_trust_rules() {
     let stage = Stage::with_body(r#"{"data":[],"msg":"session stopped"}"#);
     let ended = stage.program("labels").args(["--counts", "--json"]).end();
     assert_eq!(ended.code, Some(76), "{ended:#?}");

@@ -55,7 +55,7 @@ const WHOLE: &[&str] = &[
 ];
 
 #[test]
-fn a_body_that_says_so_is_one_page_of_several() {
+fn bodies_can_mark_one_page_of_several() {
     for beside in PAGES {
         for body in [
             format!(r#"{{"data":{TWO},{beside}}}"#),
@@ -75,7 +75,7 @@ fn a_body_that_says_so_is_one_page_of_several() {
 }
 
 #[test]
-fn a_total_above_the_entries_is_one_too() {
+fn a_total_above_the_entries_marks_a_page() {
     for total in [
         r#""total":250"#,
         r#""total":"250""#,
@@ -105,7 +105,7 @@ fn a_total_above_the_entries_is_one_too() {
 }
 
 #[test]
-fn a_body_with_nothing_left_is_whole() {
+fn bodies_without_further_pages_are_complete() {
     for beside in WHOLE {
         let body = format!(r#"{{"success":true,"data":{TWO},{beside}}}"#);
         Case::body(&body, 0).ids(TWO_IDS).holds();
@@ -113,7 +113,7 @@ fn a_body_with_nothing_left_is_whole() {
 }
 
 #[test]
-fn headers_say_it_as_well() {
+fn headers_can_mark_one_page_of_several() {
     for (name, value) in [
         ("link", r#"</v2/labels/1/chats?page=2>; rel="next""#),
         ("x-wp-totalpages", "3"),
@@ -140,7 +140,7 @@ fn headers_say_it_as_well() {
 }
 
 #[test]
-fn who_knows_better_can_have_it_ignored() {
+fn ignore_paging_accepts_one_page() {
     for beside in PAGES {
         let body = format!(r#"{{{beside},"data":{TWO}}}"#);
         let case = Case::body(&body, 0).args(&["--ignore-paging"]);

@@ -5,7 +5,7 @@ use labelcast::mock::Reply;
 use super::Case;
 
 #[test]
-fn numbers_are_masked_however_they_are_spaced() {
+fn long_numbers_are_masked_however_they_are_spaced() {
     for (text, number) in [
         ("contact +44 7911 123456 is blocked", "123456"),
         ("contact (555) 123-4567 is blocked", "123-4567"),

@@ -115,7 +115,7 @@ fn run(folder: &Path, proxy: u16) -> Running {
 }
 
 #[test]
-fn the_step_up_to_tls_keeps_the_login() {
+fn an_upgrade_to_tls_keeps_the_login() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let servers = TwoServers::start(folder.path(), "https://localhost");
@@ -127,7 +127,7 @@ fn the_step_up_to_tls_keeps_the_login() {
 }
 
 #[test]
-fn another_host_or_port_does_not_get_it() {
+fn another_host_or_port_does_not_get_the_login() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     for elsewhere in [

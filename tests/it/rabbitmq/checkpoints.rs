@@ -20,7 +20,7 @@ fn depths(client: &Client, queue: &str) -> [Option<usize>; 2] {
     names(queue).map(|name| client.depth(&name))
 }
 
-/// A difference between two consecutive runs.
+/// The differing arguments of two consecutive runs.
 const CHANGES: [(&[&str], &[&str]); 6] = [
     (&["--queue-type", "classic"], &["--no-declare"]),
     (&[], &["--no-declare", "--queue-type", "classic"]),
@@ -34,7 +34,7 @@ const CHANGES: [(&[&str], &[&str]); 6] = [
 ];
 
 /// Moves the checkpoint to a queue as earlier versions declared it.
-fn age(vhost: &Vhost, queue: &str, kind: &str, expires: Option<i64>) {
+fn use_old_queue(vhost: &Vhost, queue: &str, kind: &str, expires: Option<i64>) {
     let [name, _] = names(queue);
     let client = vhost.client();
     let record = client.take(&name).unwrap();
@@ -82,7 +82,7 @@ impl Runs {
     }
 
     /// Publishes half of the list and is then cut off.
-    fn half(&self, queue: &str, arguments: &[&str]) -> Ended {
+    fn publish_half(&self, queue: &str, arguments: &[&str]) -> Ended {
         let half = part_of(&self.body, 0.5, Piece::Cut);
         self.stage.mock.script("1", half);
         let run = self.run(queue, arguments).args(["--retries", "0"]);
@@ -91,7 +91,7 @@ impl Runs {
 
     /// Checks that a run has resumed an earlier one and that each chat is there once.
     #[track_caller]
-    fn goes_on(&self, queue: &str, first: &Ended, last: &Ended) {
+    fn resumes(&self, queue: &str, first: &Ended, last: &Ended) {
         let (first, last) = (first.label(), last.label());
         assert_eq!(last["run_id"], first["run_id"], "{queue}");
         assert_eq!(last["resumed"], first["published"], "{queue}");
@@ -101,7 +101,7 @@ impl Runs {
 }
 
 #[test]
-fn a_guard_knows_the_last_run_whatever_has_changed() {
+fn guards_know_the_last_run_after_changed_settings() {
     for (number, (first, second)) in CHANGES.into_iter().enumerate() {
         let runs = Runs::of(200);
         let queue = format!("guarded{number}");
@@ -116,18 +116,18 @@ fn a_guard_knows_the_last_run_whatever_has_changed() {
 }
 
 #[test]
-fn a_run_is_resumed_whatever_has_changed() {
+fn a_run_is_resumed_after_changed_settings() {
     let runs = Runs::of(3000);
     for (number, (first, second)) in CHANGES.into_iter().enumerate() {
         let queue = format!("resumed{number}");
-        let cut = runs.half(&queue, first);
+        let cut = runs.publish_half(&queue, first);
         let resumed = runs.run(&queue, second).end().expect(0);
-        runs.goes_on(&queue, &cut, &resumed);
+        runs.resumes(&queue, &cut, &resumed);
     }
 }
 
 #[test]
-fn checkpoints_of_earlier_versions() {
+fn checkpoints_of_earlier_versions_are_read() {
     let runs = Runs::of(3000);
     for (kind, expires) in [
         ("classic", Some(604_800_000)),
@@ -137,17 +137,17 @@ fn checkpoints_of_earlier_versions() {
         ("quorum", None),
     ] {
         let queue = format!("{kind}{expires:?}");
-        let cut = runs.half(&queue, &[]);
-        age(&runs.vhost, &queue, kind, expires);
+        let cut = runs.publish_half(&queue, &[]);
+        use_old_queue(&runs.vhost, &queue, kind, expires);
         let resumed = runs.run(&queue, &[]).end().expect(0);
-        runs.goes_on(&queue, &cut, &resumed);
+        runs.resumes(&queue, &cut, &resumed);
         // The queue in the old form is gone.
         assert_eq!(depths(&runs.client, &queue), [None, Some(1)], "{queue}");
     }
 }
 
 #[test]
-fn each_change_moves_it_to_the_other_queue() {
+fn a_changed_setting_moves_the_checkpoint_to_the_other_queue() {
     let runs = Runs::of(500);
     for (retain, expected) in [
         ("1h", [Some(1), None]),
@@ -161,7 +161,7 @@ fn each_change_moves_it_to_the_other_queue() {
 }
 
 #[test]
-fn cut_off_wherever_it_is_moved() {
+fn a_cut_while_the_checkpoint_is_moved_loses_nothing() {
     let runs = Runs::of(600);
     let proxy = Proxy::start(runs.vhost.port);
     let url = runs.vhost.url_by(proxy.port);
@@ -169,20 +169,20 @@ fn cut_off_wherever_it_is_moved() {
     for direction in [Direction::ToServer, Direction::ToClient] {
         for bytes in (200..3000).step_by(200) {
             let queue = format!("{direction:?}{bytes}");
-            let first = runs.half(&queue, &[]);
-            age(&runs.vhost, &queue, "classic", Some(3_600_000));
+            let first = runs.publish_half(&queue, &[]);
+            use_old_queue(&runs.vhost, &queue, "classic", Some(3_600_000));
             proxy.cut_after(bytes, direction);
             // Without the cut, a guard ends the run, so it does not publish.
             let moving = run(&runs.stage, &url).args(["--queue", &queue, "--retries", "0"]);
             let mut moving = moving.args(["--min-chats", "601"]).spawn();
-            wait_until("it is cut off, or through", || {
+            wait_until("the run is cut off or has ended", || {
                 !proxy.is_armed() || moving.has_ended()
             });
             drop(moving);
             proxy.cut_after(-1, direction);
             unmoved += u32::from(depths(&runs.client, &queue)[0].is_some());
             let last = runs.run(&queue, &[]).end().expect(0);
-            runs.goes_on(&queue, &first, &last);
+            runs.resumes(&queue, &first, &last);
             assert_eq!(depths(&runs.client, &queue), [None, Some(1)], "{queue}");
         }
     }
@@ -190,12 +190,12 @@ fn cut_off_wherever_it_is_moved() {
 }
 
 #[test]
-fn of_two_checkpoints_the_newer_one_counts() {
+fn the_newer_of_two_checkpoints_counts() {
     let runs = Runs::of(600);
     for newer in [0, 1] {
         let queue = format!("newer{newer}");
         let names = names(&queue);
-        let first = runs.half(&queue, &[]);
+        let first = runs.publish_half(&queue, &[]);
         let record = runs.client.take(&names[0]).unwrap();
         let mut older = record.clone();
         older.data["at"] = "2006-01-02T15:04:05.000Z".into();
@@ -208,17 +208,17 @@ fn of_two_checkpoints_the_newer_one_counts() {
         runs.client.put(&names[newer], &record);
         runs.client.put(&names[1 - newer], &older);
         let last = runs.run(&queue, &[]).end().expect(0);
-        runs.goes_on(&queue, &first, &last);
+        runs.resumes(&queue, &first, &last);
     }
 }
 
 #[test]
-fn it_does_not_expire_under_a_run_that_waits() {
+fn the_checkpoint_of_a_waiting_run_does_not_expire() {
     let runs = Runs::of(600);
     let half = part_of(&runs.body, 0.5, Piece::Hold);
     runs.stage.mock.script("1", half);
     let process = runs.run(QUEUE, &["--retain", "4s"]).spawn();
-    wait_until("it waits for the rest", || {
+    wait_until("the run waits for the rest", || {
         depths(&runs.client, QUEUE)[0] == Some(1)
     });
     // A message that expires after ten seconds serves as a clock.

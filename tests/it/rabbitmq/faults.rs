@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[test]
-fn killed_at_moments_and_run_again() {
+fn a_run_killed_at_any_moment_loses_nothing() {
     let mut numbers = Numbers(50);
     let (ids, body) = small_list(8000);
     let mut kills = 0;
@@ -33,7 +33,7 @@ fn killed_at_moments_and_run_again() {
         stage.mock.script("1", held_after(&body, given));
         let arguments = ["--queue-type", kind];
         let process = run(&stage, &vhost.url()).args(arguments).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             client.depth(QUEUE).is_some_and(|depth| depth >= moment)
         });
         process.kill();
@@ -57,7 +57,7 @@ fn killed_at_moments_and_run_again() {
 }
 
 #[test]
-fn killed_several_times_in_one_run() {
+fn a_run_killed_several_times_loses_nothing() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(12_000);
@@ -68,7 +68,7 @@ fn killed_several_times_in_one_run() {
             .script("1", part_of(&body, f64::from(part) / 4.0, Piece::Hold));
         let asked = stage.mock.requests().len();
         let process = run(&stage, &vhost.url()).spawn();
-        wait_until("it has come further", || {
+        wait_until("the run has made progress", || {
             let requests = stage.mock.requests();
             let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
             is_served && client.depth(QUEUE).unwrap_or(0) >= part as usize * 3000 - 2000
@@ -84,7 +84,7 @@ fn killed_several_times_in_one_run() {
 }
 
 #[test]
-fn cut_at_places_in_either_direction() {
+fn a_connection_cut_anywhere_loses_nothing() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -115,7 +115,7 @@ fn cut_at_places_in_either_direction() {
 }
 
 #[test]
-fn messages_that_were_sent_and_never_arrived_are_sent_again() {
+fn messages_that_never_arrived_are_sent_again() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -127,13 +127,13 @@ fn messages_that_were_sent_and_never_arrived_are_sent_again() {
     let (reply, gate) = gated_after(&body, first);
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
-    wait_until("the first batch is there", || {
+    wait_until("the first batch is published", || {
         client.depth(QUEUE) == Some(first)
     });
     proxy.drop_what_is_sent();
     gate.cancel();
     // A message has about 250 bytes, so more than one batch of 256 messages was sent.
-    wait_until("more than a batch is lost", || {
+    wait_until("more than a batch is dropped", || {
         proxy.dropped_bytes() > 100_000
     });
     assert_eq!(client.depth(QUEUE), Some(first));
@@ -144,7 +144,7 @@ fn messages_that_were_sent_and_never_arrived_are_sent_again() {
 }
 
 #[test]
-fn a_broker_that_is_stopped_and_started_again() {
+fn a_broker_restart_loses_nothing() {
     for kind in ["quorum", "classic"] {
         let mut broker = Broker::start();
         let vhost = broker.vhost();
@@ -156,7 +156,7 @@ fn a_broker_that_is_stopped_and_started_again() {
             .args(["--retries", "30", "--queue-type", kind])
             .spawn();
         let client = vhost.client();
-        wait_until("it is sending the first half", || {
+        wait_until("the first half is being published", || {
             client.depth(QUEUE).unwrap_or(0) > 1000
         });
         broker.down();
@@ -175,7 +175,7 @@ fn a_broker_that_is_stopped_and_started_again() {
 }
 
 #[test]
-fn a_broker_that_takes_nothing_for_a_while() {
+fn a_blocking_broker_is_waited_for() {
     let broker = Broker::start();
     let vhost = broker.vhost();
     let client = vhost.client();
@@ -185,7 +185,7 @@ fn a_broker_that_takes_nothing_for_a_while() {
     let process = run(&stage, &vhost.url())
         .args(["--progress", "always"])
         .spawn();
-    wait_until("it has come to where it would write", || {
+    wait_until("the run is about to write", || {
         client.depth(CHECKPOINT).is_some()
     });
     // The deadline also applies to a run that waits.
@@ -197,7 +197,7 @@ fn a_broker_that_takes_nothing_for_a_while() {
     let second = run(&stage, &vhost.url()).end().expect(69);
     let error = second.label()["error"].as_str().unwrap();
     assert!(error.contains("does not answer"), "{error}");
-    assert_eq!(client.depth(QUEUE), None, "nothing was taken");
+    assert_eq!(client.depth(QUEUE), None, "the queue was not declared");
     broker.control(&["set_vm_memory_high_watermark", "0.6"]);
     let ended = process.end().expect(0);
     assert!(
@@ -217,7 +217,7 @@ fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, Canc
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         client.depth(QUEUE) == Some(half)
     });
     process.signal("STOP");
@@ -229,18 +229,22 @@ fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, Canc
 }
 
 #[test]
-fn a_worker_that_was_away_does_not_go_on() {
+fn a_suspended_worker_does_not_continue_after_a_takeover() {
     let vhost = vhost();
     let (ids, body) = small_list(5000);
     let (_stage, process, gate) = overtaken(&vhost, &ids, &body);
     gate.cancel();
     process.signal("CONT");
     process.end().expect(81);
-    assert_eq!(vhost.client().depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        vhost.client().depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_during_a_later_run_does_not_go_on() {
+fn a_suspended_worker_does_not_continue_after_a_later_run() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(5000);
@@ -251,22 +255,30 @@ fn a_worker_that_was_away_during_a_later_run_does_not_go_on() {
     gate.cancel();
     process.signal("CONT");
     process.end().expect(81);
-    assert_eq!(client.depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        client.depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_and_gets_a_signal_stops() {
+fn a_suspended_worker_stops_on_a_signal() {
     let vhost = vhost();
     let (ids, body) = small_list(5000);
     let (_stage, process, _gate) = overtaken(&vhost, &ids, &body);
     process.signal("TERM");
     process.signal("CONT");
     process.end().expect(75);
-    assert_eq!(vhost.client().depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        vhost.client().depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
+fn a_suspended_worker_does_not_start_after_a_takeover() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(2000);
@@ -274,7 +286,9 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
     let (reply, gate) = gated_whole(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
-    wait_until("it waits for the list", || stage.mock.requests().len() == 2);
+    wait_until("the run waits for the list", || {
+        stage.mock.requests().len() == 2
+    });
     process.signal("STOP");
     run(&stage, &vhost.url()).end().expect(0);
     process.signal("CONT");
@@ -293,29 +307,29 @@ fn deleted_half_way(vhost: &Vhost, port: u16, then: impl Fn()) -> String {
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url_by(port)).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         client.depth(QUEUE) == Some(half)
     });
     client.delete(QUEUE);
     then();
     gate.cancel();
     let ended = process.end().expect(78);
-    assert_eq!(client.depth(QUEUE), None, "it is not declared again");
+    assert_eq!(client.depth(QUEUE), None, "the queue is not declared again");
     assert_eq!(client.depth(CHECKPOINT), Some(1));
     ended.label()["error"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_queue_that_is_deleted_in_the_middle() {
+fn deleting_the_queue_during_a_run_is_an_error() {
     let vhost = vhost();
     // The connection is unchanged, so the next message is returned.
     let error = deleted_half_way(&vhost, vhost.port, || {});
-    let comes_back = "the default exchange has nowhere to put a message";
-    assert!(error.contains(comes_back), "{error}");
+    let unroutable = "the default exchange has nowhere to put a message";
+    assert!(error.contains(unroutable), "{error}");
 }
 
 #[test]
-fn a_queue_that_is_deleted_in_the_middle_as_the_connection_breaks() {
+fn deleting_the_queue_while_the_connection_breaks_is_an_error() {
     let vhost = vhost();
     let proxy = Proxy::start(vhost.port);
     let error = deleted_half_way(&vhost, proxy.port, || proxy.cut_connections());
@@ -323,7 +337,7 @@ fn a_queue_that_is_deleted_in_the_middle_as_the_connection_breaks() {
 }
 
 #[test]
-fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
+fn deleting_the_queue_while_a_changed_list_is_republished_is_an_error() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -338,7 +352,7 @@ fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
     stage.mock.script("1", again);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
     let halves = [&body, &changed].map(|body| body[..body.len() / 2].matches('}').count());
-    wait_until("it waits within the changed list", || {
+    wait_until("the run waits within the changed list", || {
         client.depth(QUEUE) == Some(halves.iter().sum())
     });
     client.delete(QUEUE);
@@ -350,7 +364,7 @@ fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
 }
 
 #[test]
-fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
+fn a_run_follows_a_checkpoint_that_was_rewound() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -368,7 +382,7 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
     let waits_at = |end: usize| {
         let there = body[..end].matches('}').count();
-        wait_until("it waits", || client.depth(QUEUE) == Some(there));
+        wait_until("the run waits", || client.depth(QUEUE) == Some(there));
     };
     waits_at(parts[1]);
     let early = client.take(CHECKPOINT).unwrap();
@@ -387,11 +401,14 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     let mut behind = ids[from..].to_vec();
     found.sort();
     behind.sort();
-    assert!(found == behind, "all behind the checkpoint is there");
+    assert!(
+        found == behind,
+        "all chats after the checkpoint are published"
+    );
 }
 
 #[test]
-fn a_queue_that_is_deleted_between_two_processes_of_a_run() {
+fn deleting_the_queue_between_two_processes_publishes_the_list_again() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(3000);
@@ -407,7 +424,7 @@ fn a_queue_that_is_deleted_between_two_processes_of_a_run() {
 }
 
 #[test]
-fn publishing_waits_while_too_much_is_pending() {
+fn publishing_waits_while_too_many_messages_are_pending() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(3000);
@@ -415,11 +432,16 @@ fn publishing_waits_while_too_much_is_pending() {
     let process = run(&stage, &vhost.url())
         .args(["--max-pending", "500"])
         .spawn();
-    wait_until("it is full", || client.depth(QUEUE).unwrap_or(0) >= 500);
+    wait_until("the queue is full", || {
+        client.depth(QUEUE).unwrap_or(0) >= 500
+    });
     let mut messages = Vec::new();
     while messages.len() < 3000 {
-        assert!(client.depth(QUEUE).unwrap() <= 600, "it waits for us");
-        wait_until("there is more", || match client.take(QUEUE) {
+        assert!(
+            client.depth(QUEUE).unwrap() <= 600,
+            "the run does not exceed the limit"
+        );
+        wait_until("there is another message", || match client.take(QUEUE) {
             Some(message) => {
                 messages.push(message);
                 true

@@ -16,7 +16,7 @@ fn check(stage: &Stage, url: &str) -> Running {
 }
 
 #[test]
-fn reserved_names() {
+fn reserved_queue_names_are_refused() {
     let stage = Stage::with_chats(3);
     for queue in ["amq.chats", "amq.{label_id}"] {
         for arguments in [
@@ -40,7 +40,7 @@ fn reserved_names() {
 }
 
 #[test]
-fn reserved_names_of_labels_that_only_the_api_knows() {
+fn reserved_queue_names_of_listed_labels_are_refused() {
     let labels = [("amq.vip", Chats::Generated(2)), ("7", Chats::Generated(2))];
     let stage = Stage::with_labels(labels.to_vec());
     let vhost = vhost();
@@ -61,7 +61,7 @@ fn reserved_names_of_labels_that_only_the_api_knows() {
 }
 
 #[test]
-fn names_that_are_too_long_once_they_are_filled_in() {
+fn queue_names_that_are_too_long_after_replacement_are_refused() {
     let stage = Stage::with_chats(3);
     let label = "l".repeat(20);
     let labels = [

@@ -10,7 +10,7 @@ use crate::support::redis::{Server, entries, field, kill_run, length};
 use crate::support::{Ended, Numbers, Stage, gated, held_after, small_list, wait_until};
 
 #[test]
-fn killed_at_fifty_moments_and_run_again() {
+fn a_run_killed_at_any_moment_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(50);
@@ -28,7 +28,7 @@ fn killed_at_fifty_moments_and_run_again() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             length(&mut connection, STREAM) >= moment
         });
         kill_run(process, &mut connection);
@@ -75,7 +75,7 @@ fn holds_of_run(connection: &mut redis::Connection, stream: &str, ids: &[String]
 }
 
 #[test]
-fn killed_several_times_in_one_run() {
+fn a_run_killed_several_times_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let (ids, body) = small_list(30_000);
@@ -83,7 +83,7 @@ fn killed_several_times_in_one_run() {
     for part in 1..=5 {
         stage.mock.script("1", held_after(&body, part * 5000));
         let process = run(&stage, &server.url()).spawn();
-        wait_until("it has sent more than the one before", || {
+        wait_until("the run has sent more than the previous one", || {
             length(&mut connection, STREAM) > (part - 1) * 5000 + 1000
         });
         kill_run(process, &mut connection);
@@ -96,7 +96,7 @@ fn killed_several_times_in_one_run() {
 }
 
 #[test]
-fn cut_at_forty_places_in_either_direction() {
+fn a_connection_cut_anywhere_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.port);
     let mut connection = server.connection();
@@ -123,14 +123,14 @@ fn cut_at_forty_places_in_either_direction() {
 }
 
 #[test]
-fn a_server_that_is_stopped_and_started_again() {
+fn a_server_restart_loses_and_repeats_nothing() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is sending the first half", || {
+    wait_until("the first half is being published", || {
         length(&mut server.connection(), STREAM) > 2000
     });
     server.kill();
@@ -142,14 +142,14 @@ fn a_server_that_is_stopped_and_started_again() {
 }
 
 #[test]
-fn a_server_that_is_started_again_empty() {
+fn a_server_restarted_without_data_gets_the_whole_list() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is sending the first half", || {
+    wait_until("the first half is being published", || {
         length(&mut server.connection(), STREAM) > 5000
     });
     server.kill();
@@ -164,7 +164,7 @@ fn a_server_that_is_started_again_empty() {
 }
 
 #[test]
-fn partitions_go_on_each_from_its_own_place() {
+fn each_partition_resumes_at_its_own_position() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(3);
@@ -186,7 +186,7 @@ fn partitions_go_on_each_from_its_own_place() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             length(&mut connection, &streams[1]) >= moment
         });
         kill_run(process, &mut connection);

@@ -24,13 +24,13 @@ fn interrupted_at(body: &str, part: f64) -> (Stage, CancellationToken) {
 }
 
 #[test]
-fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
+fn a_lost_checkpoint_does_not_cause_repeats() {
     for arguments in [&["--marker"][..], &["--partitions", "2"]] {
         let server = Server::start(&[]);
         let (mut ids, body) = small_list(10_000);
         let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        wait_until("the run waits", || stage.mock.requests().len() >= 3);
         delete(&server, "labelcast:checkpoint:*");
         gate.cancel();
         let ended = process.end().expect(0);
@@ -67,7 +67,7 @@ fn all_of(server: &Server, streams: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
+fn a_deleted_stream_is_filled_again_by_the_same_process() {
     let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
     for (arguments, streams) in [
         (&["--marker"][..], &[STREAM][..]),
@@ -77,7 +77,7 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
         let (mut ids, body) = small_list(10_000);
         let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        wait_until("the run waits", || stage.mock.requests().len() >= 3);
         delete(&server, streams[streams.len() - 1]);
         gate.cancel();
         let ended = process.end().expect(0);
@@ -95,7 +95,7 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
 }
 
 #[test]
-fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
+fn a_deleted_stream_is_filled_again_by_the_next_process() {
     let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
     for (arguments, streams) in [
         (&["--marker"][..], &[STREAM][..]),
@@ -117,12 +117,12 @@ fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
 }
 
 #[test]
-fn a_server_that_loses_all_before_the_last_byte() {
+fn a_server_that_loses_everything_before_the_last_byte_gets_the_whole_list() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let (stage, gate) = interrupted_at(&body, 0.999_999);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
     server.kill();
     server.up();
     gate.cancel();
@@ -132,12 +132,12 @@ fn a_server_that_loses_all_before_the_last_byte() {
 }
 
 #[test]
-fn scripts_that_are_forgotten_are_taught_again() {
+fn flushed_scripts_are_loaded_again() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(5000);
     let (stage, gate) = interrupted(&body);
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
     redis::cmd("SCRIPT")
         .arg("FLUSH")
         .exec(&mut server.connection())
@@ -148,7 +148,7 @@ fn scripts_that_are_forgotten_are_taught_again() {
 }
 
 #[test]
-fn a_socket_of_the_file_system_is_a_server_too() {
+fn unix_sockets_work() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");
     let server = Server::start(&["--unixsocket", socket.to_str().unwrap()]);
@@ -160,7 +160,7 @@ fn a_socket_of_the_file_system_is_a_server_too() {
 }
 
 #[test]
-fn accounts_with_one_queue_have_checkpoints_of_their_own() {
+fn accounts_that_share_a_queue_have_separate_checkpoints() {
     let server = Server::start(&[]);
     let (_, body) = small_list(2000);
     let stage = Stage::with_body(&body);
@@ -179,7 +179,7 @@ fn accounts_with_one_queue_have_checkpoints_of_their_own() {
 }
 
 #[test]
-fn what_was_not_begun_leaves_nothing_on_the_stream() {
+fn a_run_that_did_not_start_leaves_nothing_on_the_stream() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(5);
     let arguments = ["--marker", "--min-chats", "10"];
@@ -198,12 +198,12 @@ fn what_was_not_begun_leaves_nothing_on_the_stream() {
     assert_eq!(
         length(&mut server.connection(), STREAM),
         2,
-        "begun and ended"
+        "a start marker and an end marker"
     );
 }
 
 #[test]
-fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+fn a_complete_run_whose_process_did_not_know_it_is_not_published_again() {
     let server = Server::start(&[]);
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
@@ -252,14 +252,14 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
 }
 
 #[test]
-fn a_run_that_has_begun_and_published_nothing_is_resumed() {
+fn a_run_that_started_and_published_nothing_is_resumed() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let full = ["--marker", "--max-pending", "1"];
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
     let process = run(&stage, &server.url()).args(full).spawn();
-    wait_until("it has begun, and waits for room", || {
+    wait_until("the run has started and waits for room", || {
         length(&mut connection, STREAM) == 1
     });
     process.signal("TERM");
@@ -274,7 +274,7 @@ fn a_run_that_has_begun_and_published_nothing_is_resumed() {
 }
 
 #[test]
-fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
+fn a_run_that_started_on_some_partitions_is_marked_on_all() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let arguments = ["--marker", "--partitions", "2"];
@@ -310,7 +310,7 @@ fn checkpoint(server: &Server) -> String {
 }
 
 #[test]
-fn a_server_that_is_set_back_to_before_the_lock() {
+fn a_server_restored_to_before_the_lock_loses_nothing() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
@@ -339,7 +339,7 @@ fn the_resume_window_counts_from_when_a_run_was_last_alive() {
         let long_ago = "2020-01-01T00:00:00.000Z";
         let _: () = connection.hset(&key, "at", long_ago).unwrap();
         if signal == "KILL" {
-            wait_until("its heart has beaten", || {
+            wait_until("a heartbeat was recorded", || {
                 let at: String = connection.hget(&key, "at").unwrap();
                 at != long_ago
             });
@@ -354,7 +354,7 @@ fn the_resume_window_counts_from_when_a_run_was_last_alive() {
 }
 
 #[test]
-fn a_count_that_was_lost_does_not_keep_the_rest_back() {
+fn a_lost_count_does_not_trigger_a_guard() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);

@@ -19,7 +19,7 @@ pub(crate) const TOKEN: &str = "t0ken-that-nobody-may-see";
 pub(crate) const INSTANCE: &str = "inst-1";
 
 /// Long enough for any machine. A test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// A stand-in with the label "1", and its own folder.
 pub(crate) struct Stage {
@@ -211,7 +211,10 @@ pub(crate) fn gated_whole(body: &str) -> (Reply, CancellationToken) {
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "waited too long until {what}");
+        assert!(
+            begin.elapsed() < TIME_LIMIT,
+            "timed out waiting until {what}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }

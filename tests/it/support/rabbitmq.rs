@@ -122,7 +122,7 @@ impl Broker {
             .env("RABBITMQ_CONFIG_FILE", path("rabbit"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
             .env("HOME", &self.folder)
-            // A file that remains after a crash.
+            // For crash dumps.
             .current_dir(&self.folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -156,10 +156,12 @@ impl Broker {
 
     fn wait_for_listener(&self) {
         let vhost = self.vhost_of(0);
-        wait_until("the broker lets us in", || vhost.try_client().is_some());
+        wait_until("the broker accepts connections", || {
+            vhost.try_client().is_some()
+        });
     }
 
-    /// Kills the broker. Data that it has written remains.
+    /// Stops the broker. Data that it has written remains.
     pub(crate) fn down(&mut self) {
         let mut guard = self.guard.take().unwrap();
         guard.stdin.take().unwrap().write_all(b"stop\n").unwrap();
@@ -200,7 +202,7 @@ impl Drop for Broker {
 pub(crate) fn vhost() -> Vhost {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    assert!(number < VHOSTS, "there are too few virtual hosts");
+    assert!(number < VHOSTS, "too few virtual hosts");
     Broker::shared().vhost_of(number)
 }
 
@@ -383,7 +385,9 @@ impl Client {
             self.channel
                 .basic_publish("".into(), queue.into(), options, &payload, properties);
         drop(self.runtime.block_on(put).unwrap());
-        wait_until("it is there", || self.depth(queue) == Some(1));
+        wait_until("the message is in the queue", || {
+            self.depth(queue) == Some(1)
+        });
     }
 
     /// Holds the next message of a queue as long as this client lives.
@@ -454,7 +458,7 @@ pub(crate) fn once(messages: &[Message]) -> (Vec<String>, usize) {
     let mut chats = Vec::new();
     for message in messages.iter().filter(|message| message.event().is_none()) {
         match seen.insert(message.id(), message.data.clone()) {
-            Some(before) => assert_eq!(before, message.data, "a repeat is the same message"),
+            Some(before) => assert_eq!(before, message.data, "a repeat is identical"),
             None => chats.extend(message.chats()),
         }
     }

@@ -146,7 +146,7 @@ impl Server {
     fn connect(&self, url: &str) -> Connection {
         let client = redis::Client::open(url).unwrap();
         let mut connection = None;
-        wait_until("the server lets us in", || {
+        wait_until("the server accepts connections", || {
             connection = client.get_connection().ok();
             connection.is_some()
         });
@@ -219,7 +219,7 @@ pub(crate) fn kill_run(process: Process, connection: &mut Connection) {
     wait_until("the server has closed its connections", || {
         is_alone(connection)
     });
-    run_out(connection);
+    expire_locks(connection);
 }
 
 /// Keeps the lock of a stopped process from expiring, however long the test takes.
@@ -233,7 +233,7 @@ pub(crate) fn keep_locks(connection: &mut Connection) {
 }
 
 /// Makes the lock of a dead run as old as it would be later.
-pub(crate) fn run_out(connection: &mut Connection) {
+pub(crate) fn expire_locks(connection: &mut Connection) {
     let locks: Vec<String> = connection.keys("labelcast:lock:*").unwrap();
     for lock in locks {
         let _: () = connection.del(lock).unwrap();
