@@ -34,16 +34,16 @@ fuzz_target!(|input: &[u8]| {
     let at = body.len() * usize::from(*sizes) / 256;
 
     let whole = Outcome::of(body, &plan);
-    in_pieces_it_is_the_same(&whole, Pieces::new(*how, body), &small_batches);
-    what_is_taken_is_json(&whole, body);
+    pieces_make_no_difference(&whole, Pieces::new(*how, body), &small_batches);
+    accepted_bodies_are_json(&whole, body);
     if whole.end.is_ok() {
-        a_cut_shows(&whole, &plan, &body[..at], &body[at..]);
-        a_failure_below_shows(&whole, &plan, Pieces::failing(*how, &body[..at]));
+        a_cut_body_is_truncated(&whole, &plan, &body[..at], &body[at..]);
+        an_input_error_is_reported(&whole, &plan, Pieces::failing(*how, &body[..at]));
     }
-    a_resumed_run_yields_the_rest(body, &small_batches, usize::from(*sizes));
+    resuming_yields_the_rest(body, &small_batches, usize::from(*sizes));
 });
 
-fn in_pieces_it_is_the_same(whole: &Outcome, pieces: Pieces<'_>, plan: &Plan) {
+fn pieces_make_no_difference(whole: &Outcome, pieces: Pieces<'_>, plan: &Plan) {
     let other = Outcome::of(pieces, plan);
     assert_eq!(other.ending(), whole.ending());
     if whole.end.is_ok() || plan.ids_per_message == 1 {
@@ -57,8 +57,8 @@ fn in_pieces_it_is_the_same(whole: &Outcome, pieces: Pieces<'_>, plan: &Plan) {
     }
 }
 
-/// The decoder accepts no more than serde_json, and reports valid JSON never as malformed.
-fn what_is_taken_is_json(whole: &Outcome, body: &[u8]) {
+/// The decoder accepts no more than serde_json, and never reports valid JSON as malformed.
+fn accepted_bodies_are_json(whole: &Outcome, body: &[u8]) {
     let json = without_mark(body);
     match &whole.end {
         Ok(()) => {
@@ -82,7 +82,7 @@ fn what_is_taken_is_json(whole: &Outcome, body: &[u8]) {
             | DecodeError::Page(_)
             | DecodeError::Shape { .. },
         ) => {}
-        Err(other) => panic!("not from these bytes alone: {other}"),
+        Err(other) => panic!("an error that these bytes alone cannot cause: {other}"),
     }
 }
 
@@ -98,28 +98,31 @@ fn without_space(body: &[u8]) -> &[u8] {
 }
 
 /// A prefix of a complete body is truncated, unless only white space follows it.
-fn a_cut_shows(whole: &Outcome, plan: &Plan, before: &[u8], after: &[u8]) {
+fn a_cut_body_is_truncated(whole: &Outcome, plan: &Plan, before: &[u8], after: &[u8]) {
     let cut = Outcome::of(before, plan);
     assert!(whole.chats.starts_with(&cut.chats));
     match cut.end {
         Ok(()) => assert!(after.trim_ascii().is_empty()),
         Err(DecodeError::Truncated { .. }) => {}
         Err(DecodeError::Empty) => {
-            assert!(MARK.starts_with(without_space(before)) || without_mark(before).trim_ascii().is_empty());
+            assert!(
+                MARK.starts_with(without_space(before))
+                    || without_mark(before).trim_ascii().is_empty()
+            );
         }
-        Err(other) => panic!("a cut body passes for a wrong one: {other}"),
+        Err(other) => panic!("a cut body is reported as invalid: {other}"),
     }
 }
 
 /// A body is complete only if its end was read.
-fn a_failure_below_shows(whole: &Outcome, plan: &Plan, pieces: Pieces<'_>) {
+fn an_input_error_is_reported(whole: &Outcome, plan: &Plan, pieces: Pieces<'_>) {
     let failed = Outcome::of(pieces, plan);
     assert!(whole.chats.starts_with(&failed.chats));
     assert!(matches!(failed.end, Err(DecodeError::Input { .. })));
 }
 
 /// Resuming from a batch's end and digest yields exactly the rest.
-fn a_resumed_run_yields_the_rest(body: &[u8], plan: &Plan, choice: usize) {
+fn resuming_yields_the_rest(body: &[u8], plan: &Plan, choice: usize) {
     let whole = Outcome::of(body, plan);
     let Some(&(from, digest)) = whole.ends.get(choice % whole.ends.len().max(1)) else {
         return;
