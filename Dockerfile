@@ -1,11 +1,11 @@
 # syntax=docker/dockerfile:1
 
-# The binary is static: musl, with its own TLS, so that the image needs nothing but certificates.
+# The binary is static (musl, with its own TLS), so the image needs only certificates.
 FROM rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev gcc ca-certificates
 WORKDIR /src
 
-# The dependencies are a layer of their own, built again only when the lock file changes.
+# The dependencies are built in a separate layer, which is rebuilt only if the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 RUN mkdir -p src benches \
@@ -24,7 +24,7 @@ FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /src/target/release/labelcast /labelcast
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
-# Nobody: no name is needed for it, and none is there.
+# An unprivileged user by number. The image contains no user names.
 USER 65532:65532
 ENTRYPOINT ["/labelcast"]
 CMD ["run"]

@@ -1,4 +1,4 @@
-"""What the measuring scripts share: private brokers, the stand-in for the API, and one process measured."""
+"""Common parts of the measuring scripts: private brokers, the stand-in for the API, and measuring a process."""
 
 import contextlib
 import functools
@@ -21,12 +21,12 @@ TOOLS = TARGET / "peers"
 PROGRAM = TARGET / "release/labelcast"
 BARE = TOOLS / "struson/release/bare-struson"
 RABBITMQ = pathlib.Path("/usr/lib/rabbitmq/bin")
-# Messages that may be unconfirmed: as many as the program allows itself.
+# The maximum number of unconfirmed messages, as in the program.
 WINDOW = 512
 
 
 class Measured:
-    """One process from its start to its end: seconds, CPU seconds, peak resident KiB."""
+    """Measurements of one process: seconds, CPU seconds, peak resident KiB."""
 
     def __init__(self, seconds, cpu, peak):
         self.seconds = seconds
@@ -35,9 +35,9 @@ class Measured:
 
 
 def measure(command, ready=False, meanwhile=None, **options):
-    """Runs a command. With `ready`, time begins when it has said that it is, and is told to go. What is to be done
-    `meanwhile` has to be shorter."""
-    # GNU time is small itself: what starts as a copy of this process would begin with its memory.
+    """Runs and measures a command. With `ready`, the command reports when it is ready, and the time starts when it is
+    told to go. `meanwhile` runs at the same time and must be shorter."""
+    # Use GNU time, which is small. A fork of this process would start with its memory.
     with tempfile.NamedTemporaryFile("r") as told:
         timed = ["/usr/bin/time", "--quiet", "-f", "%M", "-o", told.name, *command]
         pipe = subprocess.PIPE if ready else subprocess.DEVNULL
@@ -51,8 +51,8 @@ def measure(command, ready=False, meanwhile=None, **options):
         if meanwhile:
             meanwhile()
             if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                sys.exit(f"{command[0]} was not long enough beside what was measured")
-        # Its usage is that of the command; GNU time itself would round it to 10 ms.
+                sys.exit(f"{command[0]} ended before the measurement beside it")
+        # This is the usage of the command. GNU time itself would round it to 10 ms.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -62,14 +62,14 @@ def measure(command, ready=False, meanwhile=None, **options):
 
 
 def build_limits():
-    """The programs that only do the broker's part."""
+    """Builds the programs that only do the broker's part."""
     TOOLS.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cc", "-O2", PEERS / "raw_redis.c", "-o", TOOLS / "raw_redis"], check=True)
     subprocess.run(["cc", "-O2", PEERS / "librabbitmq.c", "-lrabbitmq", "-o", TOOLS / "librabbitmq"], check=True)
 
 
 def build_parser():
-    """The program that does only the parser's part."""
+    """Builds the program that only does the parser's part."""
     words = ["--locked", "--release", "--quiet", "--manifest-path", PEERS / "struson/Cargo.toml"]
     subprocess.run(["cargo", "build", *words, "--target-dir", TOOLS / "struson"], cwd=ROOT, check=True)
 
@@ -136,7 +136,7 @@ class RabbitMq:
         (folder / "plugins").write_text("[].\n")
         log = open(folder / "said", "wb")
         options = {"env": self.environment, "cwd": folder, "stdout": log, "stderr": log}
-        # Afterwards, in this order: the broker, and then the port mapper that it has started.
+        # Cleanup runs in reverse order: first the broker, then the port mapper that it started.
         stack.callback(self.stop_port_mapper)
         stack.enter_context(running([RABBITMQ / "rabbitmq-server"], **options))
         while b"completed with" not in (folder / "said").read_bytes():
@@ -144,7 +144,7 @@ class RabbitMq:
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}"
 
     def stop_port_mapper(self):
-        """It refuses as long as it has not seen that the broker is gone."""
+        """Retries, because the port mapper refuses until it has noticed that the broker is gone."""
         for _ in range(50):
             if "Killed" in subprocess.run(["epmd", "-kill"], env=self.environment, capture_output=True, text=True).stdout:
                 return
@@ -155,18 +155,18 @@ class RabbitMq:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True).stdout
 
     def of(self, kind):
-        """The same broker, for queues of a type."""
+        """Returns the same broker, for queues of a type."""
         queue = object.__new__(RabbitMq)
         queue.__dict__ = self.__dict__ | {"kind": kind}
         return queue
 
     def prepare(self, queue):
         self.control("delete_queue", queue)
-        # Declares it, so that all find the same.
+        # Declare the queue, so that all programs find the same one.
         self.limit(queue, 0, 1)
 
     def held(self, queue, expected):
-        # What the broker says of this is some seconds old, and says 0 at first.
+        # The broker updates this number every few seconds and reports 0 at first.
         held = 0
         for _ in range(40):
             found = re.search(rf"^{queue}\s+(\d+)$", self.control("list_queues", "name", "messages"), re.M)
@@ -195,13 +195,13 @@ class File:
             return sum(chunk.count(b"\n") for chunk in iter(lambda: lines.read(1 << 20), b""))
 
     def limit(self, _queue, _chats, _ids):
-        """The file that the run before has made, copied and flushed."""
+        """Copies and flushes the file of the previous run."""
         copy = self.path.with_suffix(".copy")
         return measure(["dd", f"if={self.path}", f"of={copy}", "bs=64K", "conv=fdatasync", "status=none"])
 
 
 class Api:
-    """The program's own stand-in for the API, with a label of so many chats."""
+    """The program's stand-in for the API, with a label of this many chats."""
 
     environment = os.environ | {"WAWP_ACCESS_TOKEN": "demo-token"}
 
@@ -215,7 +215,7 @@ class Api:
 
     @functools.cached_property
     def saved(self):
-        """The list as a file."""
+        """The path of a file with the list."""
         file = self.stack.enter_context(tempfile.NamedTemporaryFile())
         with urllib.request.urlopen(self.list) as body:
             shutil.copyfileobj(body, file)
@@ -223,13 +223,13 @@ class Api:
         return file.name
 
     def download(self, meanwhile):
-        """Fetches the list some times, and does nothing with it."""
+        """Downloads the list several times and discards it."""
         measure(["curl", "-s", *[self.list, "-o", "/dev/null"] * 8], meanwhile=meanwhile)
 
     def parse(self, enough=1_000_000):
-        """CPU seconds that the parser alone takes for the list, in memory."""
-        # The kernel counts in ticks of some milliseconds: short lists are gone through again and again, until
-        # these are enough chats.
+        """Returns the CPU seconds that the parser alone takes for the list, in memory."""
+        # The kernel counts in ticks of several milliseconds, so short lists are parsed repeatedly until there
+        # are enough chats.
         times = -(-enough // self.chats)
         _chats, nanos = subprocess.check_output([BARE, self.saved, str(times)]).split()
         return int(nanos) / times / 1e9
@@ -247,10 +247,10 @@ class Api:
 def check(name, broker, queue, expected):
     held = broker.held(queue, expected)
     if held != expected:
-        sys.exit(f"{name} put {held} messages there, not {expected}")
+        sys.exit(f"{name} published {held} messages instead of {expected}")
 
 
 def table(columns, rows):
-    """A table in Markdown. The first column is text, the others are numbers."""
+    """Returns a table in Markdown. The first column is text, the others are numbers."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,14 +1,13 @@
-//! How fast chats get onto a Redis Stream: the program, next to the limit.
+//! Measures how fast chats are appended to a Redis Stream: the program and the limit.
 //!
-//! `cargo bench --bench redis` starts a server of its own, and measures, taking turns:
+//! `cargo bench --bench redis` starts a private server and measures in turns:
 //!
 //! - **raw**: a socket that sends the same entries as pre-encoded, pipelined XADD commands;
-//! - **run**: the program, from its start to its end, from HTTP to the stream;
+//! - **run**: the program, from process start to exit, from HTTP to the stream;
 //! - **decode**: [`labelcast::decode`] alone, over the same list;
-//! - **packed**: the program with 500 ids a message.
+//! - **packed**: the program with 500 ids per message.
 //!
-//! The server has one of two cores to itself; the stand-in for the API and the program share what
-//! is left.
+//! The server gets one of two cores. The stand-in for the API and the program share the other.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -25,12 +24,12 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const CHATS: usize = 1_000_000;
 const ROUNDS: usize = 15;
-/// Commands that are sent at once, and how many such are in flight.
+/// The number of commands that are sent at once, and the number of such batches in flight.
 const BATCH: usize = 512;
 const WINDOW: usize = 4;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` starts benches too, without this flag and without optimisation.
+    // `cargo test --all-targets` also starts benches, without this flag and without optimisation.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -50,7 +49,7 @@ fn main() -> Result<()> {
             server.timed(|| run(&mock, server.port, 500))?,
         ]);
     }
-    // The first was to warm up.
+    // The first round is a warm-up.
     show(&rounds[1..]);
     Ok(())
 }
@@ -87,7 +86,7 @@ fn encode(ids: &[String]) -> Vec<Vec<u8>> {
     ids.chunks(BATCH).map(encode).collect()
 }
 
-/// Sends the commands, with some batches in flight, and waits for every reply.
+/// Sends the commands with several batches in flight and waits for every reply.
 fn raw(commands: &[Vec<u8>], port: u16) -> Result<()> {
     let mut writer = TcpStream::connect(("127.0.0.1", port))?;
     writer.set_nodelay(true)?;
@@ -149,7 +148,7 @@ fn time(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-/// A server of our own, on a free port.
+/// A private server on a free port.
 struct Server {
     child: Child,
     port: u16,
@@ -179,7 +178,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Times some work on an empty server.
+    /// Measures the time of a function on an empty server.
     fn timed(&self, work: impl FnOnce() -> Result<()>) -> Result<Duration> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
         redis::cmd("FLUSHALL").exec(&mut client.get_connection()?)?;

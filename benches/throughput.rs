@@ -1,15 +1,15 @@
-//! How fast a list goes through: the parser alone, the decoder, and the whole program.
+//! Measures the throughput of a list: the parser alone, the decoder, and the whole program.
 //!
 //! `cargo bench --bench throughput` measures three things over the same million chats:
 //!
-//! - **parser**: the least that has to be done with struson to get at the chat ids;
-//! - **decode**: [`labelcast::decode`], which also knows all shapes, bounds everything, and hashes;
-//! - **run**: the program, from its start to its end, from HTTP to lines in a file.
+//! - **parser**: the minimum work with struson that yields the chat ids;
+//! - **decode**: [`labelcast::decode`], which also handles all shapes, enforces limits, and hashes;
+//! - **run**: the program, from process start to exit, from HTTP to lines in a file.
 //!
-//! They take turns, so that a machine that is slower for a while is so for all three, and each
-//! ratio is one of neighbours. The stand-in for the API runs in this process: on two cores it
-//! takes its share of what `run` could have. A run ends with some 100 MB flushed to disk, which
-//! is where its times vary; with `TMPDIR` on a memory file system the disk is left out.
+//! They take turns, so that a temporary slowdown affects all three, and each ratio compares
+//! neighbouring measurements. The stand-in for the API runs in this process: on two cores it takes
+//! CPU time from `run`. A run ends by flushing about 100 MB to disk, and its time varies with that.
+//! Set `TMPDIR` to a memory file system to exclude the disk.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -31,7 +31,7 @@ const ROUNDS: usize = 15;
 const LABEL: &str = "1";
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` starts benches too, without this flag and without optimisation.
+    // `cargo test --all-targets` also starts benches, without this flag and without optimisation.
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
@@ -45,12 +45,12 @@ fn main() -> Result<()> {
             run(&server)?,
         ]);
     }
-    // The first was to warm up.
+    // The first round is a warm-up.
     show(list.len(), &rounds[1..]);
     Ok(())
 }
 
-/// The map shape, some 60 bytes an entry, with ids of all kinds.
+/// Returns a list in the map shape, about 60 bytes an entry, with ids of all kinds.
 fn list() -> Bytes {
     let mut list = String::from("{");
     for index in 0..CHATS {
@@ -80,7 +80,7 @@ fn serve(list: Bytes) -> Result<Mock> {
     Ok(Mock::start(([127, 0, 0, 1], 0).into(), account)?)
 }
 
-/// Times something that has to find all chats.
+/// Measures the time of a function that must find all chats.
 fn time(work: impl FnOnce() -> Result<u64>) -> Result<Duration> {
     let start = Instant::now();
     let chats = work()?;
@@ -91,7 +91,7 @@ fn time(work: impl FnOnce() -> Result<u64>) -> Result<Duration> {
 }
 
 fn decoder(list: &[u8]) -> Result<u64> {
-    // The sizes of a real run.
+    // The batch sizes of a real run.
     let plan = Plan {
         batch_entries: 2048,
         batch_bytes: 64 * 1024,
@@ -102,7 +102,7 @@ fn decoder(list: &[u8]) -> Result<u64> {
     Ok(seen.chats())
 }
 
-/// Times one run of the program, with nothing set that is not set here.
+/// Measures one run of the program, with only the token in its environment.
 fn run(server: &Mock) -> Result<Duration> {
     let folder = tempfile::tempdir()?;
     let lines = folder.path().join("chats.jsonl");

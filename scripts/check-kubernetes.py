@@ -1,7 +1,7 @@
-"""Checks rendered manifests; scripts/check-kubernetes calls it with their paths.
+"""Checks rendered manifests. scripts/check-kubernetes calls it with their paths.
 
-The schemas tell whether Kubernetes would take them. The rest is what no schema knows: that exit codes, settings and
-limits on time agree with the README and with each other.
+The schemas tell whether Kubernetes would accept them. The other checks compare exit codes, settings and time limits
+with the README and with each other.
 """
 
 import math
@@ -13,21 +13,21 @@ from pathlib import Path
 import kubernetes_validate
 import yaml
 
-# The oldest Kubernetes that does by default what all fields ask for, as docs/kubernetes.md says too, and a recent one.
+# The oldest Kubernetes with stable support for all fields, as in docs/kubernetes.md, and a recent one.
 VERSIONS = ("1.29", "1.37")
 
-# What ends all shards alike: the command line, the credentials, the settings.
+# Codes that apply to all shards alike: the command line, the credentials, the settings.
 ALL_SHARDS = {64, 77, 78}
 
-# Guarded and locked, for which there are alerts.
+# Guarded and locked, which have alerts of their own.
 OWN_ALERT = {80, 81}
 
-# How long a run may take to end in order, in seconds, as the README promises.
+# The maximum time for an orderly stop, in seconds, as stated in the README.
 ORDERLY_END = 10
 
 
 class Faults(list):
-    """What is wrong, with where."""
+    """Problems found, each with its place."""
 
     def __init__(self, where):
         super().__init__()
@@ -39,11 +39,11 @@ class Faults(list):
 
 
 def exit_codes(readme):
-    """The table "Exit codes": each code with whether to try again ("yes", "no" or, for 0, nothing)."""
+    """Reads the table "Exit codes": each code with its "try again?" ("yes", "no" or, for 0, nothing)."""
     section = readme.split("\n## Exit codes\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (\d+) \|.*\| *(yes|no|) *\|$", section, re.MULTILINE)
     codes = {int(code): again for code, again in rows}
-    # If the table's form changes, nothing of it may go unnoticed.
+    # If the table's form changes, no row may be ignored.
     lines = [line for line in section.splitlines() if re.match(r"\|\s*\d", line)]
     if len(codes) != len(lines) or {code for code, again in codes.items() if not again} != {0}:
         sys.exit("README.md: the table “Exit codes” is not as expected")
@@ -51,7 +51,7 @@ def exit_codes(readme):
 
 
 def setting_keys(example):
-    """The keys that a settings file may have, as section.key."""
+    """Returns the keys of a settings file, as section.key."""
     keys, section = set(), None
     for line in example.splitlines():
         if header := re.fullmatch(r"\[(\w+)\]", line):
@@ -67,13 +67,13 @@ def seconds(duration):
 
 
 def check_failure_policy(job, codes, faults):
-    """That each exit code is in the one rule where the README's table puts it."""
+    """Checks that each exit code is in exactly the rule that the README's table requires."""
     indexed = job.get("completionMode") == "Indexed"
     containers = [container["name"] for container in job["template"]["spec"]["containers"]]
     rules = job.get("podFailurePolicy", {}).get("rules", [])
-    # The schemas do not know which words may stand here.
+    # The schemas do not check the values here.
     policy = job["template"]["spec"].get("restartPolicy")
-    faults.check(policy == "Never", "a pod failure policy needs restartPolicy: Never")
+    faults.check(policy == "Never", "a pod failure policy requires restartPolicy: Never")
     found = {}
     for rule in rules:
         on = rule.get("onExitCodes")
@@ -82,7 +82,7 @@ def check_failure_policy(job, codes, faults):
         faults.check(on["operator"] == "In", f"{rule['action']}: the operator is not In")
         faults.check(on.get("containerName") in containers, f"{rule['action']}: names no container")
         for code in on["values"]:
-            faults.check(code in codes and code != 0, f"{rule['action']}: {code} is no failure that the README knows")
+            faults.check(code in codes and code != 0, f"{rule['action']}: {code} is not a failure in the README")
             faults.check(code not in found, f"{code} is in more than one rule")
             found.setdefault(code, rule["action"])
     for code, again in codes.items():
@@ -92,25 +92,25 @@ def check_failure_policy(job, codes, faults):
             wanted = "FailIndex" if indexed and code not in ALL_SHARDS else "FailJob"
         else:
             continue
-        faults.check(found.get(code) == wanted, f"{code} is in the rule {found.get(code)}, and belongs in {wanted}")
+        faults.check(found.get(code) == wanted, f"{code} is in the rule {found.get(code)}, but belongs in {wanted}")
 
     ignored = [rule for rule in rules if rule["action"] == "Ignore"]
     disrupted = [{"type": "DisruptionTarget", "status": "True"}]
     faults.check(
         rules[:1] == ignored and ignored and ignored[0].get("onPodConditions") == disrupted,
-        "the first rule, and no other, has to ignore DisruptionTarget",
+        "the first rule, and no other, must ignore DisruptionTarget",
     )
 
 
 def check_other_places(codes, faults):
-    """That the systemd unit, and the alert on what needs a person, have the codes of the README's table too."""
+    """Checks that the systemd unit and the alert LabelcastNeedsAPerson have the codes of the README's table too."""
     no = {code for code, again in codes.items() if again == "no"}
 
     unit = Path("config/systemd/labelcast.service").read_text()
     listed = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
     faults.check(
         [{int(code) for code in line.split()} for line in listed] == [no],
-        f"labelcast.service: RestartPreventExitStatus has to be {' '.join(map(str, sorted(no)))}",
+        f"labelcast.service: RestartPreventExitStatus must be {' '.join(map(str, sorted(no)))}",
     )
 
     rules = yaml.safe_load(Path("config/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
@@ -118,12 +118,12 @@ def check_other_places(codes, faults):
     left_out = {int(code) for code in re.findall(r"!= (\d+)", query)}
     faults.check(
         left_out == codes.keys() - no | OWN_ALERT,
-        "alerts.yaml: LabelcastNeedsAPerson has to leave out what passes by itself, and what has an alert of its own",
+        "alerts.yaml: LabelcastNeedsAPerson must exclude transient codes and codes with an alert of their own",
     )
 
 
 def check_times(job, faults):
-    """That each try can end in order before Kubernetes ends them all."""
+    """Checks that each attempt can stop in an orderly way before Kubernetes ends the Job."""
     pod = job["template"]["spec"]
     variables = {entry["name"]: entry.get("value") for entry in pod["containers"][0].get("env", [])}
     deadline = variables.get("LABELCAST_DEADLINE")
@@ -135,11 +135,11 @@ def check_times(job, faults):
     if deadline:
         longest = waves * ((retries + 1) * (seconds(deadline) + ORDERLY_END) + pauses)
         given = job.get("activeDeadlineSeconds", 0)
-        faults.check(given > longest, f"activeDeadlineSeconds is {given}; all tries can take {longest} s")
+        faults.check(given > longest, f"activeDeadlineSeconds is {given}, but all attempts can take {longest} s")
 
 
 def check_shards(job, faults):
-    """That there are as many shards as pods, each with tries of its own."""
+    """Checks that there are as many shards as pods, each with its own retries."""
     args = job["template"]["spec"]["containers"][0]["args"]
     if job.get("completionMode") != "Indexed":
         faults.check("--shard" not in args, "--shard is for Indexed Jobs")
@@ -147,16 +147,16 @@ def check_shards(job, faults):
     shard = f"$(JOB_COMPLETION_INDEX)/{job['completions']}"
     faults.check(args[-2:] == ["--shard", shard], f"the arguments do not end with --shard {shard}")
     faults.check("backoffLimitPerIndex" in job, "has no backoffLimitPerIndex")
-    faults.check("backoffLimit" not in job, "backoffLimit would add up the tries of all shards")
+    faults.check("backoffLimit" not in job, "backoffLimit would count the retries of all shards together")
 
 
 def check_pod(job, documents, readme, faults):
-    """That the pod gets what it refers to, and nothing that the program does not know."""
+    """Checks that everything that the pod refers to exists, and that the program knows its variables."""
     pod = job["template"]["spec"]
     container = pod["containers"][0]
     for entry in container.get("env", []):
         known = f"`{entry['name']}`" in readme
-        faults.check(known, f"the documentation does not know the variable {entry['name']}")
+        faults.check(known, f"the variable {entry['name']} is not documented")
     kinds = {(document["kind"], document["metadata"]["name"]) for document in documents}
     for volume in pod["volumes"]:
         if name := volume.get("configMap", {}).get("name"):
@@ -194,7 +194,7 @@ def check(path, codes, known_keys, readme):
         check_document(document, known_keys, these)
         faults += these
     if faults:
-        # What follows takes it that the documents have the form that the schemas ask for.
+        # The checks below assume documents that match the schemas.
         return faults
     jobs = [document["spec"]["jobTemplate"]["spec"] for document in documents if document["kind"] == "CronJob"]
     jobs += [document["spec"] for document in documents if document["kind"] == "Job"]

@@ -1,7 +1,7 @@
-//! The client of the Wawp API: its dialects, its two ways to log in, and its many ways to say no.
+//! The client of the Wawp API, with its dialects, both logins and all forms of its errors.
 //!
-//! A request is one try; trying again is up to the caller, by [`crate::retry`]. The chat list comes as a
-//! [`Body`], a stream of uncompressed bytes.
+//! A request is one attempt. The caller retries, with [`crate::retry`]. The chat list is returned
+//! as a [`Body`], a stream of uncompressed bytes.
 
 mod body;
 mod error;
@@ -28,32 +28,32 @@ use crate::decode::{self, Answer, DecodeError, Doubt, Trust};
 pub use crate::decode::{Label, LabelList};
 use crate::http::{self, causes};
 
-/// The longest list of labels that is read, in bytes. An account has about twenty labels.
+/// The maximum length of a list of labels, in bytes. An account has about twenty labels.
 const MAX_LABELS_BYTES: usize = 1024 * 1024;
-/// As much of a refusal's body as is looked at, in bytes.
+/// The maximum number of bytes that are read of the body of a refused request.
 const MAX_REFUSAL_BYTES: usize = 512 * 1024;
-/// The codings that [`Body`] undoes.
+/// The content codings that [`Body`] decodes.
 const CODINGS: &str = "gzip, br, zstd";
-/// As many redirects in a row as are followed, on one host.
+/// The maximum number of redirects in a row, all on one host.
 const MAX_REDIRECTS: usize = 10;
 
-/// Which API is spoken.
+/// The dialect of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
     /// `/v2/labels`, at `api.wawp.net`.
     WawpV2,
     /// `/wp-json/awp/v1/labels`, at `wawp.net`.
     WawpV1,
-    /// `/api/{session}/labels` of a WAHA server, which Wawp is built on.
+    /// `/api/{session}/labels` of a WAHA server, on which Wawp is based.
     Waha,
 }
 
-/// How requests to Wawp are authenticated.
+/// The authentication of requests to Wawp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// `instance_id` and `access_token` in the query, as the documentation has it.
+    /// `instance_id` and `access_token` in the query, as in the documentation.
     Query,
-    /// `Authorization: Bearer` and `X-Instance-ID`, as the Python SDK has it.
+    /// `Authorization: Bearer` and `X-Instance-ID`, as in the Python SDK.
     Bearer,
 }
 
@@ -70,11 +70,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sets the client up; nothing is sent yet.
+    /// Sets up the client without sending anything.
     ///
     /// # Errors
     ///
-    /// When the system's certificates cannot be read, or the token cannot stand in a header.
+    /// If the system's certificates cannot be read, or the token cannot be sent in a header.
     pub fn new(settings: &ApiSettings) -> Result<Self, ApiError> {
         let http = http::client(&settings.proxies)
             .map_err(|error| ApiError::Setup(causes(&error)))?
@@ -97,21 +97,21 @@ impl Client {
         })
     }
 
-    /// What is trusted although the API casts doubt on it.
+    /// Returns the checks that are turned off.
     pub fn trust(&self) -> Trust {
         self.trust
     }
 
-    /// The account's labels.
+    /// Requests the account's labels.
     ///
     /// # Errors
     ///
-    /// When the request fails, or the answer is not a list of labels.
+    /// If the request fails, or the response is not a list of labels.
     pub async fn labels(&self) -> Result<LabelList, ApiError> {
         let response = self.get(&["labels"], false).await?;
         let body = self.body(response)?;
         let paging = body.paging().clone();
-        let body = body.bounded(MAX_LABELS_BYTES).await?;
+        let body = body.read_all(MAX_LABELS_BYTES).await?;
         let mut list = decode::labels(&body, paging)
             .map_err(|error| ApiError::labels(self.without_secrets(error)))?;
         list.page = list
@@ -127,11 +127,11 @@ impl Client {
         Ok(list)
     }
 
-    /// The chats that carry a label, as the body of the answer.
+    /// Requests the chats that carry a label.
     ///
     /// # Errors
     ///
-    /// When the request fails, or is answered with anything but status 200.
+    /// If the request fails, or the status of the response is not 200.
     pub async fn chats(&self, label_id: &str) -> Result<Body, ApiError> {
         let response = self.get(&["labels", label_id, "chats"], true).await?;
         self.body(response)
@@ -144,7 +144,7 @@ impl Client {
         })
     }
 
-    /// An error without what it quotes of secrets and ids.
+    /// Returns the error with secrets and ids removed from the quoted text.
     pub(crate) fn without_secrets(&self, error: DecodeError) -> DecodeError {
         match error {
             DecodeError::Answered(answer) => DecodeError::Answered(self.redact(*answer)),
@@ -183,13 +183,13 @@ impl Client {
             if compressed {
                 request = request.header(ACCEPT_ENCODING, CODINGS);
             }
-            let response = request.send().await.map_err(connection)?;
+            let response = request.send().await.map_err(connection_error)?;
             if response.status() == StatusCode::OK {
                 return Ok(response);
             }
             match Redirect::of(&response) {
                 Redirect::Follow(to) => url = *to,
-                Redirect::Elsewhere(host) => {
+                Redirect::OtherHost(host) => {
                     return Err(ApiError::Redirect(self.redact.secrets(&host)));
                 }
                 Redirect::None => return Err(self.refusal(response).await),
@@ -221,7 +221,7 @@ impl Client {
         let status = response.status();
         let retry_after = headers::retry_after(response.headers());
         let start = match Body::new(response) {
-            Ok(body) => body.start(MAX_REFUSAL_BYTES).await,
+            Ok(body) => body.read_start(MAX_REFUSAL_BYTES).await,
             Err(_) => Vec::new(),
         };
         ApiError::Status {
@@ -237,7 +237,9 @@ fn default_headers(settings: &ApiSettings) -> Result<HeaderMap, ApiError> {
     const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
     let value = |what: &str, text: &str| {
         HeaderValue::from_str(text).map_err(|_| {
-            ApiError::Setup(format!("{what} has characters that a header cannot hold"))
+            ApiError::Setup(format!(
+                "{what} contains characters that are not allowed in a header"
+            ))
         })
     };
     let token = settings.token.expose_secret();
@@ -266,9 +268,9 @@ fn default_headers(settings: &ApiSettings) -> Result<HeaderMap, ApiError> {
     Ok(headers)
 }
 
-fn connection(error: reqwest::Error) -> ApiError {
+fn connection_error(error: reqwest::Error) -> ApiError {
     if error.is_timeout() && !error.is_connect() {
-        return ApiError::Connection("no answer within --read-timeout".to_owned());
+        return ApiError::Connection("no response within --read-timeout".to_owned());
     }
     ApiError::Connection(causes(&error.without_url()))
 }

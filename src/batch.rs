@@ -1,38 +1,39 @@
-//! A batch: a run of list entries on their way from the decoder to a sink.
+//! A batch: consecutive list entries on their way from the decoder to a sink.
 //!
 //! The chat ids of a batch lie in one arena, in exactly the form that the [`Digest`] covers, so
-//! that decoding allocates nothing per chat and hashing is one call per batch. An arena is used
-//! again once the sink has encoded its batch.
+//! that decoding allocates nothing per chat and hashing is one call per batch. An arena is reused
+//! after the sink has encoded its batch.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use xxhash_rust::xxh3::Xxh3;
 
-/// The longest chat id that is accepted, in bytes of UTF-8.
+/// The maximum length of a chat id, in bytes of UTF-8.
 ///
-/// `WhatsApp` ids are under 40 bytes. The limit keeps `<run id>:<chat id>` short, and its check
-/// cheap.
+/// `WhatsApp` ids are under 40 bytes. The limit keeps `<run id>:<chat id>` short and makes the
+/// check cheap.
 pub const MAX_ID_BYTES: usize = 512;
 
-/// In place of a length: an entry that has no valid chat id, but has its place in the list.
+/// A special length that marks an entry without a valid chat id. Such an entry still has a position
+/// in the list.
 const INVALID: u16 = u16::MAX;
-/// In place of a length: a chat without a name.
+/// A special length that marks a chat without a name.
 const NO_NAME: u32 = u32::MAX;
 
 /// A position in the list: the number of entries, valid or not, before it.
 pub type Position = u64;
 
-/// XXH3-128 over the entries from the start of the list to a position.
+/// An XXH3-128 hash over the entries from the start of the list to a position.
 ///
-/// Each valid entry counts as its id's length (two bytes, little endian) and its id in UTF-8;
-/// each invalid one as the two bytes `ff ff`. Two lists with the same digest at the same position
-/// begin with the same chats in the same order.
+/// A valid entry is hashed as its id's length (two bytes, little endian) and its id in UTF-8, an
+/// invalid one as the two bytes `ff ff`. Two lists with the same digest at the same position start
+/// with the same chats in the same order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Digest(u128);
 
 impl Digest {
-    /// The digest at position 0.
+    /// Returns the digest at position 0.
     pub fn of_nothing() -> Self {
         DigestState::default().digest()
     }
@@ -50,7 +51,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is not 32 hexadecimal digits.
+/// The error for a text that is not 32 hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("a digest is 32 hexadecimal digits")]
 pub struct NotADigest;
@@ -104,16 +105,16 @@ pub struct Batch {
     entries: u32,
     /// Valid entries.
     chats: u32,
-    /// For each entry a length and that many bytes, as [`Digest`] describes.
+    /// For each entry its length and that many bytes, as [`Digest`] describes.
     arena: Vec<u8>,
-    /// For each valid entry a length (four bytes, little endian) and that many bytes; empty when
-    /// names are not asked for.
+    /// For each valid entry the name's length (four bytes, little endian) and that many bytes.
+    /// Empty if names are not requested.
     names: Vec<u8>,
     /// The digest from the start of the list to the end of this batch.
     digest: Digest,
-    /// Where the last whole message ends: entries, chats, and the lengths of the arenas.
+    /// The end of the last complete message: entries, chats, and the lengths of the arenas.
     whole: (u32, u32, usize, usize),
-    /// Whether the last message was ended by its size.
+    /// Whether the last message ended early because of its size.
     is_cut: bool,
 }
 
@@ -124,12 +125,12 @@ pub struct Chat<'a> {
     pub position: Position,
     /// The chat id, in UTF-8.
     pub id: &'a [u8],
-    /// The name, in UTF-8, when names are asked for and the chat has one.
+    /// The name, in UTF-8, if names are requested and the chat has one.
     pub name: Option<&'a [u8]>,
 }
 
 impl Batch {
-    /// An empty batch. The arenas grow once, to the size that is needed.
+    /// Creates an empty batch. The arenas grow once, to the size that is needed.
     pub fn new() -> Self {
         Self {
             first: 0,
@@ -143,37 +144,37 @@ impl Batch {
         }
     }
 
-    /// The position of the first entry.
+    /// Returns the position of the first entry.
     pub fn first(&self) -> Position {
         self.first
     }
 
-    /// The position after the last entry.
+    /// Returns the position after the last entry.
     pub fn end(&self) -> Position {
         self.first + u64::from(self.entries)
     }
 
-    /// The digest from the start of the list to [`Batch::end`].
+    /// Returns the digest from the start of the list to [`Batch::end`].
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// How many valid entries there are.
+    /// Returns the number of valid entries.
     pub fn chats(&self) -> u32 {
         self.chats
     }
 
-    /// How many entries there are, valid or not.
+    /// Returns the number of entries, valid or not.
     pub fn entries(&self) -> u32 {
         self.entries
     }
 
-    /// The bytes that the arenas hold.
+    /// Returns the number of bytes in the arenas.
     pub fn bytes(&self) -> usize {
         self.arena.len() + self.names.len()
     }
 
-    /// The valid entries in the order of the list.
+    /// Iterates over the valid entries in the order of the list.
     pub fn iter(&self) -> Chats<'_> {
         Chats {
             position: self.first,
@@ -182,7 +183,7 @@ impl Batch {
         }
     }
 
-    /// Empties the batch, for the entries from `first` on. The arenas keep their memory.
+    /// Clears the batch for the entries from `first` on. The arenas keep their memory.
     pub(crate) fn restart(&mut self, first: Position) {
         self.first = first;
         self.entries = 0;
@@ -190,32 +191,33 @@ impl Batch {
         self.arena.clear();
         self.names.clear();
         self.is_cut = false;
-        self.mark_whole();
+        self.mark_message_end();
     }
 
     /// Marks the end of a message.
-    pub(crate) fn mark_whole(&mut self) {
+    pub(crate) fn mark_message_end(&mut self) {
         self.whole = (self.entries, self.chats, self.arena.len(), self.names.len());
     }
 
-    /// Chats and bytes since the last whole message.
-    pub(crate) fn since_whole(&self) -> (u32, usize) {
+    /// Returns the number of chats and bytes since the last complete message.
+    pub(crate) fn since_message_end(&self) -> (u32, usize) {
         let (_, chats, arena, names) = self.whole;
         (self.chats - chats, self.bytes() - arena - names)
     }
 
-    /// Marks that the last message was ended by its size, and has fewer chats than others.
+    /// Records that the last message ended early because of its size and has fewer chats than
+    /// others.
     pub(crate) fn mark_cut(&mut self) {
         self.is_cut = true;
     }
 
-    /// Whether the last message was ended by its size.
+    /// Returns whether the last message ended early because of its size.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }
 
-    /// Drops the entries after the last whole message.
-    pub(crate) fn keep_whole(&mut self) {
+    /// Drops the entries after the last complete message.
+    pub(crate) fn drop_partial_message(&mut self) {
         let (entries, chats, arena, names) = self.whole;
         (self.entries, self.chats) = (entries, chats);
         self.arena.truncate(arena);
@@ -224,7 +226,7 @@ impl Batch {
 
     /// Adds a chat. `id` must be at most [`MAX_ID_BYTES`] long.
     ///
-    /// `name` is `None` where names are not asked for, else the name or its absence.
+    /// `name` is `None` if names are not requested, else the name or its absence.
     pub(crate) fn push(&mut self, id: &[u8], name: Option<Option<&[u8]>>) {
         debug_assert!(id.len() <= MAX_ID_BYTES);
         #[expect(clippy::cast_possible_truncation, reason = "at most MAX_ID_BYTES")]
@@ -240,13 +242,13 @@ impl Batch {
         self.chats += 1;
     }
 
-    /// Adds an entry that has no valid chat id.
+    /// Adds an entry without a valid chat id.
     pub(crate) fn push_invalid(&mut self) {
         self.arena.extend_from_slice(&INVALID.to_le_bytes());
         self.entries += 1;
     }
 
-    /// Becomes a copy of another batch. The arenas keep their memory.
+    /// Copies another batch into this one. The arenas keep their memory.
     pub(crate) fn copy_from(&mut self, other: &Self) {
         self.first = other.first;
         self.entries = other.entries;
@@ -269,7 +271,7 @@ impl Default for Batch {
     }
 }
 
-/// Shows sizes only: chat ids must not reach a log.
+/// Shows sizes only, because chat ids must not be logged.
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
@@ -280,7 +282,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// The valid entries of a [`Batch`].
+/// An iterator over the valid entries of a [`Batch`].
 pub struct Chats<'a> {
     position: Position,
     arena: &'a [u8],
@@ -328,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chats_come_back_with_their_places_and_names() {
+    fn chats_are_returned_with_their_positions_and_names() {
         let mut batch = Batch::new();
         batch.restart(7);
         batch.push(b"a@c.us", Some(Some("Zoë".as_bytes())));
@@ -349,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_tells_how_ids_are_split_and_where_an_invalid_entry_stands() {
+    fn a_digest_depends_on_the_split_of_ids_and_on_invalid_entries() {
         let of = |ids: &[Option<&str>]| {
             let mut batch = Batch::new();
             for id in ids {

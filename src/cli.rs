@@ -1,8 +1,7 @@
-//! The command line: commands and their flags, made from the table of settings.
+//! The command line: commands and their flags, built from the table of settings.
 //!
-//! Flags are taken as text here. What they mean, and whether they make sense, is for
-//! [`crate::config`] to say, which lists all faults at once; only an unknown flag or command ends
-//! here.
+//! Flags are kept as text here. [`crate::config`] checks and converts them and reports all errors
+//! together. Only an unknown flag or command is an error here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,27 +16,27 @@ use crate::broker::TAIL_GROUP;
 use crate::config::table::{Group, Setting};
 use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
 
-/// What to do.
+/// The command to execute, with its own flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish the chats of labels.
     Run {
-        /// Only count them.
+        /// Whether to only count them.
         dry_run: bool,
     },
-    /// Look whether a run could work.
+    /// Check whether a run could work.
     Check,
     /// Show the account's labels.
     Labels(LabelsFlags),
-    /// Read what is on the queue.
+    /// Read messages from the queue.
     Tail(TailFlags),
     /// Run against the stand-in for the API.
     Demo {
-        /// How many chats the stand-in's label has.
+        /// The number of chats of the stand-in's label.
         chats: u64,
-        /// Only serve it.
+        /// Whether to only serve the stand-in.
         serve: bool,
-        /// Where.
+        /// The address that the stand-in listens on.
         listen: SocketAddr,
     },
     /// Print a completion script.
@@ -46,42 +45,42 @@ pub enum Action {
     Man,
 }
 
-/// How `labels` shows them.
+/// The flags of `labels`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelsFlags {
-    /// As JSON.
+    /// Whether to print JSON.
     pub json: bool,
-    /// With how many chats carry each.
+    /// Whether to count the chats that carry each label.
     pub counts: bool,
-    /// Where to draw the counts.
+    /// The file for a chart of the counts.
     pub svg: Option<PathBuf>,
 }
 
-/// How `tail` reads.
+/// The flags of `tail`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TailFlags {
     /// The consumer group.
     pub group: String,
-    /// The consumer's name in it.
+    /// The consumer's name in the group.
     pub consumer: String,
-    /// Acknowledge what was read.
+    /// Whether to acknowledge messages that were read.
     pub ack: bool,
-    /// Delete what was read.
+    /// Whether to delete messages that were read.
     pub delete: bool,
-    /// Wait for more.
+    /// Whether to wait for more messages.
     pub follow: bool,
-    /// End after this many messages.
+    /// The number of messages after which to stop.
     pub count: Option<u64>,
 }
 
 /// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What to do.
+    /// The command.
     pub action: Action,
-    /// The flags that were given, by the setting's key.
+    /// The flags that were set, by the setting's key.
     pub flags: BTreeMap<&'static str, String>,
-    /// `--config`.
+    /// The value of `--config`.
     pub config: Option<PathBuf>,
 }
 
@@ -92,13 +91,13 @@ const TAIL: &[Group] = &[Group::Sink, Group::Log];
 /// Key of `--report-file`.
 const REPORT_FILE: &str = "report.file";
 
-/// The whole command line.
+/// Builds the whole command line.
 pub fn command() -> Command {
     Command::new("labelcast")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(format!(
-            "The access token is never a flag: it comes from {TOKEN_VARIABLE}, or from a file.\n\
+            "The access token is never a flag: it comes from {TOKEN_VARIABLE} or a file.\n\
              Exit codes: 0 complete, 64 wrong command line, 65 bad data, 69 unavailable, 70 bug, \
              74 file, 75 cut short, 76 API error, 77 credentials, 78 settings, 80 guard, 81 locked."
         ))
@@ -119,7 +118,7 @@ pub fn command() -> Command {
         )
         .subcommand(with_settings(
             Command::new("check")
-                .about("Look whether a run could work: settings, login, labels, sink"),
+                .about("Check settings, login, labels and sink without publishing"),
             ALL,
         ))
         .subcommand(
@@ -131,13 +130,13 @@ pub fn command() -> Command {
                 Arg::new("json")
                     .long("json")
                     .action(ArgAction::SetTrue)
-                    .help("One JSON line a label"),
+                    .help("Print one JSON line per label"),
             )
             .arg(
                 Arg::new("counts")
                     .long("counts")
                     .action(ArgAction::SetTrue)
-                    .help("Also count the chats that carry each, as a bar chart"),
+                    .help("Also count the chats that carry each label, as a bar chart"),
             )
             .arg(
                 Arg::new("svg")
@@ -145,7 +144,7 @@ pub fn command() -> Command {
                     .value_name("FILE")
                     .requires("counts")
                     .value_parser(value_parser!(PathBuf))
-                    .help("Also draw the chart to a file"),
+                    .help("Also write the chart to an SVG file"),
             ),
         )
         .subcommand(tail())
@@ -177,7 +176,7 @@ fn tail() -> Command {
             .help(help)
     };
     with_settings(
-        Command::new("tail").about("Read what is on the queue, as a consumer would"),
+        Command::new("tail").about("Read messages from the queue, as a consumer would"),
         TAIL,
     )
     .arg(text("group", TAIL_GROUP, "The consumer group"))
@@ -186,15 +185,21 @@ fn tail() -> Command {
         "labelcast",
         "The consumer's name in the group",
     ))
-    .arg(switch("ack", "Acknowledge what was read"))
-    .arg(switch("delete", "Acknowledge and delete what was read"))
-    .arg(switch("follow", "Wait for more, until a signal comes"))
+    .arg(switch("ack", "Acknowledge messages that were read"))
+    .arg(switch(
+        "delete",
+        "Acknowledge and delete messages that were read",
+    ))
+    .arg(switch(
+        "follow",
+        "Wait for more messages until a signal arrives",
+    ))
     .arg(
         Arg::new("count")
             .long("count")
             .value_name("N")
             .value_parser(value_parser!(u64))
-            .help("End after so many messages"),
+            .help("Stop after N messages"),
     )
 }
 
@@ -209,13 +214,13 @@ fn demo() -> Command {
             .value_name("N")
             .default_value("100000")
             .value_parser(value_parser!(u64))
-            .help("How many chats the stand-in's label has"),
+            .help("Number of chats of the stand-in's label"),
     )
     .arg(
         Arg::new("serve")
             .long("serve")
             .action(ArgAction::SetTrue)
-            .help("Only serve the stand-in, until a signal comes"),
+            .help("Only serve the stand-in, until a signal arrives"),
     )
     .arg(
         Arg::new("listen")
@@ -223,7 +228,7 @@ fn demo() -> Command {
             .value_name("ADDR")
             .default_value("127.0.0.1:0")
             .value_parser(value_parser!(SocketAddr))
-            .help("Where the stand-in listens; port 0 is a free one"),
+            .help("Address that the stand-in listens on; with port 0, a free port"),
     )
 }
 
@@ -233,7 +238,7 @@ fn with_settings(command: Command, groups: &'static [Group]) -> Command {
             .short('v')
             .long("verbose")
             .action(ArgAction::Count)
-            .help("Log more; -vv still more"),
+            .help("Log debug messages; -vv also logs trace messages"),
     );
     settings_of(groups).fold(command, |command, setting| {
         command.arg(argument(setting).help_heading(setting.group.heading()))
@@ -280,7 +285,7 @@ fn help(setting: &Setting) -> String {
 ///
 /// # Errors
 ///
-/// What clap has to say, which may also be the help.
+/// Clap's error, which may also be the help.
 pub fn parse(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
 ) -> Result<Invocation, clap::Error> {
@@ -289,28 +294,28 @@ pub fn parse(
         Some(found) => found,
         None => return Err(command().error(clap::error::ErrorKind::MissingSubcommand, "")),
     };
-    let given = |id: &str| matches.get_flag(id);
+    let is_set = |id: &str| matches.get_flag(id);
     let action = match name {
         "run" => Action::Run {
-            dry_run: given("dry-run"),
+            dry_run: is_set("dry-run"),
         },
         "check" => Action::Check,
         "labels" => Action::Labels(LabelsFlags {
-            json: given("json"),
-            counts: given("counts"),
+            json: is_set("json"),
+            counts: is_set("counts"),
             svg: matches.get_one("svg").cloned(),
         }),
         "tail" => Action::Tail(TailFlags {
             group: matches.get_one("group").cloned().unwrap_or_default(),
             consumer: matches.get_one("consumer").cloned().unwrap_or_default(),
-            ack: given("ack"),
-            delete: given("delete"),
-            follow: given("follow"),
+            ack: is_set("ack"),
+            delete: is_set("delete"),
+            follow: is_set("follow"),
             count: matches.get_one("count").copied(),
         }),
         "demo" => Action::Demo {
             chats: one(matches, "chats"),
-            serve: given("serve"),
+            serve: is_set("serve"),
             listen: *matches
                 .get_one("listen")
                 .unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))),

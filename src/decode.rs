@@ -1,10 +1,10 @@
-//! The decoder: the bytes of a body in, batches of chat ids out, at constant memory.
+//! The decoder: reads the bytes of a body and emits batches of chat ids, at constant memory.
 //!
-//! It runs on a thread of its own, since struson reads from a blocking [`Read`]. `input` stands
-//! between the two: it knows whether bytes have run out, failed, or were simply wrong. The shapes
-//! of a body are in `list`, those of an entry in `chat` and `label`. What stands beside a list is
-//! judged in `envelope`: is it an error (`answer`), is the list one page of several (`paging`), and
-//! can an empty list be trusted?
+//! It runs on a thread of its own, because struson reads from a blocking [`Read`]. `input` lies
+//! between the two: it knows whether the bytes ended, the source failed, or the JSON is malformed.
+//! The shapes of a body are in `list`, those of an entry in `chat` and `label`. `envelope`
+//! evaluates the members beside a list: errors (`answer`), statements that the list is one page of
+//! several (`paging`), and anything that makes an empty list untrustworthy.
 
 mod answer;
 mod chat;
@@ -35,44 +35,46 @@ pub(crate) use self::paging::{PagingMember, Scalar, is_next};
 pub use self::refusal::refusal;
 use crate::batch::{Batch, Digest, DigestState, Position};
 
-/// How deep arrays and objects may be nested. Deeper nesting is refused, since the parser needs a
+/// The maximum nesting of arrays and objects. Deeper nesting is refused, because the parser needs a
 /// byte of memory for each level.
 pub const MAX_NESTING: u32 = 64 * 1024;
 
-/// What is trusted although the API casts doubt on it.
+/// Checks on the API's answer that the user has turned off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// An empty list counts as empty, whatever stands beside it.
+    /// Accept an empty list whatever stands beside it.
     pub accept_empty: bool,
-    /// A list that says that it is one page of several counts as whole.
+    /// Accept a list that says that it is one page of several.
     pub ignore_paging: bool,
 }
 
-/// What the decoder is asked for.
+/// Settings of one decoding pass.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Entries before this position are proven by `digest` and passed over.
+    /// The position to start from. Entries before it are verified by `digest` and skipped.
     pub from: Position,
-    /// What the digest has to be at `from`.
+    /// The expected digest at `from`.
     pub digest: Digest,
-    /// Positions behind `from`, in ascending order, at which the digest has to be this.
+    /// Expected digests at positions after `from`, in ascending order.
     pub expected_digests: Vec<(Position, Digest)>,
-    /// Whether names are kept.
+    /// Whether to keep names.
     pub include_names: bool,
-    /// A batch that has this many entries is closed, where a message ends.
+    /// A batch with this many entries is closed at the next end of a message.
     pub batch_entries: u32,
-    /// A batch that has this many bytes is closed, where a message ends; and so is a message.
+    /// A batch with this many bytes is closed at the next end of a message. A message with this
+    /// many bytes is closed too.
     pub batch_bytes: usize,
-    /// How many chats go into a message. Batches end where messages do, or where a proof stands.
+    /// The number of chats per message. Batches end where messages end or where a digest is
+    /// compared.
     pub ids_per_message: u32,
-    /// What is trusted although the API casts doubt on it.
+    /// Checks that are turned off.
     pub trust: Trust,
-    /// What the headers of the body say of pages.
+    /// Statements about pages in the headers of the response.
     pub paging: Paging,
 }
 
 impl Plan {
-    /// Everything from the start, without names, in batches of the usual size.
+    /// Decodes from the start, without names, in batches of the usual size.
     pub fn whole_list() -> Self {
         Self {
             from: 0,
@@ -88,85 +90,85 @@ impl Plan {
     }
 }
 
-/// What was seen of a body, whole or not.
+/// Counts of what was read of a body, complete or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Entries, valid or not.
     pub entries: Position,
     /// Entries without a valid chat id.
     pub invalid: u64,
-    /// Valid entries before [`Plan::from`].
+    /// Valid entries that were skipped, before [`Plan::from`].
     pub skipped: u64,
     /// The digest over all entries up to the end of the last batch.
     pub digest: Digest,
 }
 
 impl Seen {
-    /// Valid entries.
+    /// Returns the number of valid entries.
     pub fn chats(&self) -> u64 {
         self.entries - self.invalid
     }
 }
 
-/// Why a body could not be decoded to its end.
+/// Reasons why a body could not be decoded to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Status 200, and nothing else.
+    /// No content under status 200.
     #[error("the body is empty")]
     Empty,
     /// HTML, XML, plain text or a bare JSON scalar.
     #[error("the body is not a JSON list: it begins with {0}")]
     NotAList(String),
-    /// An error in JSON, under status 200.
+    /// A JSON error under status 200.
     #[error("the API answered with an error under status 200: {0}")]
     Answered(Box<Answer>),
-    /// An empty list, with something beside it that is not known to be harmless.
+    /// An empty list beside which something stands that is not known to be harmless.
     #[error("the list is empty, but the API also says: {0}")]
     UntrustedEmpty(Box<Answer>),
-    /// A list that says itself that it is not whole.
+    /// A list that says that it is one page of several.
     #[error("the list is one page of several: {0}")]
     Page(String),
-    /// JSON that is none of the known shapes.
+    /// JSON of an unknown shape.
     #[error("the body has an unknown shape at byte {at}: {what}")]
     Shape {
-        /// Bytes before the place, uncompressed.
+        /// Uncompressed bytes before the error.
         at: u64,
-        /// What is wrong there.
+        /// The problem.
         what: &'static str,
     },
-    /// Not JSON.
+    /// Malformed JSON.
     #[error("the body is malformed JSON at byte {at}: {what}")]
     Malformed {
-        /// Bytes before the place, uncompressed.
+        /// Uncompressed bytes before the error.
         at: u64,
-        /// What is wrong there.
+        /// The problem.
         what: String,
     },
     /// The bytes ended before the JSON did.
     #[error("the body was cut off after {at} bytes, before the end of the list")]
     Truncated {
-        /// Bytes that came, uncompressed.
+        /// Uncompressed bytes that arrived.
         at: u64,
     },
-    /// The reader under the decoder failed.
+    /// The source of the bytes failed.
     #[error("reading the body failed after {at} bytes: {error}")]
     Input {
-        /// Bytes that came, uncompressed.
+        /// Uncompressed bytes that arrived.
         at: u64,
-        /// The reader's own error.
+        /// The source's error.
         error: std::io::Error,
     },
-    /// The list does not begin with what [`Plan::digest`] stands for.
+    /// The start of the list does not match an expected digest.
     #[error("the list changed before position {0}")]
     ListChanged(Position),
-    /// Nobody takes the batches any more.
+    /// The receiver of the batches has stopped.
     #[error("decoding was stopped")]
     Stopped,
 }
 
-/// Where a body comes from.
+/// A source of a body's bytes.
 pub trait Source: Read {
-    /// Whether the next read would wait. Before it does, what was decoded is handed on.
+    /// Returns whether the next read would block. If so, the decoder first emits what it has.
     fn would_wait(&mut self) -> bool {
         false
     }
@@ -174,50 +176,50 @@ pub trait Source: Read {
 
 impl Source for &[u8] {}
 
-/// Decodes a body, and hands each batch to `emit`, which gives an empty one back, or `None` to
-/// stop.
+/// Decodes a body and passes each batch to `emit`, which returns an empty batch for reuse, or
+/// `None` to stop.
 ///
-/// Valid entries before an error are all emitted before the error is returned. At most one batch,
+/// All valid entries before an error are emitted before the error is returned. At most one batch,
 /// one entry's id and name, and a few KiB of input are held at any time.
 pub fn decode(
     mut source: impl Source,
     plan: &Plan,
     mut emit: impl FnMut(Batch) -> Option<Batch>,
 ) -> (Seen, Result<(), DecodeError>) {
-    // Behind pointers, so that there is one copy of the parser's code: the optimiser treats copies
-    // for different sources very differently, and some were slower by 40 %.
+    // Both are passed by reference so that the parser's code is compiled once. The optimiser treats
+    // copies for different sources very differently, and some were 40 % slower.
     let out = RefCell::new(Output::new(plan, &mut emit));
     let end = read_chats(&mut source, plan, &out);
     let mut out = out.into_inner();
     let end = match end {
         Ok(()) => out.end_of_list(),
         Err(error @ (DecodeError::Stopped | DecodeError::ListChanged(_))) => Err(error),
-        // Entries before the error are valid and are published; but half a message would
-        // be another one than that of the next try.
+        // Entries before the error are valid and are published. A partial message is dropped,
+        // because the next attempt would send a different message in its place.
         Err(error) => {
-            out.drop_half_message();
-            out.cut_batch().and(Err(error))
+            out.drop_partial_message();
+            out.close_batch().and(Err(error))
         }
     };
     (out.seen(), end)
 }
 
-/// What JSON that is no list says of pages, beside what is known of them.
+/// Adds what a JSON value that is not a list says about pages.
 pub(crate) fn paging_in_json(json: &[u8], known: Paging) -> Paging {
     Envelope::of_json(json, known).paging
 }
 
 fn read_chats(source: &mut dyn Source, plan: &Plan, out: &Out<'_>) -> Result<(), DecodeError> {
-    let when_dry = || out.borrow_mut().when_dry();
-    let mut input = Input::new(source, &when_dry);
+    let on_stall = || out.borrow_mut().on_stall();
+    let mut input = Input::new(source, &on_stall);
     let mut chats = ChatEntries::new(plan.include_names, out);
     list::read_body(&mut input, &mut chats, plan.trust, plan.paging.clone()).map(drop)
 }
 
-/// What chats are put into.
+/// The output that entries are added to.
 type Out<'p> = RefCell<Output<'p>>;
 
-/// Where entries go: into a batch, and from there to `emit`.
+/// Collects entries in a batch and passes full batches to `emit`.
 struct Output<'a> {
     plan: &'a Plan,
     emit: &'a mut dyn FnMut(Batch) -> Option<Batch>,
@@ -225,9 +227,9 @@ struct Output<'a> {
     digest: DigestState,
     invalid: u64,
     skipped: u64,
-    /// Whether the input ran dry while a message was not full.
-    is_overdue: bool,
-    /// Where the digest is to be compared next: the list of these, and how many are done.
+    /// Whether the input stalled while a message was incomplete.
+    flush_is_due: bool,
+    /// The positions at which the digest is compared, and how many comparisons are done.
     expected_digests: Vec<(Position, Digest)>,
     verified: usize,
 }
@@ -243,7 +245,7 @@ impl<'a> Output<'a> {
             digest: DigestState::default(),
             invalid: 0,
             skipped: 0,
-            is_overdue: false,
+            flush_is_due: false,
             verified: usize::from(plan.from == 0),
             expected_digests,
         }
@@ -275,27 +277,27 @@ impl<'a> Output<'a> {
         if self.plan.ids_per_message > 1 {
             return self.after_packed_entry();
         }
-        if self.is_full() || self.batch.end() == self.next_expected() || self.is_overdue {
-            self.cut_batch()?;
+        if self.is_full() || self.batch.end() == self.next_expected() || self.flush_is_due {
+            self.close_batch()?;
         }
         Ok(())
     }
 
-    /// Where messages of several chats end depends on the list alone, and not on how it arrives: a
-    /// message that is sent again has to hold the same chats. So batches end where messages do.
+    /// The ends of messages with several chats depend on the list alone, not on how it arrives,
+    /// because a repeated message must contain the same chats. So batches end where messages end.
     fn after_packed_entry(&mut self) -> Result<(), DecodeError> {
-        let (chats, bytes) = self.batch.since_whole();
+        let (chats, bytes) = self.batch.since_message_end();
         let is_too_large = chats > 0 && bytes >= self.plan.batch_bytes;
         if chats == 0 || chats == self.plan.ids_per_message || is_too_large {
-            self.batch.mark_whole();
+            self.batch.mark_message_end();
         }
         if is_too_large && chats < self.plan.ids_per_message {
             self.batch.mark_cut();
-            return self.cut_batch();
+            return self.close_batch();
         }
-        let may_end = self.is_between_messages() && (self.is_full() || self.is_overdue);
+        let may_end = self.is_between_messages() && (self.is_full() || self.flush_is_due);
         if may_end || self.batch.end() == self.next_expected() {
-            self.cut_batch()?;
+            self.close_batch()?;
         }
         Ok(())
     }
@@ -305,7 +307,7 @@ impl<'a> Output<'a> {
             || self.batch.bytes() >= self.plan.batch_bytes
     }
 
-    /// Where the next batch has to end, since the digest has to be compared there.
+    /// Returns the position at which the next batch must end because the digest is compared there.
     #[inline]
     fn next_expected(&self) -> Position {
         self.expected_digests
@@ -313,37 +315,37 @@ impl<'a> Output<'a> {
             .map_or(Position::MAX, |(position, _)| *position)
     }
 
-    /// The input has run dry for now: what is here must not wait for more.
-    fn when_dry(&mut self) -> Result<(), DecodeError> {
+    /// Flushes what was read when the input stalls, so that it does not wait for more input.
+    fn on_stall(&mut self) -> Result<(), DecodeError> {
         if self.is_between_messages() {
-            self.cut_batch()
+            self.close_batch()
         } else {
-            self.is_overdue = true;
+            self.flush_is_due = true;
             Ok(())
         }
     }
 
     fn is_between_messages(&self) -> bool {
-        self.plan.ids_per_message == 1 || self.batch.since_whole().0 == 0
+        self.plan.ids_per_message == 1 || self.batch.since_message_end().0 == 0
     }
 
-    /// Takes back what belongs to a message that did not become full.
-    fn drop_half_message(&mut self) {
+    /// Removes the entries of an incomplete message.
+    fn drop_partial_message(&mut self) {
         if self.is_between_messages() {
             return;
         }
         let invalid = |batch: &Batch| batch.entries() - batch.chats();
         let before = invalid(&self.batch);
-        self.batch.keep_whole();
+        self.batch.drop_partial_message();
         self.invalid -= u64::from(before - invalid(&self.batch));
     }
 
-    /// Closes the batch and opens the next. One of entries that are passed over goes nowhere.
-    fn cut_batch(&mut self) -> Result<(), DecodeError> {
+    /// Closes the batch and starts the next. A batch of skipped entries is not emitted.
+    fn close_batch(&mut self) -> Result<(), DecodeError> {
         if self.batch.entries() == 0 {
             return Ok(());
         }
-        self.is_overdue = false;
+        self.flush_is_due = false;
         self.digest.update(&self.batch);
         let end = self.batch.end();
         if let Some((_, digest)) = self.expected_digests.get(self.verified)
@@ -373,7 +375,7 @@ impl<'a> Output<'a> {
     }
 
     fn end_of_list(&mut self) -> Result<(), DecodeError> {
-        self.cut_batch()?;
+        self.close_batch()?;
         if self.verified < self.expected_digests.len() {
             return Err(DecodeError::ListChanged(self.batch.end()));
         }

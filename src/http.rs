@@ -1,4 +1,4 @@
-//! HTTP clients: the TLS provider, and the proxies that the environment names.
+//! HTTP clients, with the TLS provider and the proxies from the environment.
 
 use std::ffi::OsString;
 
@@ -8,15 +8,16 @@ use url::Url;
 
 use crate::tls;
 
-/// The variables that name proxies, with those of each pair that is asked first in front.
+/// The variables that name proxies. The first variable of each pair takes precedence.
 pub(crate) const PROXY_VARIABLES: [[&str; 2]; 3] = [
     ["HTTP_PROXY", "http_proxy"],
     ["HTTPS_PROXY", "https_proxy"],
     ["ALL_PROXY", "all_proxy"],
 ];
-/// The variables that name hosts which are reached without a proxy.
+/// The variables that name hosts to reach without a proxy.
 const NO_PROXY_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Set by web servers that run a program: `HTTP_PROXY` is then the `Proxy` header of a request.
+/// A variable that web servers set for CGI programs. `HTTP_PROXY` then contains the `Proxy` header
+/// of a request.
 const CGI_VARIABLE: &str = "REQUEST_METHOD";
 
 /// The characters to encode in a part of a URI: all but those that RFC 3986 calls unreserved.
@@ -26,25 +27,25 @@ pub(crate) const ALL_BUT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The proxies that requests go through.
+/// The proxies for requests.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    /// For `http://`.
+    /// The proxy for `http://`.
     http: Option<Url>,
-    /// For `https://`.
+    /// The proxy for `https://`.
     https: Option<Url>,
-    /// Hosts, addresses and networks that are reached directly, as in `NO_PROXY`.
+    /// Hosts, addresses and networks to reach directly, as in `NO_PROXY`.
     except: String,
 }
 
 impl std::fmt::Debug for Proxies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Passwords may stand in the URLs.
+        // The URLs may contain passwords.
         f.debug_struct("Proxies").finish_non_exhaustive()
     }
 }
 
-/// A variable that does not name a proxy.
+/// The error for a variable that does not name a proxy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotAProxy {
     pub(crate) variable: &'static str,
@@ -52,9 +53,10 @@ pub(crate) struct NotAProxy {
 }
 
 impl Proxies {
-    /// Reads the environment.
+    /// Reads the proxies from the environment.
     ///
-    /// A variable that cannot be used is an error and never passed over: the access token would go out directly.
+    /// An unusable variable is an error. If it were ignored, the access token would be sent without
+    /// the proxy.
     pub(crate) fn from_env(env: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<NotAProxy>> {
         let is_cgi = env(CGI_VARIABLE).is_some();
         let mut problems = Vec::new();
@@ -85,10 +87,10 @@ impl Proxies {
                     .into_owned()
             })
             .join(",")
-            // Some write lists with spaces, semicolons or line breaks, and some with quotes.
+            // Some lists are separated by spaces, semicolons or line breaks, and some are quoted.
             .replace(|c: char| c.is_whitespace() || c == ';', ",")
             .replace(['"', '\''], "");
-        if except.split(',').any(means_all) {
+        if except.split(',').any(matches_all_hosts) {
             return Ok(Self::default());
         }
         Ok(Self {
@@ -99,8 +101,8 @@ impl Proxies {
     }
 }
 
-/// Whether an entry of `NO_PROXY` stands for all hosts: `*`, and `*.*` or `*:*` too.
-fn means_all(entry: &str) -> bool {
+/// Returns whether an entry of `NO_PROXY` means all hosts: `*`, `*.*` or `*:*`.
+fn matches_all_hosts(entry: &str) -> bool {
     entry.contains('*') && entry.chars().all(|c| "*.:".contains(c))
 }
 
@@ -108,26 +110,26 @@ const NOT_TEXT: &str = "is not UTF-8";
 
 fn proxy_url(text: &str) -> Result<Url, &'static str> {
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err("has white space or a line break in it");
+        return Err("contains white space or a line break");
     }
     let url = if text.contains("://") {
         Url::parse(text)
     } else {
         Url::parse(&format!("http://{text}"))
     };
-    let url = url.map_err(|_| "is not the URL of a proxy, like http://proxy:3128")?;
+    let url = url.map_err(|_| "is not the URL of a proxy, such as http://proxy:3128")?;
     match url.scheme() {
         "http" | "https" if url.host().is_some() => Ok(url),
         "http" | "https" => Err("has no host"),
-        _ => Err("is not an HTTP proxy: its URL has to begin with http:// or https://"),
+        _ => Err("is not an HTTP proxy: its URL must start with http:// or https://"),
     }
 }
 
-/// A builder of clients that go through these proxies, and through no others.
+/// Creates a builder for clients that use these proxies and no others.
 ///
 /// # Errors
 ///
-/// When the HTTP client cannot use one of the proxies.
+/// If the HTTP client cannot use one of the proxies.
 pub(crate) fn client(proxies: &Proxies) -> reqwest::Result<ClientBuilder> {
     tls::provide();
     let mut builder = reqwest::Client::builder().no_proxy();
@@ -140,7 +142,7 @@ pub(crate) fn client(proxies: &Proxies) -> reqwest::Result<ClientBuilder> {
     Ok(builder)
 }
 
-/// An error with all that caused it. The URL has to be taken out before.
+/// Returns an error's text with all its causes. The caller must remove the URL first.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_variable_names_the_proxy() {
+    fn the_most_specific_variable_names_the_proxy() {
         let url = |text: &str| Some(text.to_owned());
         for (variables, expected) in [
             (&[][..], [None, None]),
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_names_no_proxy_is_an_error() {
+    fn an_invalid_proxy_variable_is_an_error() {
         for value in [
             "http://127.0.0.1:1\n",
             "http://a b",

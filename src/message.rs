@@ -1,7 +1,7 @@
-//! What a consumer sees: the JSON of a message, for every sink that carries JSON.
+//! The messages that consumers receive, as JSON, for every sink that carries JSON.
 //!
-//! All that is the same for the messages of a run is laid out once; per chat only bytes are
-//! copied.
+//! Parts that are the same for all messages of a run are prepared once. For each chat, only bytes
+//! are copied.
 
 mod event;
 
@@ -19,39 +19,39 @@ use crate::http::ALL_BUT_UNRESERVED;
 /// event.
 const EVENT_TYPE: &str = "net.wawp.label.chat";
 
-/// How a message is written.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// No JSON: the fields of an entry of a Redis Stream. Only a packed message's ids are JSON.
     Fields,
     /// `{"chat_id":…,"label_id":…,"run_id":…}`.
     Json,
-    /// A `CloudEvents` 1.0 event in structured JSON, with the above as its data.
+    /// A `CloudEvents` 1.0 event in structured JSON, with the [`Format::Json`] object as its data.
     CloudEvents,
 }
 
-/// What the messages of a run look like.
+/// The layout of a run's messages.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// The format.
     pub format: Format,
-    /// The most ids in one message; 1 for a message a chat.
+    /// The maximum number of ids in one message. With 1, each chat is a message.
     pub ids_per_message: u32,
     /// Whether names are published.
     pub include_names: bool,
 }
 
-/// A message about a run, among those of its chats.
+/// A message about a run, on the queue of its chats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marker {
-    /// It has begun.
+    /// The run has started.
     Started,
-    /// All its chats are on the queue.
+    /// All chats of the run are on the queue.
     Completed,
 }
 
 impl Marker {
-    /// What it is called in a message.
+    /// Returns the marker's `event` in a message.
     pub fn event(self) -> &'static str {
         match self {
             Self::Started => "run.started",
@@ -60,24 +60,24 @@ impl Marker {
     }
 }
 
-/// Writes the messages of one run.
+/// An encoder for the messages of one run.
 pub struct Encoder {
     layout: Layout,
     source: String,
     label_id: String,
     run_id: Uuid,
-    /// Before the event's id: only in an event.
+    /// The part before the event's id. Empty unless the message is an event.
     event_start: Vec<u8>,
-    /// Between the event's id and its data: only in an event.
+    /// The part between the event's id and its data. Empty unless the message is an event.
     event_middle: Vec<u8>,
-    /// After the id or ids, up to where names would come.
+    /// The part after the id or ids, up to the names.
     ids_end: Vec<u8>,
     /// The closing brackets.
     end: &'static [u8],
 }
 
 impl Encoder {
-    /// For the run `run_id` over a label of an account.
+    /// Creates an encoder for a run over a label of an account.
     pub fn new(layout: &Layout, instance_id: &str, label_id: &str, run_id: Uuid) -> Self {
         let mut ids_end = b",\"label_id\":\"".to_vec();
         push_escaped(&mut ids_end, label_id.as_bytes());
@@ -109,7 +109,7 @@ impl Encoder {
         }
     }
 
-    /// Appends the messages of a batch, each followed by `after`, and returns how many there are.
+    /// Appends the messages of a batch, each followed by `after`, and returns their number.
     pub fn batch(&self, batch: &Batch, after: &[u8], out: &mut Vec<u8>) -> u64 {
         let mut messages = 0;
         if self.layout.ids_per_message == 1 {
@@ -129,8 +129,8 @@ impl Encoder {
         messages
     }
 
-    /// Gives each message to `emit`: its JSON, or for packed [`Format::Fields`] the JSON array of
-    /// ids and, with names, that of names.
+    /// Calls `emit` for each message with its JSON. For packed [`Format::Fields`] messages, passes
+    /// the JSON array of ids and, with names, the JSON array of names.
     pub fn each<'a>(&self, chats: impl Iterator<Item = Chat<'a>>, mut emit: impl FnMut(&[&[u8]])) {
         let mut chats = chats.peekable();
         let mut message = Vec::new();
@@ -154,7 +154,7 @@ impl Encoder {
         }
     }
 
-    /// A message about the run, as fields and values. `chats` is how many a complete run has.
+    /// Returns a marker as fields and values. `chats` is the number of chats of a complete run.
     pub fn marker(&self, marker: Marker, chats: u64) -> Vec<String> {
         let event = marker.event().to_owned();
         let mut fields = vec!["event".to_owned(), event];
@@ -170,7 +170,7 @@ impl Encoder {
         fields
     }
 
-    /// A message about the run, as JSON.
+    /// Returns a marker as JSON.
     pub fn marker_json(&self, marker: Marker, chats: u64) -> String {
         let event = marker.event();
         let (label_id, run_id) = (&self.label_id, self.run_id.to_string());
@@ -212,8 +212,8 @@ impl Encoder {
         out.extend_from_slice(self.end);
     }
 
-    /// One message of as many chats as go into it. With names, these come as a second array, in
-    /// the same order, null where a chat has none.
+    /// Appends one message with several chats. With names, a second array has the names in the same
+    /// order, with null for a chat without a name.
     fn packed<'a>(
         &self,
         chats: &mut std::iter::Peekable<impl Iterator<Item = Chat<'a>>>,
@@ -223,8 +223,8 @@ impl Encoder {
         let mut ids = Vec::new();
         let names = self.arrays(chats, &mut ids);
         if self.layout.format == Format::CloudEvents {
-            // Where the list has changed, other chats have come to this position: the id has to
-            // tell these messages apart.
+            // If the list changed, other chats may start at this position. The hash distinguishes
+            // such messages.
             out.extend_from_slice(&self.event_start);
             out.extend_from_slice(format!("{position}:{:016x}", xxh3_64(&ids)).as_bytes());
             out.extend_from_slice(&self.event_middle);
@@ -239,8 +239,8 @@ impl Encoder {
         out.extend_from_slice(self.end);
     }
 
-    /// Appends the array of as many ids as go into a message; gives that of their names, if names
-    /// are published.
+    /// Appends the array of one message's ids and returns the array of their names, if names are
+    /// published.
     fn arrays<'a>(
         &self,
         chats: &mut std::iter::Peekable<impl Iterator<Item = Chat<'a>>>,
@@ -262,7 +262,7 @@ impl Encoder {
     }
 }
 
-/// Puts a bracket in place of the last comma.
+/// Closes an array by replacing its last comma with a bracket.
 fn close(array: &mut Vec<u8>) {
     if array.ends_with(b",") {
         array.pop();
@@ -291,7 +291,7 @@ fn source_of(instance_id: &str, label_id: &str) -> String {
     )
 }
 
-/// The time of a snapshot, which its run's id carries in milliseconds (RFC 9562, 5.7).
+/// Returns the time of a snapshot, which is part of the run id, in milliseconds (RFC 9562, 5.7).
 pub fn snapshot_time(run_id: Uuid) -> SystemTime {
     let (seconds, nanos) = run_id
         .get_timestamp()
@@ -299,11 +299,11 @@ pub fn snapshot_time(run_id: Uuid) -> SystemTime {
     UNIX_EPOCH + Duration::new(seconds, nanos)
 }
 
-/// Appends UTF-8 as the inside of a JSON string.
+/// Appends UTF-8 as the content of a JSON string.
 #[inline]
 fn push_escaped(out: &mut Vec<u8>, text: &[u8]) {
     let is_plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
-    // To the end in any case: without a way out, the loop takes many bytes at once.
+    // The loop has no early exit, so that it is vectorised.
     if text.iter().fold(true, |plain, byte| plain & is_plain(byte)) {
         out.extend_from_slice(text);
     } else {
@@ -343,7 +343,7 @@ mod tests {
     const RUN: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
     #[test]
-    fn one_message_a_chat() {
+    fn each_chat_is_one_message() {
         let layout = Layout {
             format: Format::Json,
             ids_per_message: 1,
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn events_carry_an_id_that_stays_and_the_time_of_the_snapshot() {
+    fn events_have_a_stable_id_and_the_time_of_the_snapshot() {
         let mut layout = Layout {
             format: Format::CloudEvents,
             ids_per_message: 1,

@@ -1,8 +1,8 @@
 //! A stand-in for the API, for the demo and the tests: real HTTP, scripted faults.
 //!
 //! It serves the routes of all three dialects over the same labels. A label's chats are generated
-//! as they are sent, so a list may be of any length. Replies can be scripted: each request for a
-//! label's chats takes the next one, and the ordinary list follows when none is left.
+//! while they are sent, so a list may have any length. Replies can be scripted: each request for a
+//! label's chats takes the next scripted reply. When none is left, the ordinary list is sent.
 
 mod reply;
 
@@ -22,35 +22,35 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::reply::{Piece, Reply};
 
-/// The token that the demo's stand-in takes.
+/// The token that the demo's stand-in accepts.
 pub const DEMO_TOKEN: &str = "demo-token";
-/// The account that the demo's stand-in has.
+/// The account id of the demo's stand-in.
 pub const DEMO_INSTANCE: &str = "demo";
 
-/// Requests that are kept. A stand-in may be served for days.
+/// The maximum number of recorded requests. A stand-in may run for days.
 const MAX_REQUESTS: usize = 1000;
 
 /// The chats of a label.
 #[derive(Clone, Debug)]
 pub enum Chats {
-    /// So many, each with an id and a name of its own, as a map keyed by index.
+    /// This many chats, each with its own id and name, as a map keyed by index.
     Generated(u64),
-    /// This body, as it is.
+    /// This body, unchanged.
     Body(Bytes),
 }
 
-/// What the stand-in knows.
+/// The account that the stand-in serves.
 #[derive(Clone, Debug)]
 pub struct Account {
-    /// Who may ask.
+    /// The accepted account id.
     pub instance_id: String,
-    /// With which token.
+    /// The accepted token.
     pub token: String,
-    /// Labels: id, name and chats.
+    /// The labels: id, name and chats.
     pub labels: Vec<(String, String, Chats)>,
 }
 
-/// A request as it came.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The path.
@@ -68,7 +68,7 @@ struct Served {
     requests: Mutex<Vec<Request>>,
 }
 
-/// A stand-in that is served until it is dropped.
+/// A stand-in that runs until it is dropped.
 pub struct Mock {
     address: SocketAddr,
     served: Arc<Served>,
@@ -77,11 +77,11 @@ pub struct Mock {
 }
 
 impl Mock {
-    /// Serves an account, from a thread of its own.
+    /// Serves an account on its own thread.
     ///
     /// # Errors
     ///
-    /// When the address cannot be listened on.
+    /// If it cannot listen on the address.
     pub fn start(listen: SocketAddr, account: Account) -> io::Result<Self> {
         let served = Arc::new(Served {
             account: Mutex::new(account),
@@ -101,7 +101,7 @@ impl Mock {
             .name("stand-in".to_owned())
             .spawn(move || {
                 runtime.block_on(serve(listener, router, stopped));
-                // Connections that are held open on purpose would never end by themselves.
+                // Scripted replies may hold connections open for ever.
                 runtime.shutdown_background();
             })?;
         Ok(Self {
@@ -112,12 +112,12 @@ impl Mock {
         })
     }
 
-    /// Where it is served.
+    /// Returns the base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// The next request for the chats of a label is answered in this way.
+    /// Scripts the reply to the next request for the chats of a label.
     pub fn script(&self, label_id: &str, reply: Reply) {
         lock(&self.served.scripts)
             .entry(label_id.to_owned())
@@ -125,12 +125,12 @@ impl Mock {
             .push_back(reply);
     }
 
-    /// The next request for the list of labels is answered in this way.
+    /// Scripts the reply to the next request for the list of labels.
     pub fn script_labels(&self, reply: Reply) {
         lock(&self.served.label_script).push_back(reply);
     }
 
-    /// Gives a label other chats.
+    /// Replaces the chats of a label.
     pub fn set_chats(&self, label_id: &str, chats: &Chats) {
         for label in &mut lock(&self.served.account).labels {
             if label.0 == label_id {
@@ -139,13 +139,13 @@ impl Mock {
         }
     }
 
-    /// A label is deleted.
+    /// Deletes a label.
     pub fn remove_label(&self, label_id: &str) {
         let mut account = lock(&self.served.account);
         account.labels.retain(|(id, ..)| id != label_id);
     }
 
-    /// The requests so far, the first thousand of them.
+    /// Returns the first thousand requests so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.served.requests).clone()
     }
@@ -189,7 +189,7 @@ async fn labels(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = served.note(&uri, query, headers) {
+    if let Some(refusal) = served.record(&uri, query, headers) {
         return refusal.into_response();
     }
     if let Some(reply) = lock(&served.label_script).pop_front() {
@@ -210,7 +210,7 @@ async fn chats(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refusal) = served.note(&uri, query, headers) {
+    if let Some(refusal) = served.record(&uri, query, headers) {
         return refusal.into_response();
     }
     let label_id = parameters.get("label").map_or("", String::as_str);
@@ -222,7 +222,7 @@ async fn chats(
         .labels
         .iter()
         .find(|(id, ..)| id == label_id)
-        // A deleted label answers an empty list, as the real one does.
+        // The real API answers with an empty list for a deleted label too.
         .map_or(Chats::Body(Bytes::from_static(b"[]")), |label| {
             label.2.clone()
         });
@@ -232,8 +232,8 @@ async fn chats(
 }
 
 impl Served {
-    /// Notes a request, and refuses it where it does not log in.
-    fn note(
+    /// Records a request and refuses it if the login is wrong.
+    fn record(
         &self,
         uri: &axum::http::Uri,
         query: Option<String>,
@@ -244,12 +244,12 @@ impl Served {
             query: query.unwrap_or_default(),
             headers,
         };
-        let refused = !request.logs_in(&lock(&self.account));
+        let is_refused = !request.is_authenticated(&lock(&self.account));
         let mut requests = lock(&self.requests);
         if requests.len() < MAX_REQUESTS {
             requests.push(request);
         }
-        refused.then(|| {
+        is_refused.then(|| {
             Reply::json(r#"{"status":401,"message":"Invalid access token","error":"Unauthorized"}"#)
                 .status(401)
         })
@@ -257,7 +257,7 @@ impl Served {
 }
 
 impl Request {
-    fn logs_in(&self, account: &Account) -> bool {
+    fn is_authenticated(&self, account: &Account) -> bool {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
         if self.path.starts_with("/api/") {
             return header("x-api-key") == Some(&account.token)

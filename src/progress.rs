@@ -1,4 +1,4 @@
-//! Lines on stderr that move while a run does, one for each label at work.
+//! Progress lines on stderr, one for each label that is published.
 
 use std::io::IsTerminal;
 
@@ -17,8 +17,8 @@ pub enum ProgressMode {
     Never,
 }
 
-/// How often the line is drawn at the most, in hertz.
-const DRAWS: u8 = 10;
+/// The maximum number of redraws per second.
+const MAX_REDRAWS: u8 = 10;
 
 /// The progress of a run, on stderr or nowhere.
 #[derive(Clone)]
@@ -27,21 +27,21 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Lines on stderr, or none.
+    /// Creates visible or hidden lines on stderr.
     pub fn new(mode: ProgressMode, quiet: bool) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
-        let shows = match mode {
+        let is_visible = match mode {
             _ if quiet => false,
             ProgressMode::Always => true,
             ProgressMode::Never => false,
             ProgressMode::Auto => is_terminal,
         };
-        let target = if !shows {
+        let target = if !is_visible {
             ProgressDrawTarget::hidden()
         } else if is_terminal {
-            ProgressDrawTarget::stderr_with_hz(DRAWS)
+            ProgressDrawTarget::stderr_with_hz(MAX_REDRAWS)
         } else {
-            // indicatif draws on terminals only.
+            // `always` also applies without a terminal, on which indicatif does not draw by itself.
             ProgressDrawTarget::term_like_with_hz(Box::new(Plain), 1)
         };
         Self {
@@ -101,7 +101,7 @@ impl PauseObserver for LabelLine {
     }
 }
 
-/// stderr where it is no terminal: a line each time.
+/// stderr without a terminal: each update is a new line.
 #[derive(Debug)]
 struct Plain;
 

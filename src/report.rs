@@ -1,4 +1,4 @@
-//! The report of a run, as JSON and as text, and its metrics.
+//! The report of a run, as JSON and as text, and as metrics.
 
 mod metrics;
 mod push;
@@ -26,14 +26,14 @@ use crate::shard::Shard;
 /// The value of `schema`.
 const SCHEMA: &str = "labelcast.report/1";
 
-/// How a run ended.
+/// The status of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Every chat is on the queue.
     Complete,
-    /// A part is published; with a broker or a file, running again resumes.
+    /// A part is published. With a broker or a file, the next run resumes.
     Partial,
-    /// Nothing was published, or a person has to act.
+    /// Nothing was published, or someone has to fix a problem.
     Failed,
     /// A guard stopped the run.
     Guarded,
@@ -51,7 +51,7 @@ impl Status {
         Self::Locked,
     ];
 
-    /// The spelling in reports, metrics and the log.
+    /// Returns the spelling in reports, metrics and the log.
     pub fn name(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -78,11 +78,11 @@ pub struct LabelReport {
     pub label_name: Option<String>,
     /// The queue.
     pub queue: String,
-    /// The run, which an earlier process may have started.
+    /// The run id. An earlier process may have started the run.
     pub run_id: Uuid,
-    /// How it ended.
+    /// The status.
     pub status: Status,
-    /// The numbers.
+    /// The counters.
     #[serde(flatten)]
     pub counts: Counts,
     /// How it went on the way.
@@ -101,14 +101,15 @@ pub struct LabelReport {
 /// What happened while a label's list was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct History {
-    /// How often the list was requested.
+    /// The number of times that the list was requested.
     pub attempts: u32,
     /// The digest over the list, as far as it was read.
     pub digest: Digest,
     /// Whether the list changed between two attempts or processes.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub list_changed: bool,
-    /// How often the queue had lost entries that it had confirmed, which were published again.
+    /// The number of times that the queue had lost confirmed entries, which were then published
+    /// again.
     #[serde(skip_serializing_if = "is_zero")]
     pub rewinds: u32,
 }
@@ -168,7 +169,7 @@ impl Counts {
 #[derive(Debug, Serialize)]
 pub struct Report {
     schema: &'static str,
-    /// The run, where there is one label; else this invocation.
+    /// The run id if there is one label, else an id of this invocation.
     pub run_id: Uuid,
     /// The overall status.
     pub status: Status,
@@ -178,7 +179,7 @@ pub struct Report {
     #[serde(serialize_with = "rfc3339")]
     finished_at: SystemTime,
     elapsed_ms: u64,
-    /// The labels, in the order of their runs.
+    /// The labels, in the order in which they ran.
     pub labels: Vec<LabelReport>,
     totals: Counts,
     /// Whether this was a dry run.
@@ -242,12 +243,12 @@ impl Report {
         self
     }
 
-    /// The report as one line of JSON.
+    /// Returns the report as one line of JSON.
     pub fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The report for a person.
+    /// Returns the report as text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for label in &self.labels {
@@ -291,20 +292,20 @@ impl Report {
         text
     }
 
-    /// Writes the JSON to a file: whole or not at all, where the file can be replaced.
+    /// Writes the JSON to a file, atomically if the file can be replaced.
     ///
     /// # Errors
     ///
-    /// When neither the file nor a new one beside it can be written.
+    /// If neither the file nor a new one beside it can be written.
     pub fn write(&self, path: &Path) -> std::io::Result<()> {
         replace_or_write(path, (self.json() + "\n").as_bytes())
     }
 
-    /// Writes metrics to a file, whole or not at all, where the file can be replaced.
+    /// Writes metrics to a file, atomically if the file can be replaced.
     ///
     /// # Errors
     ///
-    /// When neither the file nor a new one beside it can be written.
+    /// If neither the file nor a new one beside it can be written.
     pub fn write_metrics(
         &self,
         path: &Path,
@@ -328,11 +329,11 @@ impl Report {
     }
 }
 
-/// Writes a file: whole or not at all, where it can be replaced.
+/// Writes a file, atomically if it can be replaced.
 pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    // A mount, or a file in a directory that is read-only, such as /dev/termination-log in a pod, can
-    // be written to, but not replaced. After any other failure, such as of the disk, the old file is
-    // better than half of a new one.
+    // Some files can be written but not replaced: a mount, a link, a device, or a file in a
+    // read-only directory, such as /dev/termination-log in a pod. After any other error, such as a
+    // full disk, the old file is better than half of a new one.
     let may_be_written = |error: &std::io::Error| {
         matches!(
             error.kind(),
@@ -357,14 +358,14 @@ pub(crate) fn replace_or_write(path: &Path, bytes: &[u8]) -> std::io::Result<()>
 ///
 /// # Errors
 ///
-/// When neither the file nor a new one beside it can be written.
+/// If neither the file nor a new one beside it can be written.
 pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
     let metadata = std::fs::metadata(path);
     if metadata
         .as_ref()
         .is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
     {
-        // Opening a pipe or a device may block, or have an effect.
+        // Opening a pipe or a device may block or have an effect.
         return Ok(());
     }
     if metadata.is_ok() && std::fs::File::options().write(true).open(path).is_ok() {
@@ -376,7 +377,7 @@ pub(crate) fn check_writable(path: &Path) -> std::io::Result<()> {
     temporary_beside(path).map(drop)
 }
 
-/// Free text without terminal control characters.
+/// Replaces control characters, which a terminal might interpret, with spaces.
 pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -6,8 +6,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// One of several shares of the labels.
 ///
-/// A label's share does not depend on other labels, so processes that list the labels at different times
-/// never both take or both skip one.
+/// A label's share does not depend on other labels, so processes that list the labels at different
+/// times never both take or both skip one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: u64,
@@ -15,13 +15,13 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether a label is in this share.
+    /// Returns whether a label is in this share.
     pub fn has(self, label_id: &str) -> bool {
         xxh3_64(label_id.as_bytes()) % self.count == self.index
     }
 }
 
-/// It is not written `INDEX/COUNT`, with an index from 0 that is below the count.
+/// The error for a text that is not `INDEX/COUNT`, with an index from 0 to below the count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAShard;
 
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_shard() {
+    fn other_texts_are_not_shards() {
         for text in [
             "", "1", "/", "1/", "/4", "4/4", "-1/4", "0/0", "1/4/4", "a/b",
         ] {

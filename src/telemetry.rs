@@ -1,4 +1,4 @@
-//! Logging, and panics without data.
+//! Logging, and panics that show no data.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -19,10 +19,10 @@ pub struct LogSettings {
     pub quiet: bool,
 }
 
-/// Sets logging up, for the whole process.
+/// Sets up logging for the whole process.
 ///
-/// Only labelcast's own events are logged below warnings: at their more detailed levels the HTTP
-/// client and its like write whole URLs and buffers, and with them tokens and chat ids.
+/// Below warnings, only labelcast's own events are logged. At more detailed levels the HTTP client
+/// and other crates log whole URLs and buffers, which contain tokens and chat ids.
 pub fn init(settings: &LogSettings, progress: &MultiProgress) {
     let level = if settings.quiet {
         tracing::Level::ERROR
@@ -32,27 +32,27 @@ pub fn init(settings: &LogSettings, progress: &MultiProgress) {
     let others = level.min(tracing::Level::WARN);
     let filter = Targets::new()
         .with_default(others)
-        // lapin quotes returned messages whole.
+        // lapin logs whole returned messages.
         .with_target("lapin", LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let is_terminal = io::stderr().is_terminal();
     let lines = progress.clone();
-    let layer = tracing_subscriber::fmt::layer().with_writer(move || Above(lines.clone()));
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || AboveProgress(lines.clone()));
     let layer = if settings.json.unwrap_or(!is_terminal) {
         layer.json().flatten_event(true).boxed()
     } else {
         layer.with_ansi(is_terminal).with_target(false).boxed()
     };
-    // Fails only if logging is set up already, as in tests.
+    // Fails only if logging is already set up, as in tests.
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init();
 }
 
-/// stderr, above the progress lines.
-struct Above(MultiProgress);
+/// A writer to stderr that keeps the progress lines at the bottom.
+struct AboveProgress(MultiProgress);
 
-impl Write for Above {
+impl Write for AboveProgress {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.suspend(|| io::stderr().write(bytes))
     }
@@ -62,7 +62,7 @@ impl Write for Above {
     }
 }
 
-/// Makes a panic report its location and not its message, which may hold data.
+/// Makes a panic report its location instead of its message, which may contain data.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info

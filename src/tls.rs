@@ -1,7 +1,7 @@
-//! The one TLS provider of the program: ring. The HTTP client and both brokers' clients use it.
+//! The TLS provider of the program: ring. The HTTP client and the clients of both brokers use it.
 
-/// Sees to it that there is a provider. To be called before a client is built.
+/// Installs the provider. Must be called before a client is built.
 pub(crate) fn provide() {
-    // Fails where a provider is installed already, which is as good.
+    // Fails if a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

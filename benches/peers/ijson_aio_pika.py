@@ -1,5 +1,5 @@
-"""What one would write with ijson and aio-pika: URL of the list, URL of RabbitMQ, queue. Persistent and
-confirmed, with 512 messages on their way, as labelcast has them."""
+"""A typical script with ijson and aio-pika. Arguments: URL of the list, URL of RabbitMQ, queue. Messages are
+persistent and confirmed, with 512 in flight, as in labelcast."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
-"""What one would write with ijson and pika: URL of the list, URL of RabbitMQ, queue. Persistent and
-confirmed, one after the other, which is what pika's blocking channel does."""
+"""A typical script with ijson and pika. Arguments: URL of the list, URL of RabbitMQ, queue. Messages are persistent
+and confirmed one after the other, as pika's blocking channel does it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""What one would write with ijson and redis-py: URL of the list, URL of Redis, stream."""
+"""A typical script with ijson and redis-py. Arguments: URL of the list, URL of Redis, stream."""
 
 import sys
 import urllib.request

@@ -1,6 +1,5 @@
-/* The limit: publishes chat ids that it has made up before, with librabbitmq, persistent, mandatory
- * and with confirms, at most a window of them unconfirmed. It is what is left when nothing is
- * fetched, parsed, resumed or locked.
+/* The limit: publishes generated chat ids with librabbitmq, persistent, mandatory and with confirms,
+ * with at most a window of unconfirmed messages. It does not fetch, parse, resume or lock anything.
  *
  * cc -O2 librabbitmq.c -lrabbitmq -o librabbitmq
  * ./librabbitmq PORT VHOST QUEUE QUEUE_TYPE CHATS WINDOW IDS_PER_MESSAGE
@@ -23,8 +22,9 @@ static void check(amqp_rpc_reply_t reply, const char *what) {
   if (reply.reply_type != AMQP_RESPONSE_NORMAL) die(what);
 }
 
-/* Takes what has come of confirms, waiting for the first; returns the newest that is confirmed in a
- * row. Brokers confirm in order here, singly or in multiples: out of order, single ones are counted. */
+/* Reads the confirms that have arrived, and waits for the first. Returns the newest message up to which
+ * all are confirmed. Brokers confirm in order here, singly or in multiples. Single confirms that are out
+ * of order are counted. */
 static long take_confirms(amqp_connection_state_t connection, int waits) {
   long taken = 0;
   static unsigned long long newest = 0;

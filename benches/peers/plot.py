@@ -1,4 +1,4 @@
-"""Draws benches/results.svg from what scripts/bench has measured: JSON file, SVG file."""
+"""Draws benches/results.svg from the results of scripts/bench. Arguments: JSON file, SVG file."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 source, target = sys.argv[1:]
 with open(source) as file:
     results = json.load(file)
-# The same picture for the same figures.
+# Same figures, same picture.
 plt.rcParams.update({"svg.hashsalt": "labelcast", "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
 figure, (speed, memory, growth) = plt.subplots(1, 3, figsize=(12, 3.4))
 

@@ -1,5 +1,5 @@
-/* The limit: sends XADD commands that it has encoded before over one socket, some batches in flight,
- * and reads the replies. It is what is left when nothing is fetched, parsed, resumed or locked.
+/* The limit: sends pre-encoded XADD commands over one socket, with several batches in flight, and
+ * reads the replies. It does not fetch, parse, resume or lock anything.
  *
  * cc -O2 raw_redis.c -o raw_redis
  * ./raw_redis PORT STREAM CHATS IDS_PER_MESSAGE
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define RUN_ID "01a203cd-0699-7160-9303-3c784fb6d2b2"
-/* Bytes that are sent at once, and batches of them that may be unanswered. */
+/* The size of a batch in bytes, and the number of batches without a reply. */
 #define BATCH (64 * 1024)
 #define IN_FLIGHT 4
 
@@ -63,7 +63,7 @@ static void put_entry(const char *stream, long first, int ids) {
   free(value);
 }
 
-/* Reads replies until so many have come: "$15\r\n1763800000000-0\r\n", of two lines each. */
+/* Reads a number of replies: "$15\r\n1763800000000-0\r\n", of two lines each. */
 static void take_replies(int socket, long count) {
   static char buffer[64 * 1024];
   static long lines;

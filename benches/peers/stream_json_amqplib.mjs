@@ -1,5 +1,5 @@
-// What one would write with stream-json and amqplib: URL of the list, URL of RabbitMQ, queue.
-// Persistent and confirmed, with at most 1,024 messages unconfirmed.
+// A typical script with stream-json and amqplib. Arguments: URL of the list, URL of RabbitMQ, queue.
+// Messages are persistent and confirmed, with at most 1,024 in flight.
 import http from 'node:http';
 import {createRequire} from 'node:module';
 

@@ -1,4 +1,4 @@
-// What one would write with stream-json and ioredis: URL of the list, URL of Redis, stream.
+// A typical script with stream-json and ioredis. Arguments: URL of the list, URL of Redis, stream.
 import http from 'node:http';
 import {createRequire} from 'node:module';
 

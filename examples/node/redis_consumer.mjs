@@ -1,33 +1,33 @@
-// Works through the chats that labelcast puts on a Redis Stream. Needs Node 22.13 or later, for node:sqlite.
+// Processes the chats that labelcast publishes to a Redis Stream. Needs Node 22.13 or later, for node:sqlite.
 //
 //     npm install
 //     node redis_consumer.mjs --url redis://127.0.0.1:6379 --queue labelcast:4 --db consumer.db
 //
-// Start as many as you like, each with a --consumer of its own; with --partitions, some for each QUEUE:{0},
-// QUEUE:{1} … with a --db of its own. SIGTERM ends it after the message in hand; on an error it ends too:
-// let what runs it start it again.
+// Start as many consumers as you like, each with its own --consumer. With --partitions, start some for each of
+// QUEUE:{0}, QUEUE:{1} …, with one --db per partition. On SIGTERM a consumer exits after the current message.
+// On an error it exits too and must be restarted.
 //
-// labelcast puts each chat of a run on the stream once. An entry can still be delivered twice: when a consumer
-// dies between its work and its XACK, or takes longer than --claim-idle, another one claims it. So what is
-// done is remembered, in the transaction of the work itself.
+// labelcast puts each chat of a run on the stream once. An entry can still be delivered twice: if a consumer
+// dies between its work and its XACK, or takes longer than --claim-idle, another one claims the entry. So
+// finished work is recorded in the same transaction as the work itself.
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Redis } from "ioredis";
 import { Store } from "./store.mjs";
 
-// Your own work. What it writes to `store` is there once, also through crashes. What it does elsewhere can
-// happen twice: hand `runId` and `chatId` on as a key by which the other side knows it.
+// Your own work. What it writes to `store` is written exactly once, even after crashes. Work elsewhere can
+// happen twice: pass `runId` and `chatId` as an idempotency key.
 function work(runId, chatId, name) {
   store.run("INSERT INTO worked VALUES (?, ?)", runId, chatId);
 }
 
-// Called once when all of a run is worked through; in a transaction, as `work` is.
+// Called once after a whole run was processed, in a transaction like `work`.
 function whole(runId, chats) {
   store.run("INSERT INTO whole VALUES (?, ?)", runId, chats);
 }
 
-// What an entry says, whichever --format it is in. What is not known in it is ignored.
+// Returns the content of an entry in any --format. Unknown members are ignored.
 function bodyOf(fields) {
   if (fields.data !== undefined) {
     const body = JSON.parse(fields.data);
@@ -42,13 +42,13 @@ async function handle([entryId, pairs]) {
   for (let at = 0; at < pairs.length; at += 2) fields[pairs[at]] = pairs[at + 1];
   const body = bodyOf(fields);
   const runId = body.run_id;
-  // A UUIDv7 begins with its time in milliseconds, here that of the snapshot.
+  // A UUIDv7 starts with a time in milliseconds, here that of the snapshot.
   if (Date.now() - Number.parseInt(runId.replaceAll("-", "").slice(0, 12), 16) > args["max-age"] * 1000) {
     counts.stale += 1;
   } else {
     store.transaction(() => {
       store.hasRun(runId);
-      if (body.event !== undefined) return; // run.started or run.completed, which the manifest makes up for
+      if (body.event !== undefined) return; // markers are skipped, because the manifest has the same information
       (body.chat_ids ?? [body.chat_id]).forEach((chatId, index) => {
         const isNew = store.remember(runId, chatId);
         counts[isNew ? "processed" : "repeats"] += 1;
@@ -57,31 +57,31 @@ async function handle([entryId, pairs]) {
     });
     if (args.pause > 0) await sleep(args.pause * 1000);
   }
-  // Only now: what is not acknowledged is delivered again.
+  // Acknowledge only now, so that unfinished entries are delivered again.
   await server.xack(args.queue, args.group, entryId);
 }
 
-// Takes over what some consumer has read, and not acknowledged for --claim-idle.
+// Takes over entries that a consumer has read but not acknowledged within --claim-idle.
 async function claim() {
   let [cursor, entries] = ["0-0", []];
   do {
     const idle = args["claim-idle"] * 1000;
     [cursor, entries] = await server.xautoclaim(args.queue, args.group, args.consumer, idle, cursor, "COUNT", 100);
     for (const entry of entries) {
-      if (!entry?.[1] || stopping) continue; // Redis 6.2 also gives those that are deleted, without fields
+      if (!entry?.[1] || stopping) continue; // Redis 6.2 also returns deleted entries, without fields
       counts.claimed += 1;
       await handle(entry);
     }
   } while (cursor !== "0-0" && !stopping);
 }
 
-// A run is through when its manifest is complete, and its last entry and all before acknowledged.
+// A run is whole when its manifest is complete, and its last entry and all entries before it are acknowledged.
 async function lookForWholeRuns() {
   const tag = /\{([^}]+)\}/.exec(args.queue)?.[1] ?? args.queue;
   for (const runId of store.unfinished()) {
     const manifest = await server.hgetall(`labelcast:run:{${tag}}:${runId}`);
     if (manifest.status !== "complete") continue;
-    const last = manifest.last_id; // empty where the list is
+    const last = manifest.last_id; // empty if the list is empty
     if (last) {
       const groups = await server.xinfo("GROUPS", args.queue);
       const read = groups.find((group) => group.name === args.group)["last-delivered-id"];
@@ -103,8 +103,8 @@ const { values: args } = parseArgs({
     group: text("example"),
     consumer: text(hostname()),
     db: text("consumer.db"),
-    "max-age": text("86400"), // seconds; what is of an older run is dropped
-    "claim-idle": text("60"), // seconds; more than 100 messages take
+    "max-age": text("86400"), // seconds; messages of older runs are dropped
+    "claim-idle": text("60"), // seconds; must be longer than 100 messages take
     pause: text("0"), // seconds after each message
   },
 });
@@ -114,9 +114,9 @@ for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => (stopping =
 
 const store = new Store(args.db);
 const server = new Redis(args.url, { replyMapping: "resp3", retryStrategy: null, maxRetriesPerRequest: 0 });
-server.on("error", (error) => console.error(error.message)); // what waits for the server fails with it
+server.on("error", (error) => console.error(error.message)); // pending commands fail with this error
 await server.xgroup("CREATE", args.queue, args.group, "0", "MKSTREAM").catch((error) => {
-  // From 0: a group that begins at $ misses what is there already.
+  // Start at 0: a group that starts at $ misses existing entries.
   if (!error.message.includes("BUSYGROUP")) throw error;
 });
 let nextClaim = 0;

@@ -1,5 +1,6 @@
-// What the examples remember, in SQLite: it stands for your own database. Consumers on several hosts need one
-// that all of them reach. What `work` writes is to be in the same one, so that one transaction holds both.
+// The records of the examples, in SQLite. Use your own database in its place. Consumers on several hosts need
+// one that all of them can reach. `work` has to write to the same database, so that one transaction covers
+// both.
 import { DatabaseSync } from "node:sqlite";
 
 const TABLES = `BEGIN IMMEDIATE;
@@ -17,9 +18,9 @@ export class Store {
     this.db.exec(TABLES);
   }
 
-  // All that `steps` does, or nothing of it. They are synchronous: nothing else may come between.
+  // Runs `steps` in a transaction. They are synchronous, so that nothing else runs in between.
   transaction(steps) {
-    // At once, and not with the first write: what is read within is then what others have left.
+    // Lock at once instead of at the first write, so that reads see the writes of other consumers.
     this.db.exec("BEGIN IMMEDIATE");
     try {
       steps();
@@ -30,17 +31,17 @@ export class Store {
     }
   }
 
-  // Gives how many rows were changed.
+  // Returns the number of changed rows.
   run(sql, ...values) {
     return this.#statement(sql).run(...values).changes;
   }
 
-  // Notes that there is this run.
+  // Records a run.
   hasRun(runId) {
     this.run("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", runId);
   }
 
-  // Whether this is new; it is not from now on.
+  // Records a key. Returns whether it is new.
   remember(runId, key) {
     return this.run("INSERT OR IGNORE INTO done VALUES (?, ?)", runId, key) === 1;
   }
@@ -49,12 +50,12 @@ export class Store {
     return this.#statement("SELECT count(*) AS count FROM done WHERE run_id = ?").get(runId).count;
   }
 
-  // Notes how many chats a run has.
+  // Records the number of chats of a run.
   expect(runId, chats) {
     this.run("UPDATE runs SET chats = ? WHERE run_id = ?", chats, runId);
   }
 
-  // How many chats a run has; null or undefined where that is not known, or the run is whole already.
+  // Returns the number of chats of a run, or null or undefined if it is unknown or the run is already whole.
   expected(runId) {
     return this.#statement("SELECT chats FROM runs WHERE run_id = ? AND NOT is_whole").get(runId)?.chats;
   }
@@ -63,7 +64,7 @@ export class Store {
     return this.#statement("SELECT run_id FROM runs WHERE NOT is_whole").all().map((row) => row.run_id);
   }
 
-  // Marks a run as whole; gives whether it was not before.
+  // Marks a run as whole. Returns whether it was not marked before.
   closeRun(runId) {
     return this.run("UPDATE runs SET is_whole = 1 WHERE run_id = ? AND NOT is_whole", runId) === 1;
   }

@@ -1,5 +1,5 @@
-"""What the examples remember, in SQLite: it stands for your own database. Consumers on several hosts need
-one that all of them reach. What `work` writes is to be in the same one, so that one transaction holds both."""
+"""The records of the examples, in SQLite. Use your own database in its place. Consumers on several hosts need
+one that all of them can reach. `work` has to write to the same database, so that one transaction covers both."""
 import contextlib
 import sqlite3
 
@@ -18,29 +18,29 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self):
-        """All that is done within, or nothing of it."""
+        """Commits everything or nothing."""
         with self.db:
-            # At once, and not with the first write: what is read within is then what others have left.
+            # Lock at once instead of at the first write, so that reads see the writes of other consumers.
             self.db.execute("BEGIN IMMEDIATE")
             yield self.db
 
     def has_run(self, run_id):
-        """Notes that there is this run."""
+        """Records a run."""
         self.db.execute("INSERT OR IGNORE INTO runs (run_id) VALUES (?)", (run_id,))
 
     def remember(self, run_id, key):
-        """Whether this is new; it is not from now on."""
+        """Records a key. Returns whether it is new."""
         return self.db.execute("INSERT OR IGNORE INTO done VALUES (?, ?)", (run_id, key)).rowcount == 1
 
     def count(self, run_id):
         return self.db.execute("SELECT count(*) FROM done WHERE run_id = ?", (run_id,)).fetchone()[0]
 
     def expect(self, run_id, chats):
-        """Notes how many chats a run has."""
+        """Records the number of chats of a run."""
         self.db.execute("UPDATE runs SET chats = ? WHERE run_id = ?", (chats, run_id))
 
     def expected(self, run_id):
-        """How many chats a run has; None where that is not known, or the run is whole already."""
+        """Returns the number of chats of a run, or None if it is unknown or the run is already whole."""
         found = self.db.execute("SELECT chats FROM runs WHERE run_id = ? AND NOT is_whole", (run_id,)).fetchone()
         return found and found[0]
 
@@ -48,5 +48,5 @@ class Store:
         return [run_id for (run_id,) in self.db.execute("SELECT run_id FROM runs WHERE NOT is_whole")]
 
     def close_run(self, run_id):
-        """Marks a run as whole; gives whether it was not before."""
+        """Marks a run as whole. Returns whether it was not marked before."""
         return self.db.execute("UPDATE runs SET is_whole = 1 WHERE run_id = ? AND NOT is_whole", (run_id,)).rowcount == 1

@@ -1,4 +1,4 @@
-// Reads an AsyncAPI document with the official parser, and ends with 1 over what is wrong with it, warnings too:
+// Checks an AsyncAPI document with the official parser. Exits with 1 on any problem, including warnings. Usage:
 // asyncapi.mjs PATH, from a folder with @asyncapi/parser
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
@@ -7,7 +7,7 @@ const [path] = process.argv.slice(2);
 const require = createRequire(pathToFileURL(`${process.cwd()}/`));
 const { Parser, fromFile } = require("@asyncapi/parser");
 const { document, diagnostics } = await fromFile(new Parser(), path).parse();
-// That there is a newer version of AsyncAPI is not a fault.
+// A newer version of AsyncAPI is not a problem.
 const faults = diagnostics.filter(({ code }) => code !== "asyncapi-latest-version");
 for (const { severity, code, message, path: at } of faults) console.error(severity, code, at.join("."), message);
 if (faults.length > 0 || document === undefined) process.exit(1);

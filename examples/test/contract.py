@@ -1,4 +1,4 @@
-"""Compares what was published with the schemas in config/schemas.
+"""Compares published messages with the schemas in config/schemas.
 
     contract.py redis URL STREAM RUN_ID FORMAT PACKED NAMES CHATS [PARTITIONS]
     contract.py rabbitmq URL QUEUE RUN_ID FORMAT PACKED NAMES CHATS
@@ -6,8 +6,8 @@
     contract.py manifest URL STREAM RUN_ID STATUS
     contract.py report < REPORTS
 
-PACKED is the number of ids in a message. Ends with 1 at the first message that is not as its schema says, and where
-it is not CHATS different chats, each once, between the two markers.
+PACKED is the number of ids per message. Exits with 1 at the first message that does not match its schema, and if there
+are not exactly CHATS different chats, each once, between the two markers.
 """
 import functools
 import json
@@ -34,12 +34,12 @@ def validator(name):
 def valid(name, value):
     error = jsonschema.exceptions.best_match(validator(name).iter_errors(value))
     if error:
-        sys.exit(f"not as {name}.json says, at {error.json_path}: {error.message}\n{json.dumps(value)[:500]}")
+        sys.exit(f"does not match {name}.json at {error.json_path}: {error.message}\n{json.dumps(value)[:500]}")
     return value
 
 
 def part(name, value):
-    """Compares with one of the definitions that others are made of."""
+    """Compares a value with one of the common definitions."""
     schema = {"$ref": f"definitions.json#/definitions/{name}"}
     jsonschema.Draft7Validator(schema, registry=REGISTRY).validate(value)
     return value
@@ -80,7 +80,7 @@ def from_redis(fields, form, schema):
         return data
     valid("entry-data", fields)
     data = event_data(json.loads(fields["data"]), form == "cloudevents", schema)
-    assert fields.get("event") == data.get("event"), "a marker's event, and no other's, is beside its data"
+    assert fields.get("event") == data.get("event"), "only a marker has its event beside its data"
     return data
 
 
@@ -126,9 +126,9 @@ def published(kind, where, queue, run_id, form, packed, names, chats, partitions
                 ids += these
                 found = data.get("names") or [data.get("name")] * len(these)
                 assert len(found) == len(these) and all((name is None) == (names == "no") for name in found)
-    assert len(ids) == len(set(ids)) == chats, f"{len(ids)} chats, {len(set(ids))} different ones, not {chats}"
-    assert packed == 1 or max(sizes) > 1, "nothing is packed"
-    print(f"{kind} {form} {packed} a message, names {names}: {len(ids)} chats in {len(sizes)} messages")
+    assert len(ids) == len(set(ids)) == chats, f"{len(ids)} chats, {len(set(ids))} of them different, instead of {chats}"
+    assert packed == 1 or max(sizes) > 1, "no message has several chats"
+    print(f"{kind} {form} {packed} ids per message, names {names}: {len(ids)} chats in {len(sizes)} messages")
 
 
 def manifest(url, stream, run_id, status):

@@ -1,8 +1,8 @@
-"""A proxy that takes a server's answers away: mute.py PORT BYTES SIGN
+"""A proxy that discards a server's answers: mute.py PORT BYTES SIGN
 
-Passes everything on to 127.0.0.1:PORT, and prints the port that it listens on. When a client has sent BYTES over
-one connection, what the server says on any connection from then on is thrown away. The first such byte on that one
-makes the file SIGN: now the server has confirmed what the client cannot know of.
+Forwards everything to 127.0.0.1:PORT and prints the port that it listens on. After a client has sent BYTES over one
+connection, answers of the server on all connections are discarded. The first discarded answer on that connection
+creates the file SIGN: from then on the server has confirmed messages without the client's knowledge.
 """
 import pathlib
 import socket
@@ -39,7 +39,7 @@ def serve(client):
     except OSError:
         pass
     finally:
-        # A client that was killed is gone for the server too.
+        # If a client was killed, close the connection to the server too.
         hang_up(server)
 
 

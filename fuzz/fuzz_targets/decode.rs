@@ -1,7 +1,7 @@
-//! Any bytes as a body: the decoder must not panic, and must keep its word.
+//! Fuzzes the decoder with any bytes as a body: it must not panic and must keep its guarantees.
 //!
-//! The first two bytes of an input say how its rest, the body, is read. What is checked has a
-//! function each. Run it with `cargo +nightly fuzz run decode`.
+//! The first two bytes of an input decide how the rest, the body, is read. Each check is a
+//! function. Run it with `cargo +nightly fuzz run decode`.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// The longest name of a chat that the decoder keeps, in bytes.
+/// The maximum length of a chat's name, in bytes.
 const MAX_NAME_BYTES: usize = 64 * 1024;
 
 fuzz_target!(|input: &[u8]| {
@@ -34,35 +34,35 @@ fuzz_target!(|input: &[u8]| {
     let at = body.len() * usize::from(*sizes) / 256;
 
     let whole = Outcome::of(body, &plan);
-    in_pieces_it_is_the_same(&whole, Pieces::new(*how, body), &small_batches);
-    what_is_taken_is_json(&whole, body);
+    pieces_make_no_difference(&whole, Pieces::new(*how, body), &small_batches);
+    accepted_bodies_are_json(&whole, body);
     if whole.end.is_ok() {
-        a_cut_shows(&whole, &plan, &body[..at], &body[at..]);
-        a_failure_below_shows(&whole, &plan, Pieces::failing(*how, &body[..at]));
+        a_cut_body_is_truncated(&whole, &plan, &body[..at], &body[at..]);
+        an_input_error_is_reported(&whole, &plan, Pieces::failing(*how, &body[..at]));
     }
-    a_resumed_run_yields_the_rest(body, &small_batches, usize::from(*sizes));
+    resuming_yields_the_rest(body, &small_batches, usize::from(*sizes));
 });
 
-fn in_pieces_it_is_the_same(whole: &Outcome, pieces: Pieces<'_>, plan: &Plan) {
+fn pieces_make_no_difference(whole: &Outcome, pieces: Pieces<'_>, plan: &Plan) {
     let other = Outcome::of(pieces, plan);
     assert_eq!(other.ending(), whole.ending());
     if whole.end.is_ok() || plan.ids_per_message == 1 {
         assert_eq!(other.chats, whole.chats);
         assert_eq!(other.seen, whole.seen);
     } else {
-        // A message that is not full is not handed on where the list does not end as it should.
+        // If the list does not end properly, an incomplete message is not emitted.
         assert!(whole.chats.starts_with(&other.chats));
         let held_back = whole.chats.len() - other.chats.len();
         assert!(held_back < plan.ids_per_message as usize);
     }
 }
 
-/// The decoder takes no more than serde_json does, and blames no JSON for being malformed.
-fn what_is_taken_is_json(whole: &Outcome, body: &[u8]) {
+/// The decoder accepts no more than serde_json, and never reports valid JSON as malformed.
+fn accepted_bodies_are_json(whole: &Outcome, body: &[u8]) {
     let json = without_mark(body);
     match &whole.end {
         Ok(()) => {
-            // Ignored values have no limit on nesting, nor one on numbers.
+            // Ignored values have no limit on nesting or on numbers.
             let text = str::from_utf8(json).unwrap();
             serde_json::from_str::<IgnoredAny>(text).unwrap();
             if let Ok(entries) = serde_json::from_str::<Vec<IgnoredAny>>(text) {
@@ -82,11 +82,11 @@ fn what_is_taken_is_json(whole: &Outcome, body: &[u8]) {
             | DecodeError::Page(_)
             | DecodeError::Shape { .. },
         ) => {}
-        Err(other) => panic!("not from these bytes alone: {other}"),
+        Err(other) => panic!("an error that these bytes alone cannot cause: {other}"),
     }
 }
 
-/// Without the byte-order mark, which serde_json does not take, and the white space before it.
+/// Removes leading white space and a byte-order mark, which serde_json does not accept.
 fn without_mark(body: &[u8]) -> &[u8] {
     let body = without_space(body);
     body.strip_prefix(MARK).unwrap_or(body)
@@ -97,29 +97,32 @@ fn without_space(body: &[u8]) -> &[u8] {
     &body[body.iter().take_while(|byte| is_space(byte)).count()..]
 }
 
-/// Of a whole body, the part before a place is a cut one, unless only white space follows.
-fn a_cut_shows(whole: &Outcome, plan: &Plan, before: &[u8], after: &[u8]) {
+/// A prefix of a complete body is truncated, unless only white space follows it.
+fn a_cut_body_is_truncated(whole: &Outcome, plan: &Plan, before: &[u8], after: &[u8]) {
     let cut = Outcome::of(before, plan);
     assert!(whole.chats.starts_with(&cut.chats));
     match cut.end {
         Ok(()) => assert!(after.trim_ascii().is_empty()),
         Err(DecodeError::Truncated { .. }) => {}
         Err(DecodeError::Empty) => {
-            assert!(MARK.starts_with(without_space(before)) || without_mark(before).trim_ascii().is_empty());
+            assert!(
+                MARK.starts_with(without_space(before))
+                    || without_mark(before).trim_ascii().is_empty()
+            );
         }
-        Err(other) => panic!("a cut body passes for a wrong one: {other}"),
+        Err(other) => panic!("a cut body is reported as invalid: {other}"),
     }
 }
 
-/// A body is whole only when its end was read.
-fn a_failure_below_shows(whole: &Outcome, plan: &Plan, pieces: Pieces<'_>) {
+/// A body is complete only if its end was read.
+fn an_input_error_is_reported(whole: &Outcome, plan: &Plan, pieces: Pieces<'_>) {
     let failed = Outcome::of(pieces, plan);
     assert!(whole.chats.starts_with(&failed.chats));
     assert!(matches!(failed.end, Err(DecodeError::Input { .. })));
 }
 
-/// From a batch's end and digest on, all that follows and nothing else.
-fn a_resumed_run_yields_the_rest(body: &[u8], plan: &Plan, choice: usize) {
+/// Resuming from a batch's end and digest yields exactly the rest.
+fn resuming_yields_the_rest(body: &[u8], plan: &Plan, choice: usize) {
     let whole = Outcome::of(body, plan);
     let Some(&(from, digest)) = whole.ends.get(choice % whole.ends.len().max(1)) else {
         return;
@@ -155,17 +158,17 @@ fn a_resumed_run_yields_the_rest(body: &[u8], plan: &Plan, choice: usize) {
 /// A chat: its position, id and name.
 type Chat = (Position, Vec<u8>, Option<Vec<u8>>);
 
-/// What came of a body.
+/// The result of decoding a body.
 struct Outcome {
     chats: Vec<Chat>,
-    /// The end of each batch, and the digest there.
+    /// The end of each batch and the digest there.
     ends: Vec<(Position, Digest)>,
     seen: Seen,
     end: Result<(), DecodeError>,
 }
 
 impl Outcome {
-    /// Decodes a body, and looks at each batch.
+    /// Decodes a body and checks each batch.
     fn of(source: impl Source, plan: &Plan) -> Self {
         let (mut chats, mut ends) = (Vec::new(), Vec::new());
         let mut position = plan.from;
@@ -179,7 +182,7 @@ impl Outcome {
             ends.push((batch.end(), batch.digest()));
             Some(batch)
         });
-        // What stands before a proof that fails is neither passed over nor handed on.
+        // Chats before a digest that does not match are neither skipped nor emitted.
         if !matches!(end, Err(DecodeError::ListChanged(_))) {
             assert_eq!(seen.chats(), seen.skipped + chats.len() as u64);
         }
@@ -194,7 +197,7 @@ impl Outcome {
         }
     }
 
-    /// How it ended, with the place.
+    /// Returns a description of how decoding ended, with the position.
     fn ending(&self) -> String {
         match &self.end {
             Ok(()) => "whole".to_owned(),
@@ -207,7 +210,7 @@ fn chats_of(batch: &Batch, plan: &Plan) -> Vec<Chat> {
     assert!(batch.entries() > 0);
     assert!(plan.ids_per_message > 1 || batch.entries() <= plan.batch_entries);
     assert!(batch.chats() <= batch.entries());
-    // A batch that is nearly full, and the message that fills it.
+    // A nearly full batch and the message that fills it.
     assert!(batch.bytes() <= 2 * (plan.batch_bytes + MAX_ID_BYTES + MAX_NAME_BYTES));
     let chats: Vec<_> = batch
         .iter()
@@ -234,14 +237,14 @@ fn chats_of(batch: &Batch, plan: &Plan) -> Vec<Chat> {
     chats
 }
 
-/// A body that comes in pieces of changing length, and sometimes not at once.
+/// A body that arrives in pieces of varying length, sometimes with pauses.
 struct Pieces<'a> {
     body: &'a [u8],
-    /// The longest piece.
+    /// The maximum length of a piece.
     longest: usize,
-    /// Whether each third read is interrupted.
+    /// Whether every third read is interrupted.
     is_interrupted: bool,
-    /// Whether a failure follows the body, in place of its end.
+    /// Whether the body is followed by an error instead of its end.
     fails: bool,
     reads: usize,
 }

@@ -1,7 +1,7 @@
-//! The body of an answer: a stream of bytes with its content coding undone.
+//! The body of a response: a stream of bytes with the content coding removed.
 //!
-//! The codings are undone here and not in the HTTP client, which sets no bounds: zstd lets a sender ask
-//! for a window of 128 MiB, and RFC 9659 allows 8 for HTTP.
+//! Codings are decoded here because the HTTP client sets no bounds. In zstd a sender may request a
+//! window of 128 MiB, but RFC 9659 allows only 8 MiB for HTTP.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::http::causes;
 
 /// The largest zstd window, as a power of two: 8 MiB, by RFC 9659.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// Uncompressed bytes that are handed on at once.
+/// The size of a decoded chunk, in bytes.
 const DECODED_CHUNK: usize = 32 * 1024;
 
 type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -38,7 +38,7 @@ impl Body {
         let paging = headers::paging(response.headers());
         let raw = response
             .bytes_stream()
-            .map_err(|error| io::Error::other(cut(error)));
+            .map_err(|error| io::Error::other(read_error(error)));
         let stream: Chunks = match coding.as_deref() {
             None => Box::pin(raw),
             Some("gzip" | "x-gzip") => {
@@ -52,7 +52,7 @@ impl Body {
             }
             Some("br") => {
                 let raw = raw.scan(true, |is_first, chunk| {
-                    std::future::ready(Some(small_window(is_first, chunk)))
+                    std::future::ready(Some(refuse_large_window(is_first, chunk)))
                 });
                 let reader: Reader = Box::pin(StreamReader::new(Box::pin(raw)));
                 decoded(
@@ -74,16 +74,16 @@ impl Body {
         Ok(Self { stream, paging })
     }
 
-    /// What the headers say of pages.
+    /// Returns what the headers say about pages.
     pub fn paging(&self) -> &Paging {
         &self.paging
     }
 
-    /// The next bytes, or `None` when the framing says that this was all.
+    /// Returns the next bytes, or `None` at the end of the body according to the HTTP framing.
     ///
     /// # Errors
     ///
-    /// [`ApiError::Cut`] or [`ApiError::Connection`], when the body does not come whole.
+    /// [`ApiError::Cut`] or [`ApiError::Connection`], if the body does not arrive whole.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         match self.stream.next().await {
             None => Ok(None),
@@ -94,8 +94,8 @@ impl Body {
         }
     }
 
-    /// All of a body that is short by nature.
-    pub(super) async fn bounded(mut self, limit: usize) -> Result<Vec<u8>, ApiError> {
+    /// Reads the whole body if it is no longer than a limit.
+    pub(super) async fn read_all(mut self, limit: usize) -> Result<Vec<u8>, ApiError> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > limit {
@@ -106,8 +106,8 @@ impl Body {
         Ok(all)
     }
 
-    /// The first bytes of a body, as many as come without an error and are within the limit.
-    pub(super) async fn start(mut self, limit: usize) -> Vec<u8> {
+    /// Returns the first bytes of a body, up to a limit or to an error.
+    pub(super) async fn read_start(mut self, limit: usize) -> Vec<u8> {
         let mut start = Vec::new();
         while start.len() < limit
             && let Ok(Some(bytes)) = self.next().await
@@ -119,7 +119,8 @@ impl Body {
     }
 }
 
-/// The coding that the headers name. Some senders name what is none: a character set, or that there is no coding.
+/// Returns the coding that the headers name. Some senders name something else there: a character
+/// set, or the absence of a coding.
 fn coding(headers: &HeaderMap) -> Option<String> {
     const NONE: [&str; 7] = ["", "identity", "none", "utf-8", "utf8", "binary", "8bit"];
     let value = headers.get(CONTENT_ENCODING)?;
@@ -131,15 +132,15 @@ fn coding(headers: &HeaderMap) -> Option<String> {
 
 type Reader = Pin<Box<dyn AsyncBufRead + Send>>;
 
-/// What may follow the end of a coding.
+/// The data after the end of a coding.
 enum Rest<D> {
     Nothing,
     /// Another member of the same coding.
     Member(D),
 }
 
-/// The uncompressed bytes, until both the decoder and the body under it have ended. A decoder finds its end by
-/// itself, and would leave the rest of the body, and how that ends, unread; `rest` reads it.
+/// Returns the uncompressed bytes until both the decoder and the body below it have ended. A
+/// decoder stops at the end of its own data and does not read how the body ends. `rest` reads that.
 fn decoded<D, R>(
     coding: &'static str,
     decoder: D,
@@ -172,8 +173,8 @@ where
     }))
 }
 
-/// A decoder that fails on the first bytes was given something else than its coding, unless these were cut off, or
-/// the body under it has failed.
+/// Reports a wrong coding if the decoder fails on the first bytes, unless those were cut off or the
+/// body below it failed.
 fn not_coded(coding: &'static str, error: io::Error) -> io::Error {
     let is_below = error.get_ref().is_some_and(|inner| inner.is::<ApiError>());
     if is_below || error.kind() == io::ErrorKind::UnexpectedEof {
@@ -182,7 +183,8 @@ fn not_coded(coding: &'static str, error: io::Error) -> io::Error {
     io::Error::other(ApiError::NotCoded(coding))
 }
 
-/// Behind a gzip member another may follow, or zeros, with which some senders fill up their blocks.
+/// Reads what follows a gzip member: another member, or zeros, with which some senders fill their
+/// blocks.
 async fn gzip_rest(mut reader: Reader) -> io::Result<Rest<GzipDecoder<Reader>>> {
     const MEMBER_BEGINS_WITH: u8 = 0x1f;
     loop {
@@ -192,7 +194,7 @@ async fn gzip_rest(mut reader: Reader) -> io::Result<Rest<GzipDecoder<Reader>>> 
             Some(0) if bytes[0] == MEMBER_BEGINS_WITH => {
                 return Ok(Rest::Member(GzipDecoder::new(reader)));
             }
-            Some(0) => return Err(something_follows()),
+            Some(0) => return Err(trailing_data()),
             found => {
                 let zeros = found.unwrap_or(bytes.len());
                 reader.consume(zeros);
@@ -204,18 +206,18 @@ async fn gzip_rest(mut reader: Reader) -> io::Result<Rest<GzipDecoder<Reader>>> 
 async fn no_rest<D>(mut reader: Reader) -> io::Result<Rest<D>> {
     match reader.read(&mut [0]).await? {
         0 => Ok(Rest::Nothing),
-        _ => Err(something_follows()),
+        _ => Err(trailing_data()),
     }
 }
 
-fn something_follows() -> io::Error {
+fn trailing_data() -> io::Error {
     let text = "something follows the end of the content coding".to_owned();
     io::Error::other(ApiError::Cut(text))
 }
 
-/// Refuses brotli's large windows, of up to 1 GiB, which are no part of the coding `br`: RFC 7932,
-/// section 9.1 leaves their first bits unused.
-fn small_window(is_first: &mut bool, chunk: io::Result<Bytes>) -> io::Result<Bytes> {
+/// Refuses brotli's large windows of up to 1 GiB. They are not part of the coding `br`: RFC 7932,
+/// section 9.1 does not assign their first bits.
+fn refuse_large_window(is_first: &mut bool, chunk: io::Result<Bytes>) -> io::Result<Bytes> {
     const LARGE_WINDOW: u8 = 0b001_0001;
     let chunk = chunk?;
     if *is_first
@@ -230,9 +232,9 @@ fn small_window(is_first: &mut bool, chunk: io::Result<Bytes>) -> io::Result<Byt
     Ok(chunk)
 }
 
-fn cut(error: reqwest::Error) -> ApiError {
+fn read_error(error: reqwest::Error) -> ApiError {
     if error.is_timeout() {
-        return ApiError::Cut("no byte came within --read-timeout".to_owned());
+        return ApiError::Cut("no data within --read-timeout".to_owned());
     }
     ApiError::Cut(causes(&error.without_url()))
 }

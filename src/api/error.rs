@@ -1,4 +1,4 @@
-//! Why a request to the API failed.
+//! Errors of requests to the API.
 
 use std::time::Duration;
 
@@ -7,41 +7,41 @@ use reqwest::StatusCode;
 use super::MAX_REDIRECTS;
 use crate::decode::{Answer, DecodeError};
 
-/// Why a request failed. No variant holds a URL: the token may stand in it.
+/// An error of a request. No variant contains a URL, because the token may be part of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No connection, a broken one, or silence.
+    /// No connection, a broken connection, or a time-out.
     #[error("cannot reach the API: {0}")]
     Connection(String),
-    /// The connection broke, or the coding ended, in the middle of a body.
+    /// The connection or the coding ended in the middle of a body.
     #[error("the body was cut off: {0}")]
     Cut(String),
-    /// Any status but 200.
+    /// A status other than 200.
     #[error("the API answered with status {status}: {answer}")]
     Status {
         /// The status.
         status: StatusCode,
-        /// What the body says, without secrets and ids.
+        /// The statements of the body, without secrets and ids.
         answer: Box<Answer>,
         /// `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// A redirect to somewhere the token must not go.
+    /// A redirect to a place that must not receive the token.
     #[error("the API redirects to another host, {0}; the token was not sent there")]
     Redirect(String),
-    /// Redirects that come to no end.
+    /// Too many redirects.
     #[error("the API redirects more than {MAX_REDIRECTS} times in a row")]
     RedirectLoop,
-    /// A coding that was not asked for.
-    #[error("the body has the content coding “{0}”, which was not asked for")]
+    /// A content coding that was not requested.
+    #[error("the body has the content coding “{0}”, which was not requested")]
     Coding(String),
-    /// A header that names a coding which the body does not have.
+    /// A header that names a coding which the body does not use.
     #[error("the body is not {0}, although its Content-Encoding header says so")]
     NotCoded(&'static str),
-    /// A list of labels that is none.
+    /// An unusable list of labels.
     #[error("cannot use the list of labels: {0}")]
     Labels(Box<DecodeError>),
-    /// A list of labels without end.
+    /// A list of labels over the limit.
     #[error("the list of labels is over {0} bytes long")]
     LabelsTooLong(usize),
     /// The HTTP client could not be set up.
@@ -50,7 +50,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// A list of labels that cannot be used.
+    /// Wraps the error of an unusable list of labels.
     pub(crate) fn labels(error: DecodeError) -> Self {
         Self::Labels(Box::new(error))
     }

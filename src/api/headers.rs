@@ -1,4 +1,4 @@
-//! What the headers of an answer say: how long to wait, and whether the body is one page of several.
+//! Response headers: the time to wait, and whether the body is one page of several.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,12 +6,12 @@ use reqwest::header::{CONTENT_RANGE, HeaderMap, LINK, RETRY_AFTER};
 
 use crate::decode::{Paging, PagingMember, Scalar, is_next, paging_in_json};
 
-/// `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3).
+/// Reads `Retry-After`, in seconds or as a date (RFC 9110, 10.2.3).
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits > 0 {
-        // A number that is too large for us is too long to wait in any case.
+        // A number over the range of `u64` exceeds every limit.
         let seconds = text[..digits].parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds));
     }
@@ -19,8 +19,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// What is said of pages: by `Link` (RFC 8288), `Content-Range` with a unit other than bytes, and headers of
-/// many names, like WordPress's `X-WP-TotalPages` or an `X-Pagination` that holds JSON.
+/// Reads what the headers say about pages: `Link` (RFC 8288), `Content-Range` with a unit other
+/// than bytes, and headers of many names, like WordPress's `X-WP-TotalPages` or an `X-Pagination`
+/// with JSON.
 pub(super) fn paging(headers: &HeaderMap) -> Paging {
     let mut paging = Paging::default();
     for (name, value) in headers {
@@ -55,19 +56,20 @@ fn member(header: &str) -> Option<PagingMember> {
             .unwrap_or(rest);
     }
     let member = PagingMember::of(rest)?;
-    // Without `X-` only what cannot mean anything else.
-    let is_clear = name.starts_with("pag")
+    // Without `X-`, only names that cannot mean anything else count.
+    let is_unambiguous = name.starts_with("pag")
         || name.starts_with("total")
         || matches!(
             member,
             PagingMember::Next | PagingMember::HasMore | PagingMember::LastPage
         );
-    (own.is_some() || is_clear).then_some(member)
+    (own.is_some() || is_unambiguous).then_some(member)
 }
 
-/// Whether a `Link` header has a link to the next page: `<…>; rel="next"`.
+/// Returns whether a `Link` header contains a link to the next page: `<…>; rel="next"`.
 fn links_to_next(value: &str) -> bool {
-    // Within the brackets anything may stand, so what is looked at is what follows each.
+    // A URL in brackets may contain any characters, so only the text after each bracket is
+    // examined.
     value.split('>').skip(1).any(|parameters| {
         let parameters = parameters.split('<').next().unwrap_or_default();
         parameters.split([';', ',']).any(|parameter| {
@@ -80,7 +82,7 @@ fn links_to_next(value: &str) -> bool {
     })
 }
 
-/// `items 0-24/250`, also without a unit or with `=` behind it.
+/// Reads `items 0-24/250`, also without a unit or with `=` after it.
 fn content_range(value: &str, paging: &mut Paging) {
     let is_number = |c: char| c.is_ascii_digit() || c == '*';
     let (unit, range) = value.split_at(value.find(is_number).unwrap_or(value.len()));
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_one_page_of_several() {
+    fn headers_can_mark_one_page_of_several() {
         for pair in [
             (
                 "link",
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_a_whole_list() {
+    fn headers_of_a_complete_list_are_ignored() {
         for pair in [
             (
                 "link",

@@ -1,24 +1,25 @@
-//! What the API says is quoted in errors; what must not be quoted is taken out here.
+//! Removal of secrets and ids from API texts that are quoted in errors.
 
 use percent_encoding::utf8_percent_encode;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::http::ALL_BUT_UNRESERVED;
 
-/// As much of a text as is looked at, in characters. The rest may begin in the middle of a secret.
+/// The number of characters of a text that are examined. A longer text may have been cut inside a
+/// secret.
 const MAX_KEPT: usize = 4096;
-/// As much of a text as is shown, in characters.
+/// The number of characters of a text that are shown.
 const MAX_SHOWN: usize = 300;
-/// A run of digits from this length on may be a phone number.
+/// The number of digits from which a number may be a phone number.
 const PHONE_DIGITS: usize = 7;
-/// As much as may stand between two digits of one number, in bytes.
-const MOST_BETWEEN: usize = 24;
-/// What stands in place of what was taken out.
+/// The maximum gap between two digits of one number, in bytes.
+const MAX_GAP: usize = 24;
+/// The replacement for removed text.
 const MASK: &str = "***";
 
-/// Takes out the token, and whatever looks like a chat id or phone number.
+/// Removes the token and everything that may be a chat id or a phone number.
 pub(super) struct Redact {
-    /// The token as it is, and as it stands in a URL.
+    /// The token in plain, URL and HTML spelling.
     tokens: Vec<SecretString>,
 }
 
@@ -38,22 +39,23 @@ impl Redact {
         }
     }
 
-    /// A text without the token.
+    /// Returns a text without the token.
     pub(super) fn secrets(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for token in &self.tokens {
-            text = without(&text, token.expose_secret());
+            text = remove_token(&text, token.expose_secret());
         }
         text
     }
 
-    /// The start of a text, without the token, ids and numbers.
+    /// Returns the start of a text, without the token, ids and numbers.
     pub(super) fn text(&self, text: &str) -> String {
-        // In bytes or characters: either way, no shorter one was cut.
+        // Some texts are limited by bytes and others by characters. A text below the limit in bytes
+        // was not cut in either case.
         let was_cut = text.len() >= MAX_KEPT;
         let mut text = self.secrets(text);
         if was_cut {
-            // What is left of a token that stood across the cut.
+            // The end of the text may be part of a token that was cut.
             let longest = |token: &SecretString| token.expose_secret().chars().count();
             let longest = self.tokens.iter().map(longest).max().unwrap_or(0);
             let kept = text.chars().count().saturating_sub(longest);
@@ -63,12 +65,12 @@ impl Redact {
             .chars()
             .map(|c| if c.is_control() { ' ' } else { c })
             .collect();
-        without_ids(&clean).chars().take(MAX_SHOWN).collect()
+        mask_ids(&clean).chars().take(MAX_SHOWN).collect()
     }
 }
 
-/// Takes a token out, whatever the case of its letters.
-fn without(text: &str, token: &str) -> String {
+/// Removes a token, ignoring the case of its letters.
+fn remove_token(text: &str, token: &str) -> String {
     let (lower, token) = (text.to_ascii_lowercase(), token.to_ascii_lowercase());
     let mut out = String::with_capacity(text.len());
     let mut from = 0;
@@ -81,18 +83,21 @@ fn without(text: &str, token: &str) -> String {
     out
 }
 
-/// Masks what may be a chat id or a phone number: the word before an `@`, and words and numbers with seven or more
-/// digits, however they are grouped.
-fn without_ids(text: &str) -> String {
+/// Masks chat ids and possible phone numbers: the word before an `@`, and words and numbers with
+/// seven or more digits, whatever separates the digits.
+fn mask_ids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let length = [number(rest), word(rest)].into_iter().max().unwrap_or(0);
+        let length = [number_length(rest), word_length(rest)]
+            .into_iter()
+            .max()
+            .unwrap_or(0);
         if length > 0 {
             out.push_str(MASK);
         }
         let (shown, after) = match length {
-            0 => rest.split_at(plain(rest).max(c.len_utf8())),
+            0 => rest.split_at(plain_length(rest).max(c.len_utf8())),
             length => ("", &rest[length..]),
         };
         out.push_str(shown);
@@ -105,8 +110,8 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || "._+-".contains(c)
 }
 
-/// The length of what a text begins with and that is shown: a word, up to a number in it.
-fn plain(text: &str) -> usize {
+/// Returns the length of the word at the start of a text, up to a number in it. This part is shown.
+fn plain_length(text: &str) -> usize {
     let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
     match text[..end].find(char::is_numeric) {
         Some(number @ 1..) => number,
@@ -114,8 +119,8 @@ fn plain(text: &str) -> usize {
     }
 }
 
-/// The length of the word that a text begins with, if it is to be masked.
-fn word(text: &str) -> usize {
+/// Returns the length of the word at the start of a text, or 0 if it need not be masked.
+fn word_length(text: &str) -> usize {
     let length = text.find(|c| !is_word(c)).unwrap_or(text.len());
     let (word, after) = text.split_at(length);
     let digits = word.chars().filter(|c| c.is_numeric()).count();
@@ -124,9 +129,9 @@ fn word(text: &str) -> usize {
     if is_masked { length } else { 0 }
 }
 
-/// The length of the number that a text begins with, if it is to be masked. Its digits may be grouped in any way
-/// that has no letters, as in `+44 (0) 7911-123456`.
-fn number(text: &str) -> usize {
+/// Returns the length of the number at the start of a text, or 0 if it need not be masked. Anything
+/// but letters may separate the digits, as in `+44 (0) 7911-123456`.
+fn number_length(text: &str) -> usize {
     if !text.starts_with(|c: char| c.is_numeric() || "+(".contains(c)) {
         return 0;
     }
@@ -137,8 +142,8 @@ fn number(text: &str) -> usize {
             end = at;
             digits += 1;
         } else {
-            match between_digits(&text[at..]) {
-                length if length > 0 && at + length - end <= MOST_BETWEEN => at += length,
+            match separator_length(&text[at..]) {
+                length if length > 0 && at + length - end <= MAX_GAP => at += length,
                 _ => break,
             }
         }
@@ -146,9 +151,9 @@ fn number(text: &str) -> usize {
     if digits >= PHONE_DIGITS { end } else { 0 }
 }
 
-/// The length of what a text begins with and may stand between the digits of one number: any character but a
-/// letter, a space as HTML writes it, or one of its tags.
-fn between_digits(text: &str) -> usize {
+/// Returns the length of a separator between two digits of one number: any character but a letter,
+/// a space in HTML notation, or an HTML tag.
+fn separator_length(text: &str) -> usize {
     const NBSP: &str = "&nbsp;";
     match text.chars().next() {
         Some('&') if text.starts_with(NBSP) => NBSP.len(),
@@ -163,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neither_token_nor_ids_remain() {
+    fn tokens_and_ids_are_removed() {
         let redact = Redact::new("s3cret/+token");
         assert_eq!(
             redact

@@ -1,22 +1,23 @@
-//! Redirects: followed only where the login may go along.
+//! Redirects, which are followed only to places that may receive the token.
 
 use reqwest::header::LOCATION;
 use reqwest::{Response, StatusCode};
 use url::Url;
 
-/// Where an answer sends its reader.
+/// The redirect of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
-    /// Nowhere: it is an answer, or a redirect without a place.
+    /// No redirect, or one without a target.
     None,
-    /// To the same host, which the request is for.
+    /// To the same host.
     Follow(Box<Url>),
-    /// To another host, by its scheme, name and port: the rest may hold the token.
-    Elsewhere(String),
+    /// To another host, with its scheme, name and port only, because the rest may contain the
+    /// token.
+    OtherHost(String),
 }
 
 impl Redirect {
-    /// What a response asks for.
+    /// Reads the redirect of a response.
     pub(super) fn of(response: &Response) -> Self {
         let location = response
             .headers()
@@ -30,14 +31,15 @@ impl Redirect {
         let to = location.filter(|_| is_redirect).map(|text| from.join(text));
         match to {
             Some(Ok(to)) if is_same_host(from, &to) => Self::Follow(Box::new(to)),
-            Some(Ok(to)) => Self::Elsewhere(origin(&to)),
+            Some(Ok(to)) => Self::OtherHost(origin(&to)),
             Some(Err(_)) | None => Self::None,
         }
     }
 }
 
-/// Another host, another port, or the same host without TLS is not who was asked: the token, in the query or in
-/// a header, would go along. The one exception is the step up to TLS on the usual ports.
+/// Returns whether both URLs are on the same host and port with the same scheme. Otherwise the
+/// token, in the query or in a header, would be sent to another server. The one exception is the
+/// upgrade from http to https on the default ports.
 fn is_same_host(from: &Url, to: &Url) -> bool {
     let is_upgrade = (from.scheme(), to.scheme()) == ("http", "https")
         && (from.port(), to.port()) == (None, None);
@@ -46,7 +48,7 @@ fn is_same_host(from: &Url, to: &Url) -> bool {
     from.host_str() == to.host_str() && (is_upgrade || is_same_port)
 }
 
-/// Scheme, host and port.
+/// Returns scheme, host and port.
 fn origin(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     match url.port() {
@@ -61,23 +63,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_login_goes_along_on_one_host_only() {
+    fn redirects_are_followed_on_the_same_host_only() {
         let follow = |url: &str| Redirect::Follow(Box::new(url.parse().unwrap()));
-        let elsewhere = |origin: &str| Redirect::Elsewhere(origin.to_owned());
+        let other_host = |origin: &str| Redirect::OtherHost(origin.to_owned());
         for (from, location, expected) in [
             ("http://a/x?t=1", "/y?t=1", follow("http://a/y?t=1")),
             ("http://a/x", "https://a/x", follow("https://a/x")),
             ("http://a:80/x", "https://a:443/x", follow("https://a/x")),
             ("https://a/x", "https://a:443/y", follow("https://a/y")),
-            ("https://a/x", "http://a/x", elsewhere("http://a")),
-            ("http://a:81/x", "https://a/x", elsewhere("https://a")),
+            ("https://a/x", "http://a/x", other_host("http://a")),
+            ("http://a:81/x", "https://a/x", other_host("https://a")),
             (
                 "http://a/x",
                 "https://a:8443/x",
-                elsewhere("https://a:8443"),
+                other_host("https://a:8443"),
             ),
-            ("http://a/x", "https://b/x?t=1", elsewhere("https://b")),
-            ("http://a/x", "//b/x", elsewhere("http://b")),
+            ("http://a/x", "https://b/x?t=1", other_host("https://b")),
+            ("http://a/x", "//b/x", other_host("http://b")),
         ] {
             let from: Url = from.parse().unwrap();
             let found = Redirect::from(StatusCode::FOUND, &from, Some(location));
@@ -86,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_no_redirects() {
+    fn other_statuses_are_not_redirects() {
         let from: Url = "http://a/x".parse().unwrap();
         for (status, location) in [
             (304, Some("/y")),

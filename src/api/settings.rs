@@ -9,27 +9,27 @@ use super::{Auth, Dialect};
 use crate::decode::Trust;
 use crate::http::Proxies;
 
-/// How to reach the API, and as whom.
+/// How to reach the API and log in.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
-    /// Without a query, credentials or fragment.
+    /// The base URL, without a query, credentials or fragment.
     pub url: Url,
-    /// Which API is spoken there.
+    /// The dialect of the API.
     pub dialect: Dialect,
-    /// The account, or WAHA's session.
+    /// The id of the account, or the name of WAHA's session.
     pub instance_id: String,
     /// The access token, or WAHA's API key.
     pub token: SecretString,
-    /// How to log in.
+    /// The login.
     pub auth: Auth,
-    /// How long connecting may take.
+    /// The connection time-out.
     pub connect_timeout: Duration,
-    /// How long the API may be silent.
+    /// The time-out without a byte.
     pub read_timeout: Duration,
-    /// How often to try again.
+    /// The number of retries.
     pub retries: usize,
-    /// What is trusted although the API casts doubt on it.
+    /// Checks that are turned off.
     pub trust: Trust,
-    /// The proxies that the environment names.
+    /// The proxies from the environment.
     pub proxies: Proxies,
 }

@@ -1,4 +1,4 @@
-//! The configuration file, and an example of one.
+//! The configuration file, and an example file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,13 +12,13 @@ use crate::config_error::ConfigError;
 /// Reads a file into texts by key. Unreadable values and unknown keys are errors.
 pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
-    let mut fault = |problem: String, fix: String| errors.push(ConfigError { problem, fix });
+    let mut report = |problem: String, fix: String| errors.push(ConfigError { problem, fix });
     let shown = path.display();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
-            fault(
-                format!("the file {shown} cannot be read: {error}"),
+            report(
+                format!("cannot read the file {shown}: {error}"),
                 "--config, or LABELCAST_CONFIG".to_owned(),
             );
             return found;
@@ -28,11 +28,11 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'sta
         Ok(tables) => tables,
         Err(error) => {
             let error: toml::de::Error = error;
-            // The whole message would quote the line, which may hold a password.
+            // The whole message would quote the line, which may contain a password.
             let line = error
                 .span()
                 .map_or(1, |span| text[..span.start].lines().count().max(1));
-            fault(
+            report(
                 format!("{shown}, line {line}: {}", error.message()),
                 String::new(),
             );
@@ -41,23 +41,23 @@ pub(super) fn read(path: &Path, errors: &mut Vec<ConfigError>) -> BTreeMap<&'sta
     };
     for (table, value) in &tables {
         let Value::Table(keys) = value else {
-            fault(format!("{shown}: {}", unknown(table)), String::new());
+            report(format!("{shown}: {}", unknown(table)), String::new());
             continue;
         };
         if keys.is_empty() && !Group::ALL.iter().any(|group| group.table() == table) {
-            fault(format!("{shown}: {}", unknown(table)), String::new());
+            report(format!("{shown}: {}", unknown(table)), String::new());
         }
         for (key, value) in keys {
             let key = format!("{table}.{key}");
             let Some(setting) = Setting::by_key(&key) else {
-                fault(format!("{shown}: {}", unknown(&key)), String::new());
+                report(format!("{shown}: {}", unknown(&key)), String::new());
                 continue;
             };
             match text_of(setting, value) {
                 Some(text) => {
                     found.insert(setting.key, text);
                 }
-                None => fault(
+                None => report(
                     format!("{shown}: {key} takes {}", kind_of(setting)),
                     setting.ways(),
                 ),
@@ -100,7 +100,7 @@ fn kind_of(setting: &Setting) -> &'static str {
 fn unknown(key: &str) -> String {
     if key.ends_with("access_token") || key.ends_with("token") {
         return format!(
-            "{key} is not taken from a file with settings; use {TOKEN_VARIABLE} or api.access_token_file"
+            "{key} is not allowed in a configuration file; use {TOKEN_VARIABLE} or api.access_token_file"
         );
     }
     let wanted = key.rsplit('.').next().unwrap_or(key).replace('-', "_");
@@ -109,12 +109,12 @@ fn unknown(key: &str) -> String {
         .map(|setting| setting.key)
         .find(|known| known.rsplit('.').next() == Some(&wanted) || *known == key.replace('-', "_"));
     match similar {
-        Some(similar) => format!("unknown key {key}; is {similar} meant?"),
+        Some(similar) => format!("unknown key {key}; did you mean {similar}?"),
         None => format!("unknown key {key}"),
     }
 }
 
-/// An example file with every setting, commented out.
+/// Returns an example file with every setting, commented out.
 pub fn example() -> String {
     let mut text = "\
 # Settings of labelcast. Every key is optional. The values shown are the defaults, or, in capitals, the

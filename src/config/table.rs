@@ -1,26 +1,26 @@
-//! Every setting, once: the command line, the environment, the file, the help and the example file
-//! are all made from this table.
+//! The table of all settings. The command line, environment, file, help and example file are built
+//! from it.
 
-/// Which commands take a setting.
+/// A group of settings. Each command accepts some of the groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// All that talk to the API.
+    /// For commands that use the API.
     Api,
-    /// All that look at, or publish, the chats of labels.
+    /// For commands that read or publish the chats of labels.
     Run,
-    /// All that have a sink.
+    /// For commands that have a sink.
     Sink,
-    /// Those that end with a report.
+    /// For commands that end with a report.
     Report,
-    /// All.
+    /// For all commands.
     Log,
 }
 
 impl Group {
-    /// Each of them, in the order of the help.
+    /// All groups, in the order of the help.
     pub const ALL: [Self; 5] = [Self::Api, Self::Run, Self::Sink, Self::Report, Self::Log];
 
-    /// The table of the file.
+    /// Returns the name of the table in the file.
     pub fn table(self) -> &'static str {
         match self {
             Self::Api => "api",
@@ -31,7 +31,7 @@ impl Group {
         }
     }
 
-    /// The heading in the help.
+    /// Returns the heading in the help.
     pub fn heading(self) -> &'static str {
         match self {
             Self::Api => "API",
@@ -46,38 +46,38 @@ impl Group {
 /// One setting.
 #[derive(Debug)]
 pub struct Setting {
-    /// Its key in the file, `table.key`.
+    /// The key in the file, `table.key`.
     pub key: &'static str,
-    /// Its flag, without the dashes.
+    /// The flag, without the dashes.
     pub flag: &'static str,
-    /// Its variable.
+    /// The environment variable.
     pub env: &'static str,
-    /// What the flag takes; empty for a switch.
+    /// The kind of value that the flag takes. Empty for a switch.
     pub takes: &'static str,
-    /// What it is without being set, as it would be written; empty for nothing.
+    /// The default, as it would be written. Empty if there is none.
     pub default: &'static str,
-    /// Whether the flag may come again and again, and the file takes a list.
+    /// Whether the flag may be repeated and the file takes a list.
     pub is_list: bool,
-    /// Whether its value may hold a password, and is never shown.
+    /// Whether the value may contain a password and must not be shown.
     pub is_sensitive: bool,
-    /// Which commands take it.
+    /// The group, which decides which commands accept the setting.
     pub group: Group,
-    /// What it is for.
+    /// The help text.
     pub help: &'static str,
 }
 
 impl Setting {
-    /// Whether it is a switch, on or off.
+    /// Returns whether the setting is a switch, on or off.
     pub fn is_switch(&self) -> bool {
         self.takes.is_empty()
     }
 
-    /// Its table in the file.
+    /// Returns the name of its table in the file.
     pub fn table(&self) -> &'static str {
         self.key.split_once('.').map_or("", |(table, _)| table)
     }
 
-    /// The three ways to set it, for a message.
+    /// Returns the three ways to set it, for an error message.
     pub fn ways(&self) -> String {
         let mut ways = format!("--{}", self.flag);
         if !self.env.is_empty() {
@@ -92,7 +92,7 @@ impl Setting {
         ways
     }
 
-    /// The setting with a key.
+    /// Returns the setting with a key.
     pub fn by_key(key: &str) -> Option<&'static Self> {
         SETTINGS.iter().find(|setting| setting.key == key)
     }

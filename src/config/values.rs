@@ -1,4 +1,4 @@
-//! Converts texts to values; each invalid text is an error.
+//! Conversion of texts to values. Each invalid text is an error.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,11 +12,11 @@ use super::{ConfigSources, Labels, Origin, TOKEN_VARIABLE};
 use crate::config_error::ConfigError;
 use crate::shard::Shard;
 
-/// The longest accepted duration.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The maximum duration.
+const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// The shortest retention. Brokers count it in milliseconds and seconds, where 0 would mean forever.
-const SHORTEST_RETAIN: Duration = Duration::from_secs(1);
+/// The minimum retention. Brokers count it in milliseconds and seconds, and 0 would mean forever.
+const MIN_RETAIN: Duration = Duration::from_secs(1);
 
 /// Reads settings by key. `None` means that an error was recorded.
 pub(super) struct Reader<'a> {
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Whether something other than the default is set.
+    /// Returns whether a value other than the default is set.
     pub(super) fn is_set(&self, key: &'static str) -> bool {
         let (setting, text, origin) = self.get(key);
         let is_off = setting.is_switch() && text == "false";
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
             "" | "false" | "0" | "no" | "off" => Some(false),
             "true" | "1" | "yes" | "on" => Some(true),
             _ => {
-                self.error(key, "is neither true nor false");
+                self.error(key, "is not true or false");
                 None
             }
         }
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         let found = values.iter().find(|(name, _)| *name == text);
         if found.is_none() {
             let names: Vec<&str> = values.iter().map(|(name, _)| *name).collect();
-            self.error(key, &format!("is none of {}", names.join(", ")));
+            self.error(key, &format!("is not one of {}", names.join(", ")));
         }
         found.map(|(_, value)| *value)
     }
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         let text = text.trim_end_matches('%').trim_end();
         let percent = text.parse().ok().filter(|percent| *percent <= 100);
         if percent.is_none() {
-            self.error(key, "is not a whole number of percent from 0 to 100");
+            self.error(key, "is not a whole percentage from 0 to 100");
         }
         percent
     }
@@ -135,29 +135,29 @@ impl<'a> Reader<'a> {
     pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
         let (_, text, _) = self.get(key);
         match humantime::parse_duration(&text) {
-            Ok(duration) if duration <= LONGEST => Some(duration),
+            Ok(duration) if duration <= MAX_DURATION => Some(duration),
             Ok(_) => {
                 self.error(key, "is longer than ten years");
                 None
             }
             Err(_) => {
-                self.error(key, "is not a duration; one is written 30s, 15m, 2h or 7d");
+                self.error(key, "is not a duration such as 30s, 15m, 2h or 7d");
                 None
             }
         }
     }
 
-    /// A duration above zero.
+    /// Reads a duration above zero.
     pub(super) fn timeout(&mut self, key: &'static str) -> Option<Duration> {
         let timeout = self.duration(key)?;
         if timeout.is_zero() {
-            self.error(key, "leaves no time at all");
+            self.error(key, "must be longer than zero");
             return None;
         }
         Some(timeout)
     }
 
-    /// The text of a setting.
+    /// Returns the text of a setting.
     pub(super) fn text(&self, key: &'static str) -> String {
         self.get(key).1
     }
@@ -167,8 +167,8 @@ impl<'a> Reader<'a> {
             "forever" => Some(None),
             _ => {
                 let retain = self.duration(key)?;
-                if retain < SHORTEST_RETAIN {
-                    self.error(key, "is under a second: nothing could be read");
+                if retain < MIN_RETAIN {
+                    self.error(key, "is shorter than one second");
                     return None;
                 }
                 Some(Some(retain))
@@ -193,8 +193,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn level(&mut self, key: &'static str) -> Option<tracing::Level> {
         let (_, text, _) = self.get(key);
-        // RUST_LOG is usually written for one program, but may name several, as in
-        // `warn,labelcast=debug`: ours is the last that is meant for us or for all.
+        // RUST_LOG is usually set for one program, but may name several, as in
+        // `warn,labelcast=debug`. The last level that applies to labelcast or to all programs
+        // counts.
         let mut levels = text
             .split(',')
             .filter_map(|part| match part.trim().split_once('=') {
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
             });
         let level = levels.next_back();
         if level.is_none() && !text.contains([',', '=']) {
-            self.error(key, "is none of error, warn, info, debug, trace");
+            self.error(key, "is not one of error, warn, info, debug, trace");
             return None;
         }
         Some(level.unwrap_or(tracing::Level::INFO))
@@ -216,11 +217,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn api_url(&mut self, key: &'static str) -> Option<Url> {
         let (_, text, _) = self.get(key);
-        let fault = match Url::parse(&text) {
+        let problem = match Url::parse(&text) {
             Err(_) => "is not a URL",
-            Ok(url) if !["http", "https"].contains(&url.scheme()) => {
-                "is neither an http nor an https URL"
-            }
+            Ok(url) if !["http", "https"].contains(&url.scheme()) => "is not an http or https URL",
             Ok(url) if !url.username().is_empty() || url.password().is_some() => {
                 return self.secret_in_url(key);
             }
@@ -229,11 +228,11 @@ impl<'a> Reader<'a> {
             }
             Ok(url) => return Some(url),
         };
-        self.error(key, fault);
+        self.error(key, problem);
         None
     }
 
-    /// The Pushgateway's URL, which may hold a user and a password.
+    /// Reads the Pushgateway's URL, which may contain a user and a password.
     pub(super) fn push_url(&mut self, key: &'static str) -> Option<Url> {
         let url = Url::parse(&self.get(key).1).ok();
         let url = url.filter(|url| ["http", "https"].contains(&url.scheme()));
@@ -244,22 +243,25 @@ impl<'a> Reader<'a> {
         url
     }
 
-    /// An instance id, which is used in headers and paths.
+    /// Reads an instance id, which is used in headers and paths.
     pub(super) fn instance_id(&mut self, key: &'static str) -> Option<String> {
         let id = self.required(key)?;
         if id.chars().any(char::is_control) || !id.is_ascii() {
-            self.error(key, "has characters that an HTTP header cannot hold");
+            self.error(
+                key,
+                "contains characters that are not allowed in an HTTP header",
+            );
             return None;
         }
         Some(id)
     }
 
-    /// A URL that may hold a secret, and is not shown.
+    /// Records an error of a URL that may contain a secret, so the URL is not shown.
     fn secret_in_url(&mut self, key: &'static str) -> Option<Url> {
         let (setting, ..) = self.get(key);
         self.sources.errors.push(ConfigError {
             problem: format!(
-                "--{}: has a user, a password, a query or a fragment in it; the address alone belongs there, and the token into {TOKEN_VARIABLE}",
+                "--{}: must not contain a user, a password, a query or a fragment; set the token with {TOKEN_VARIABLE}",
                 setting.flag
             ),
             fix: setting.ways(),
@@ -279,7 +281,7 @@ impl<'a> Reader<'a> {
                 self.sources.errors.push(ConfigError {
                     problem: "the access token is required".to_owned(),
                     fix: format!(
-                        "{TOKEN_VARIABLE}, or a file that holds it: {}",
+                        "{TOKEN_VARIABLE}, or a file that contains it: {}",
                         setting.ways()
                     ),
                 });
@@ -297,7 +299,7 @@ impl<'a> Reader<'a> {
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             self.sources.errors.push(ConfigError {
                 problem: format!(
-                    "{from} does not hold an access token, which is one word of ASCII characters"
+                    "{from} does not contain a valid access token, which is one word of ASCII characters"
                 ),
                 fix: format!("{TOKEN_VARIABLE}, or {}", setting.ways()),
             });
@@ -315,28 +317,28 @@ impl<'a> Reader<'a> {
                 ids.push(id.to_owned());
             }
         }
-        // In a URL's path these have a meaning of their own.
+        // These have a special meaning in a URL's path.
         if ids.iter().any(|id| id == "." || id == "..") {
-            self.error(key, "a label's id is neither . nor ..");
+            self.error(key, "a label's id must not be . or ..");
             return None;
         }
         match (all_labels?, ids.is_empty()) {
             (true, true) => Some(Labels::All),
             (false, false) => Some(Labels::These(ids)),
             (true, false) => {
-                // Between different sources, the overriding one counts.
-                let nearness = |origin: &Origin| match origin {
+                // Of different sources, the one with precedence counts.
+                let precedence = |origin: &Origin| match origin {
                     Origin::Flag => 3,
                     Origin::Env => 2,
                     Origin::File(_) => 1,
                     Origin::Default => 0,
                 };
-                let (all, these) = (nearness(&self.get(all).2), nearness(&self.get(key).2));
+                let (all, these) = (precedence(&self.get(all).2), precedence(&self.get(key).2));
                 match all.cmp(&these) {
                     std::cmp::Ordering::Greater => Some(Labels::All),
                     std::cmp::Ordering::Less => Some(Labels::These(ids)),
                     std::cmp::Ordering::Equal => {
-                        self.error(key, "goes either with single labels or with all of them");
+                        self.error(key, "cannot be combined with --all-labels");
                         None
                     }
                 }

@@ -1,6 +1,6 @@
-//! Errors that come as JSON under status 200, or as the body of another status.
+//! JSON errors under status 200, or in the body of another status.
 //!
-//! Seen in the wild: `{"status":401,"message":…,"error":…}`, `{"code":"invalid_session",
+//! Forms that occur: `{"status":401,"message":…,"error":…}`, `{"code":"invalid_session",
 //! "message":…}`, `{"success":false,…}`, `{"result":false}`, WordPress's `{"code":…,"message":…,
 //! "data":{"status":404}}` and WAHA's `{"statusCode":500,"exception":{…}}`.
 
@@ -10,11 +10,11 @@ use super::members::Kind;
 use super::paging::Scalar;
 use super::words::{is_failure, is_success};
 
-/// What an API says of itself beside, or in place of, a list.
+/// The API's statements about the request, beside a list or instead of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// `success`, `result` or `ok`; once false, it stays false. Of the members below the worst is kept, since
-    /// a member may come again, under another name or within `data`.
+    /// `success`, `result` or `ok`. Once false, it stays false. The fields below keep the worst
+    /// value, because a member may occur again under another name or within `data`.
     pub success: Option<bool>,
     /// `code`.
     pub code: Option<String>,
@@ -24,41 +24,42 @@ pub struct Answer {
     pub message: Option<String>,
     /// `error`, `errors` or `exception`.
     pub error: Option<String>,
-    /// Other members that are not known to be harmless: the first few of them, statements before others.
+    /// The first few other members that are not known to be harmless, statements first.
     pub doubts: Vec<Doubt>,
-    /// Whether there is anything that is not known to be harmless.
+    /// Whether any member is not known to be harmless.
     pub is_doubtful: bool,
-    /// Whether this is about a session that is starting.
+    /// Whether the session is starting.
     pub is_starting: bool,
 }
 
-/// As many doubts as are quoted.
+/// The maximum number of doubts that are quoted.
 const MAX_DOUBTS: usize = 4;
 
-/// A member that casts doubt on an empty list beside it.
+/// A member that makes an empty list beside it untrustworthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Doubt {
-    /// The member's path, as in `meta.error`.
+    /// The path of the member, as in `meta.error`.
     pub path: String,
-    /// Its value, as text.
+    /// The value, as text.
     pub value: String,
-    /// Whether it speaks to people or says yes or no, and so is an answer even where there is no list.
+    /// Whether the member is human-readable text or a yes or no. Such a member is an answer even
+    /// without a list.
     pub is_statement: bool,
 }
 
 impl Doubt {
-    /// Whether the member speaks to people, wherever it stands.
-    fn speaks(&self) -> bool {
+    /// Returns whether the member is human-readable text, wherever it stands.
+    fn is_prose(&self) -> bool {
         let name = self.path.rsplit('.').next().unwrap_or_default();
-        matches!(Kind::of(name), Kind::Message | Kind::Speech)
+        matches!(Kind::of(name), Kind::Message | Kind::Prose)
     }
 }
 
 impl Answer {
-    /// What is kept of an array or an object that is not empty.
-    pub(crate) const NESTED: &'static str = "(more than a text)";
+    /// The text that is kept for an array or an object that is not empty.
+    pub(crate) const NESTED: &'static str = "(an object or array)";
 
-    /// Takes down a member that stands right beside the list.
+    /// Records a member right beside the list.
     pub(super) fn note(&mut self, kind: Kind, value: Scalar<'_>) {
         match kind {
             Kind::Success => self.note_success(value),
@@ -86,7 +87,7 @@ impl Answer {
         }
     }
 
-    /// Takes down an error, unless it says that there is none.
+    /// Records an error, unless the value says that there is none.
     fn note_error(&mut self, value: Scalar<'_>) {
         let says_none = match value {
             Scalar::Nothing | Scalar::Bool(false) => true,
@@ -104,9 +105,10 @@ impl Answer {
         }
     }
 
-    /// Takes down a text of an error that is an object: one that speaks to people tells more than others.
-    pub(super) fn note_text_of_error(&mut self, text: &str, speaks: bool) {
-        if speaks
+    /// Records a text within an error object. A human-readable text takes precedence over other
+    /// texts.
+    pub(super) fn note_text_of_error(&mut self, text: &str, is_prose: bool) {
+        if is_prose
             || self
                 .error
                 .as_deref()
@@ -116,7 +118,7 @@ impl Answer {
         }
     }
 
-    /// Takes down a member that is not known to be harmless.
+    /// Records a member that is not known to be harmless.
     pub(super) fn note_doubt(&mut self, doubt: Doubt) {
         self.is_doubtful = true;
         if self.doubts.len() == MAX_DOUBTS && doubt.is_statement {
@@ -132,12 +134,12 @@ impl Answer {
         }
     }
 
-    /// Takes down an error that is an object or an array.
+    /// Records an error that is an object or an array.
     pub(super) fn note_nested_error(&mut self) {
         self.error.get_or_insert_with(|| Self::NESTED.to_owned());
     }
 
-    /// Whether this says that something went wrong, whatever list may stand beside it.
+    /// Returns whether this reports an error, regardless of any list beside it.
     pub fn is_error(&self) -> bool {
         let fails = |text: &Option<String>| text.as_deref().map(meaning) == Some(Meaning::Failure);
         self.success == Some(false)
@@ -146,9 +148,9 @@ impl Answer {
             || fails(&self.status)
     }
 
-    /// Whether this is an answer in place of a list: an error, a code that is not known, or a text that is not
-    /// plainly a success.
-    pub fn stands_for_itself(&self) -> bool {
+    /// Returns whether this is an answer instead of a list: an error, an unknown code, or a text
+    /// that is not clearly a success.
+    pub fn replaces_list(&self) -> bool {
         self.is_error()
             || self.code.as_deref().map(meaning) == Some(Meaning::Unknown)
             || self
@@ -159,7 +161,7 @@ impl Answer {
     }
 }
 
-/// What a code or a status means. In ascending order of how bad it is.
+/// The meaning of a code or a status, in ascending order of severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Meaning {
     Success,
@@ -184,7 +186,7 @@ fn keep_worst(slot: &mut Option<String>, value: Scalar<'_>) {
     }
 }
 
-/// The number that a text is, or begins with, as in `404 Not Found`.
+/// Returns the number that a text starts with, as in `404 Not Found`.
 fn leading_number(text: &str) -> Option<u32> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -211,7 +213,7 @@ impl fmt::Display for Answer {
         let fields = fields
             .into_iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?)));
-        let says_why = self
+        let states_reason = self
             .message
             .as_deref()
             .is_some_and(|text| !is_success(text))
@@ -220,7 +222,8 @@ impl fmt::Display for Answer {
                 .as_deref()
                 .is_some_and(|text| text != Self::NESTED);
         let doubts = self.doubts.iter();
-        let doubts = doubts.filter(|doubt| doubt.is_statement || doubt.speaks() || !says_why);
+        let doubts =
+            doubts.filter(|doubt| doubt.is_statement || doubt.is_prose() || !states_reason);
         let mut separator = "";
         for (name, value) in fields.chain(doubts.map(|doubt| (doubt.path.as_str(), &doubt.value))) {
             write!(f, "{separator}{name} “{value}”")?;
@@ -247,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn false_stays_false() {
+    fn a_false_success_flag_stays_false() {
         let twice = [(Kind::Success, "False"), (Kind::Success, "true")];
         assert_eq!(answer(&twice).success, Some(false));
         assert_eq!(answer(&[(Kind::Success, "null")]).success, None);
     }
 
     #[test]
-    fn what_is_an_error() {
+    fn failing_codes_statuses_and_flags_are_errors() {
         for members in [
             &[(Kind::Success, "false")][..],
             &[(Kind::Success, "error")],

@@ -1,4 +1,4 @@
-//! One chat of a list: `{"id": …, "name": …}`, with whatever else an engine adds.
+//! One chat of a list: `{"id": …, "name": …}`, and whatever else an engine adds.
 
 use struson::reader::{JsonReader, ValueType};
 
@@ -9,10 +9,10 @@ use super::parse::{Parser, name, string, wrap};
 use super::{DecodeError, Out};
 use crate::batch::MAX_ID_BYTES;
 
-/// The longest name of a chat that is kept, in bytes. A chat with a longer one has none.
+/// The maximum length of a chat's name, in bytes. A longer name is dropped.
 const MAX_NAME_BYTES: usize = 64 * 1024;
 
-/// Reads chats, and hands them on. The buffers are used again for each.
+/// Reads chats and passes them to the output. Its buffers are reused for each chat.
 pub(super) struct ChatEntries<'o, 'p> {
     out: &'o Out<'p>,
     include_names: bool,
@@ -20,7 +20,7 @@ pub(super) struct ChatEntries<'o, 'p> {
     name: Vec<u8>,
 }
 
-/// A chat that is kept until it is known to be an entry.
+/// A chat that is held until it is known whether it is an entry.
 pub(super) struct HeldChat {
     id: Vec<u8>,
     name: Option<Option<Vec<u8>>>,
@@ -147,7 +147,7 @@ impl ChatEntries<'_, '_> {
         wrap(parser, |p| p.begin_object())?;
         while wrap(parser, |p| p.has_next())? {
             if !id.is_nothing() && !chat_name.is_nothing() {
-                // All that is wanted was found: the rest is passed over without being held.
+                // Everything needed was found: skip the rest without holding it.
                 wrap(parser, |p| p.skip_name())?;
                 wrap(parser, |p| p.skip_value())?;
                 continue;
@@ -165,11 +165,11 @@ impl ChatEntries<'_, '_> {
         Ok((id, chat_name))
     }
 
-    /// An id is a string, or an object with `_serialized` in it.
+    /// Reads an id: a string, or an object that has it as `_serialized`.
     #[inline]
     fn id(&mut self, parser: &mut Parser<'_, '_>) -> Result<Found, DecodeError> {
         match wrap(parser, |p| p.peek())? {
-            ValueType::String => fitting(string(parser, &mut self.id)),
+            ValueType::String => found_text(string(parser, &mut self.id)),
             ValueType::Object => self.id_in_object(parser),
             _ => wrap(parser, |p| p.skip_value()).map(|()| Found::Unusable),
         }
@@ -194,20 +194,20 @@ impl ChatEntries<'_, '_> {
     }
 }
 
-/// What a string that may not have fitted comes to.
+/// Converts a string that may have been too long for its buffer.
 #[inline]
-fn fitting(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeError> {
+fn found_text(string: Result<Option<usize>, DecodeError>) -> Result<Found, DecodeError> {
     Ok(string?.map_or(Found::Unusable, Found::Text))
 }
 
-/// A string into `buf`; any other value, or a string that does not fit, is passed over.
+/// Reads a string into `buf`. Skips any other value, and a string that does not fit.
 #[inline]
 fn text(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Found, DecodeError> {
     if wrap(parser, |p| p.peek())? != ValueType::String {
         wrap(parser, |p| p.skip_value())?;
         return Ok(Found::Unusable);
     }
-    fitting(string(parser, buf))
+    found_text(string(parser, buf))
 }
 
 impl Member {
@@ -221,9 +221,9 @@ impl Member {
     }
 }
 
-/// What a byte of an id adds to the sum that [`is_chat_id`] looks at.
+/// The contribution of each byte to the sum in [`is_chat_id`].
 static WEIGHTS: [u32; 256] = {
-    let mut weights = [ODD; 256];
+    let mut weights = [DISALLOWED; 256];
     let mut byte = b'!';
     while byte <= b'~' {
         weights[byte as usize] = 0;
@@ -232,22 +232,24 @@ static WEIGHTS: [u32; 256] = {
     weights[b'@' as usize] = 1;
     weights
 };
-/// A space, a control character, or part of a character beyond ASCII. Ids are shorter than this.
-const ODD: u32 = 1 << 16;
+/// The weight of a space, a control character or a non-ASCII byte. It exceeds the length of any id.
+const DISALLOWED: u32 = 1 << 16;
 
-/// Whether a text is a chat id: `user@server`, without white space and control characters.
+/// Returns whether a text is a chat id: `user@server`, without white space and control characters.
 ///
-/// It runs once a chat, and a table is the cheapest way by instructions.
+/// This runs once per chat. A table needs the fewest instructions.
 #[inline]
 pub(super) fn is_chat_id(id: &[u8]) -> bool {
     let sum: u32 = id.iter().map(|byte| WEIGHTS[usize::from(*byte)]).sum();
-    sum % ODD == 1 && !id.starts_with(b"@") && !id.ends_with(b"@") && (sum == 1 || has_no_space(id))
+    sum % DISALLOWED == 1
+        && !id.starts_with(b"@")
+        && !id.ends_with(b"@")
+        && (sum == 1 || has_no_space(id))
 }
 
-/// The same for an id with characters beyond ASCII.
+/// Checks an id with non-ASCII characters for spaces, control and invisible characters.
 #[cold]
 fn has_no_space(id: &[u8]) -> bool {
-    // These are not seen either.
     let is_invisible = |c: char| matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
     let is_space = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
     str::from_utf8(id).is_ok_and(|id| !id.contains(is_space))

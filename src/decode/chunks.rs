@@ -1,5 +1,5 @@
-//! From the chunks of a body, as they arrive, to a blocking [`Read`]: a channel that is bounded by
-//! bytes, since a chunk may be of any size.
+//! A channel from the asynchronous body to a blocking [`Read`]. It is bounded by bytes, because a
+//! chunk may be of any size.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Source;
 
-/// No further chunk is taken while this many bytes wait to be read: some milliseconds' worth, since a
-/// thread that has to be woken for less begins each time with cold caches (benches/SIZES.md).
-const ENOUGH_BYTES: usize = 256 * 1024;
-/// Small chunks that wait to be read, at the most.
-const CHUNKS: usize = 8;
+/// No further chunk is requested while this many bytes are unread. That is a few milliseconds of
+/// input: a thread that is woken for less starts each time with cold caches (benches/SIZES.md).
+const MAX_UNREAD_BYTES: usize = 256 * 1024;
+/// The maximum number of unread chunks.
+const MAX_CHUNKS: usize = 8;
 
-/// What both ends know.
+/// The fill level that both ends share.
 #[derive(Default)]
-struct Level {
+struct FillLevel {
     unread: AtomicUsize,
-    /// Told when there is not enough any more.
+    /// Notified when the level falls below [`MAX_UNREAD_BYTES`].
     is_low: Notify,
 }
 
-/// A channel for the chunks of one body.
+/// Creates a channel for the chunks of one body.
 pub fn chunks() -> (ChunkSender, ChunkReader) {
-    let (sender, receiver) = mpsc::channel(CHUNKS);
-    let level = Arc::new(Level::default());
+    let (sender, receiver) = mpsc::channel(MAX_CHUNKS);
+    let level = Arc::new(FillLevel::default());
     let sender = ChunkSender {
         chunks: sender,
         level: Arc::clone(&level),
@@ -41,20 +41,20 @@ pub fn chunks() -> (ChunkSender, ChunkReader) {
     (sender, reader)
 }
 
-/// Where chunks go in.
+/// The sending end.
 ///
-/// The end of the body is an item of its own, an empty chunk: a sender that is dropped without it
-/// has failed, and what came so far must not pass for the whole.
+/// The end of the body is an item of its own, an empty chunk. If the sender is dropped without
+/// sending it, the body has failed, and what arrived must not be taken for the whole.
 pub struct ChunkSender {
     chunks: mpsc::Sender<io::Result<Bytes>>,
-    level: Arc<Level>,
+    level: Arc<FillLevel>,
 }
 
 impl ChunkSender {
-    /// Waits until there is a use for another chunk. Whoever asks for one only then holds no more
-    /// than one that is large.
+    /// Waits until another chunk is needed. A caller that requests a chunk only then holds at most
+    /// one large chunk.
     pub async fn until_low(&self) {
-        while self.level.unread.load(Ordering::Acquire) >= ENOUGH_BYTES {
+        while self.level.unread.load(Ordering::Acquire) >= MAX_UNREAD_BYTES {
             self.level.is_low.notified().await;
         }
     }
@@ -64,7 +64,7 @@ impl ChunkSender {
         self.chunks.closed().await;
     }
 
-    /// Hands a chunk over, or what the reader is to fail with.
+    /// Sends a chunk, or the error that the reader is to return.
     ///
     /// # Errors
     ///
@@ -76,14 +76,14 @@ impl ChunkSender {
     }
 }
 
-/// The reader was dropped.
+/// The error of sending after the reader was dropped.
 #[derive(Debug)]
 pub struct Closed;
 
-/// Where bytes come out.
+/// The receiving end.
 pub struct ChunkReader {
     chunks: mpsc::Receiver<io::Result<Bytes>>,
-    level: Arc<Level>,
+    level: Arc<FillLevel>,
     current: Bytes,
     ended: bool,
 }
@@ -114,7 +114,7 @@ impl Read for ChunkReader {
         let count = buf.len().min(self.current.len());
         self.current.copy_to_slice(&mut buf[..count]);
         let before = self.level.unread.fetch_sub(count, Ordering::AcqRel);
-        if before >= ENOUGH_BYTES && before - count < ENOUGH_BYTES {
+        if before >= MAX_UNREAD_BYTES && before - count < MAX_UNREAD_BYTES {
             self.level.is_low.notify_one();
         }
         Ok(count)

@@ -1,7 +1,8 @@
-//! What stands beside a list: walked through at constant memory, and judged.
+//! The members beside a list, read and evaluated at constant memory.
 //!
-//! A list that is not empty is published unless something right beside it says error. An empty list could also
-//! be a failure in disguise, so it is trusted only if all that stands beside it is known to be harmless.
+//! A list that is not empty is published unless a member right beside it reports an error. An empty
+//! list could also hide a failure, so it is trusted only if everything beside it is known to be
+//! harmless.
 
 use struson::reader::{JsonReader as _, ValueType};
 
@@ -13,38 +14,41 @@ use super::members::Kind;
 use super::paging::{Paging, PagingMember, Scalar};
 use super::parse::{Parser, name, parser, string, token, wrap};
 use super::place::{Place, is_harmless};
-use super::words::{is_other_state, names_starting, speaks_of_starting};
+use super::words::{is_other_state, is_starting_state, says_session_is_starting};
 
-/// As much of a text as is kept, in bytes. It is cut to what is shown only after secrets were taken out of it:
-/// half a token is a secret too.
+/// The maximum length of a text that is kept, in bytes. It is shortened for display only after
+/// secrets were removed, because part of a token is a secret too.
 const MAX_TEXT_BYTES: usize = 4096;
-/// How deep objects and arrays are looked into. What lies deeper is passed over, and casts doubt.
+/// The maximum depth of objects and arrays that are examined. Deeper ones are skipped and make an
+/// empty list untrustworthy.
 const MAX_DEPTH: usize = 16;
-/// The longest path of a member that is kept, in bytes. Like a text it is cut to what is shown later.
+/// The maximum length of a member's path that is kept, in bytes. Like a text, it is shortened for
+/// display later.
 const MAX_PATH: usize = 4096;
 
-/// What was found beside a list so far.
+/// Findings from the members beside a list so far.
 pub(super) struct Envelope {
     pub(super) answer: Answer,
     pub(super) paging: Paging,
-    /// Whether a chat id was met in a member under an unknown name.
-    pub(super) met_id: bool,
-    /// Whether a state other than starting was named.
+    /// Whether a member with an unknown name contained a chat id.
+    pub(super) saw_chat_id: bool,
+    /// Whether a session state other than starting was named.
     has_other_state: bool,
     mentions_starting: bool,
-    /// The path of the member that is looked at, and the length of the part that stands right beside the list.
+    /// The path of the current member, and the length of its first part, the member right beside
+    /// the list.
     path: String,
     top_length: usize,
     text: Vec<u8>,
 }
 
 impl Envelope {
-    /// With what the headers say of pages.
+    /// Creates an envelope with what the headers say about pages.
     pub(super) fn new(paging: Paging) -> Self {
         Self {
             answer: Answer::default(),
             paging,
-            met_id: false,
+            saw_chat_id: false,
             has_other_state: false,
             mentions_starting: false,
             path: String::new(),
@@ -53,19 +57,19 @@ impl Envelope {
         }
     }
 
-    /// Reads JSON that is no list. Where it is cut or malformed, what came before counts.
+    /// Reads JSON that is not a list. If it is cut off or malformed, the part before that counts.
     pub(super) fn of_json(json: &[u8], paging: Paging) -> Self {
         let mut envelope = Self::new(paging);
         let mut source = json;
-        let when_dry = || Ok(());
-        let mut input = Input::new(&mut source, &when_dry);
+        let on_stall = || Ok(());
+        let mut input = Input::new(&mut source, &on_stall);
         if input.open().is_ok() {
             let _ = envelope.read_members(&mut parser(&mut input));
         }
         envelope
     }
 
-    /// The answer, once all was read.
+    /// Returns the answer after everything was read.
     pub(super) fn into_answer(self) -> Answer {
         let mentions = self.mentions_starting && !self.has_other_state;
         Answer {
@@ -74,21 +78,22 @@ impl Envelope {
         }
     }
 
-    /// Notes the name of a member right beside the list, whose value is read next.
+    /// Records the name of a member right beside the list. Its value is read next.
     pub(super) fn enter(&mut self, name: &str) {
         self.path.clear();
         push_bounded(&mut self.path, name);
         self.top_length = self.path.len();
     }
 
-    /// Notes the name of a member within the one that [`Envelope::enter`] has noted.
+    /// Records the name of a member within the one that [`Envelope::enter`] recorded.
     pub(super) fn enter_within(&mut self, name: &str) {
         self.path.truncate(self.top_length);
         push_bounded(&mut self.path, ".");
         push_bounded(&mut self.path, name);
     }
 
-    /// Reads the value of a member right beside the list; [`Envelope::enter`] has noted its name.
+    /// Reads the value of a member right beside the list. [`Envelope::enter`] has recorded its
+    /// name.
     pub(super) fn read(
         &mut self,
         parser: &mut Parser<'_, '_>,
@@ -97,7 +102,7 @@ impl Envelope {
         self.value(parser, kind, Place::Top, 0)
     }
 
-    /// Reads a body that is no list: an object, or an array of objects.
+    /// Reads a body that is not a list: an object, or an array of objects.
     fn read_members(&mut self, parser: &mut Parser<'_, '_>) -> Result<(), DecodeError> {
         if wrap(parser, |p| p.peek())? == ValueType::Array {
             wrap(parser, |p| p.begin_array())?;
@@ -117,7 +122,7 @@ impl Envelope {
         wrap(parser, |p| p.end_object())
     }
 
-    /// Reads the value of a member of an object of some kind that stands right beside the list.
+    /// Reads the value of a member of an object right beside the list.
     pub(super) fn read_within(
         &mut self,
         parser: &mut Parser<'_, '_>,
@@ -127,7 +132,7 @@ impl Envelope {
         self.value(parser, kind, Place::Top.within(object), 1)
     }
 
-    /// Notes that something not known to be harmless stands beside the list.
+    /// Records that something not known to be harmless stands beside the list.
     pub(super) fn note_doubt(&mut self, value: &str) {
         self.doubt(value.to_owned(), false);
     }
@@ -176,11 +181,11 @@ impl Envelope {
         let length = string(parser, &mut buffer)?.unwrap_or(MAX_TEXT_BYTES);
         let text = String::from_utf8_lossy(&buffer[..length]);
         let value = match (kind, text.trim()) {
-            // What is said to people is no flag and no number.
-            (Kind::Message | Kind::Speech, text) if !text.is_empty() => Scalar::Text(text),
+            // A human-readable text is neither a flag nor a number.
+            (Kind::Message | Kind::Prose, text) if !text.is_empty() => Scalar::Text(text),
             (_, text) => Scalar::of_text(text),
         };
-        self.met_id |= kind == Kind::Unknown && is_chat_id(text.as_bytes());
+        self.saw_chat_id |= kind == Kind::Unknown && is_chat_id(text.as_bytes());
         self.scalar(kind, place, value);
         drop(text);
         self.text = buffer;
@@ -198,7 +203,7 @@ impl Envelope {
         // The elements of `errors` are errors, those of `messages` are messages.
         let element = match kind {
             Kind::Paging(_) => Kind::Paging(PagingMember::Other),
-            Kind::Meta | Kind::Technical | Kind::Own => Kind::Unknown,
+            Kind::Meta | Kind::Technical | Kind::Identity => Kind::Unknown,
             kind => kind,
         };
         wrap(parser, |p| p.begin_array())?;
@@ -252,20 +257,20 @@ impl Envelope {
                 self.note_within_error(kind, value);
                 return;
             }
-            // Where a page ends, which says nothing of whether another follows.
+            // The end of this page, which does not say whether another page follows.
             (Kind::Paging(PagingMember::Cursor), Place::Paging) if self.path.ends_with("after") => {
             }
             (_, Place::Total) => self.paging.note(PagingMember::Total, &self.path, value),
             (Kind::Paging(member), Place::Top | Place::Meta | Place::Paging) => {
                 self.paging.note(member, &self.path, value);
             }
-            (Kind::Paging(member), Place::Nested) if self.is_clear(member) => {
+            (Kind::Paging(member), Place::Nested) if self.is_unambiguous(member) => {
                 self.paging.note(member, &self.path, value);
             }
-            (Kind::Message, Place::Speech) | (_, Place::Top) => self.answer.note(kind, value),
+            (Kind::Message, Place::Prose) | (_, Place::Top) => self.answer.note(kind, value),
             _ => {}
         }
-        // A link may be the active one or not.
+        // A link may be active or not.
         let is_flag_of_link = place == Place::Paging && self.path.ends_with("active");
         if is_flag_of_link || is_harmless(kind, place, value) {
             return;
@@ -274,23 +279,23 @@ impl Envelope {
         // These have fields of their own.
         let is_noted = match kind {
             Kind::Success | Kind::Code | Kind::Status | Kind::Error => place == Place::Top,
-            Kind::Message => matches!(place, Place::Top | Place::Speech),
+            Kind::Message => matches!(place, Place::Top | Place::Prose),
             _ => false,
         };
         if let Some(text) = text_of(value).filter(|_| !is_noted) {
-            let speaks = match kind {
+            let is_prose = match kind {
                 Kind::Error => true,
-                Kind::Message | Kind::Speech | Kind::Failure => {
-                    matches!(place, Place::Top | Place::Speech)
+                Kind::Message | Kind::Prose | Kind::Failure => {
+                    matches!(place, Place::Top | Place::Prose)
                 }
                 Kind::Health => place == Place::Top && matches!(value, Scalar::Bool(false)),
                 _ => false,
             };
-            self.doubt(text, speaks);
+            self.doubt(text, is_prose);
         }
     }
 
-    /// A link to the next page is an object with a place in it, which may be nothing.
+    /// Records a link to the next page: an object whose target may be empty.
     fn note_next(&mut self, value: Scalar<'_>) {
         const PLACES: [&str; 9] = [
             "cursor", "href", "link", "number", "offset", "page", "token", "uri", "url",
@@ -309,15 +314,15 @@ impl Envelope {
             Scalar::Bool(false) => {}
             value if is_harmless(kind, Place::Error, value) => {}
             Scalar::Text(text) => {
-                let speaks = matches!(kind, Kind::Message | Kind::Speech);
-                self.answer.note_text_of_error(text, speaks);
+                let is_prose = matches!(kind, Kind::Message | Kind::Prose);
+                self.answer.note_text_of_error(text, is_prose);
             }
             _ => self.answer.note_nested_error(),
         }
     }
 
-    /// Whether a member means pages also within an object under an unknown name.
-    fn is_clear(&self, member: PagingMember) -> bool {
+    /// Returns whether a member is about pages even within an object with an unknown name.
+    fn is_unambiguous(&self, member: PagingMember) -> bool {
         let is_bare = self.path.ends_with(".next") || self.path.ends_with(".more");
         matches!(
             member,
@@ -325,20 +330,21 @@ impl Envelope {
         ) && !is_bare
     }
 
-    /// A session that is starting is waited for, in whatever form the API says so.
+    /// Records that a session is starting, in any of the forms that occur, because such a session
+    /// is waited for.
     fn note_state(&mut self, kind: Kind, value: Scalar<'_>) {
         let Scalar::Text(text) = value else { return };
         if self.path.ends_with("expected") {
             return;
         }
         match kind {
-            Kind::Message | Kind::Speech => self.mentions_starting |= speaks_of_starting(text),
+            Kind::Message | Kind::Prose => self.mentions_starting |= says_session_is_starting(text),
             Kind::Error => {
-                self.mentions_starting |= speaks_of_starting(text) || names_starting(text);
+                self.mentions_starting |= says_session_is_starting(text) || is_starting_state(text);
             }
             Kind::Name | Kind::Technical => {}
             _ => {
-                self.answer.is_starting |= names_starting(text);
+                self.answer.is_starting |= is_starting_state(text);
                 self.has_other_state |= is_other_state(text);
             }
         }

@@ -1,44 +1,44 @@
-//! The bytes under the JSON parser: where they come from, and what is known about how they ended.
+//! The input of the JSON parser, with a record of how it ended.
 
 use std::io::{self, Read};
 
 use super::{DecodeError, Source, surrogates};
 
-/// The longest member name or scalar of an envelope that is held, in bytes. Longer ones are
+/// The maximum length of a member name or a scalar beside the list, in bytes. Longer ones are
 /// refused.
 pub(super) const MAX_TOKEN_BYTES: u64 = 64 * 1024 + QUOTES;
-/// The quotes of a member name.
+/// The two quotes of a member name.
 const QUOTES: u64 = 2;
-/// As much as the parser may read for one token, with what it reads ahead.
+/// The maximum number of bytes that the parser may read for one token, including its read-ahead.
 const MAX_READ_BYTES: usize = 68 * 1024;
 
-/// As much of a body that is no JSON as is quoted, in bytes.
+/// The maximum number of bytes that are quoted from a body that is not JSON.
 const MAX_BEGINNING: usize = 200;
-/// Bytes that are taken from the source at once, at the most.
+/// The maximum number of bytes that are read from the source at once.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// The parser's reader.
+/// The reader below the parser.
 ///
-/// It skips byte-order marks, replaces lone surrogates, bounds single tokens, and keeps what
-/// the parser's own errors do not tell: whether the bytes had run out, or the source had failed.
+/// It skips byte-order marks, replaces lone surrogates and bounds single tokens. It also records
+/// what the parser's errors do not say: whether the bytes ended or the source failed.
 pub(super) struct Input<'s> {
     source: &'s mut dyn Source,
     /// Called before waiting for the source.
-    when_dry: &'s dyn Fn() -> Result<(), DecodeError>,
+    on_stall: &'s dyn Fn() -> Result<(), DecodeError>,
     buffer: Box<[u8]>,
     /// End of the bytes that the parser has consumed.
-    given_end: usize,
+    consumed_end: usize,
     /// End of the bytes that the parser may consume.
     ready_end: usize,
-    /// End of the filled part; between `ready_end` and here lies the start of an escape.
+    /// End of the filled part. From `ready_end` to here lies the start of an escape.
     filled_end: usize,
-    /// Bytes before the parser's first.
+    /// Bytes that were skipped before the parser's first byte.
     offset: u64,
-    /// Bytes given to the parser.
-    given: u64,
+    /// Bytes that the parser has consumed.
+    consumed: u64,
     at_end: bool,
     failure: Option<DecodeError>,
-    /// How many more bytes the current token may take, where it is bounded.
+    /// The number of bytes that the current token may still take, if it is bounded.
     token: Option<usize>,
     was_refused: bool,
 }
@@ -46,17 +46,17 @@ pub(super) struct Input<'s> {
 impl<'s> Input<'s> {
     pub(super) fn new(
         source: &'s mut dyn Source,
-        when_dry: &'s dyn Fn() -> Result<(), DecodeError>,
+        on_stall: &'s dyn Fn() -> Result<(), DecodeError>,
     ) -> Self {
         Self {
             source,
-            when_dry,
+            on_stall,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
-            given_end: 0,
+            consumed_end: 0,
             ready_end: 0,
             filled_end: 0,
             offset: 0,
-            given: 0,
+            consumed: 0,
             at_end: false,
             failure: None,
             token: None,
@@ -64,18 +64,18 @@ impl<'s> Input<'s> {
         }
     }
 
-    /// Passes over white space and byte-order marks, and looks at the first byte of the JSON.
+    /// Skips white space and byte-order marks and returns the first byte of the JSON.
     pub(super) fn open(&mut self) -> Result<u8, DecodeError> {
         const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
         loop {
             match self.peek()? {
-                b' ' | b'\t' | b'\n' | b'\r' => self.pass_over(),
+                b' ' | b'\t' | b'\n' | b'\r' => self.skip_byte(),
                 first if first == BYTE_ORDER_MARK[0] => {
                     for expected in BYTE_ORDER_MARK {
                         if self.peek()? != expected {
                             return Err(DecodeError::NotAList(self.beginning()));
                         }
-                        self.pass_over();
+                        self.skip_byte();
                     }
                 }
                 other => return Ok(other),
@@ -83,9 +83,9 @@ impl<'s> Input<'s> {
         }
     }
 
-    /// What a body that is no JSON begins with, as far as it has arrived.
+    /// Returns the start of a body that is not JSON, as far as it has arrived.
     pub(super) fn beginning(&self) -> String {
-        let bytes = &self.buffer[self.given_end..self.filled_end];
+        let bytes = &self.buffer[self.consumed_end..self.filled_end];
         match bytes.first() {
             Some(b'<') => "“<” (HTML or XML)".to_owned(),
             Some(byte) if !byte.is_ascii() || byte.is_ascii_control() => {
@@ -103,32 +103,32 @@ impl<'s> Input<'s> {
             at: self.offset,
             error,
         })?;
-        if self.given_end == self.ready_end {
+        if self.consumed_end == self.ready_end {
             return Err(DecodeError::Empty);
         }
-        Ok(self.buffer[self.given_end])
+        Ok(self.buffer[self.consumed_end])
     }
 
-    fn pass_over(&mut self) {
-        self.given_end += 1;
+    fn skip_byte(&mut self) {
+        self.consumed_end += 1;
         self.offset += 1;
     }
 
-    /// Sees to it that there is something to give, unless the source has ended.
+    /// Reads until there are bytes for the parser or the source has ended.
     fn fill(&mut self) -> io::Result<()> {
-        while self.given_end == self.ready_end && !self.at_end {
+        while self.consumed_end == self.ready_end && !self.at_end {
             self.buffer.copy_within(self.ready_end..self.filled_end, 0);
             self.filled_end -= self.ready_end;
-            (self.given_end, self.ready_end) = (0, 0);
+            (self.consumed_end, self.ready_end) = (0, 0);
             if self.source.would_wait() {
-                (self.when_dry)().map_err(io::Error::other)?;
+                (self.on_stall)().map_err(io::Error::other)?;
             }
             match self.source.read(&mut self.buffer[self.filled_end..]) {
                 Ok(count) => {
                     self.filled_end += count;
                     self.at_end = count == 0;
                     let filled = &mut self.buffer[..self.filled_end];
-                    self.ready_end = surrogates::mend(filled, self.at_end);
+                    self.ready_end = surrogates::replace_lone(filled, self.at_end);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -137,32 +137,33 @@ impl<'s> Input<'s> {
         Ok(())
     }
 
-    /// From here on the parser reads one token, which it holds in memory.
+    /// Marks the start of a token, which the parser holds in memory.
     #[inline]
     pub(super) fn begin_token(&mut self) {
         self.token = Some(MAX_READ_BYTES);
     }
 
-    /// The token has ended; whether its end was refused, because it is too long.
+    /// Marks the end of a token. Returns whether the rest of the token was refused because it is
+    /// too long.
     #[inline]
     pub(super) fn end_token(&mut self) -> bool {
         self.token = None;
         self.was_refused
     }
 
-    /// The parser's position as one in the body.
+    /// Converts a position of the parser to a position in the body.
     pub(super) fn position(&self, at: u64) -> u64 {
         self.offset + at
     }
 
-    /// What a failure of the parser at its position `at` really was.
+    /// Returns the actual cause of a parser error at position `at`.
     pub(super) fn explain(&mut self, at: u64, what: impl FnOnce() -> String) -> DecodeError {
         let at = self.position(at);
-        let came = self.position(self.given);
+        let arrived = self.position(self.consumed);
         if let Some(failure) = self.failure.take() {
             failure
-        } else if self.at_end && self.given_end == self.ready_end {
-            DecodeError::Truncated { at: came }
+        } else if self.at_end && self.consumed_end == self.ready_end {
+            DecodeError::Truncated { at: arrived }
         } else {
             DecodeError::Malformed { at, what: what() }
         }
@@ -176,19 +177,19 @@ impl Read for Input<'_> {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         if let Err(error) = self.fill() {
-            // The parser wraps errors, and not always in the same way: keep this one here.
-            let at = self.position(self.given);
+            // The parser wraps errors, and not always in the same way, so keep the error here.
+            let at = self.position(self.consumed);
             self.failure = Some(match error.downcast::<DecodeError>() {
                 Ok(error) => error,
                 Err(error) => DecodeError::Input { at, error },
             });
             return Err(io::ErrorKind::Other.into());
         }
-        let ready = &self.buffer[self.given_end..self.ready_end];
+        let ready = &self.buffer[self.consumed_end..self.ready_end];
         let count = ready.len().min(buf.len());
         buf[..count].copy_from_slice(&ready[..count]);
-        self.given_end += count;
-        self.given += count as u64;
+        self.consumed_end += count;
+        self.consumed += count as u64;
         if let Some(left) = &mut self.token {
             *left = left.saturating_sub(count);
         }

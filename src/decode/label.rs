@@ -1,4 +1,4 @@
-//! The list of an account's labels, read like a list of chats.
+//! The list of an account's labels. It is read like a list of chats.
 
 use struson::reader::{JsonReader, ValueType};
 
@@ -10,37 +10,37 @@ use super::paging::Paging;
 use super::parse::{Parser, name, string, token, wrap};
 use super::{DecodeError, Trust};
 
-/// The longest id, name or colour of a label that is kept, in bytes.
+/// The maximum length of a label's id, name or colour, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 
 /// A label of the account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// What `--label` takes.
+    /// The id, as in `--label`.
     pub id: String,
-    /// What the account's owner called it.
+    /// The name, as set by the account's owner.
     pub name: Option<String>,
-    /// Its colour, as `#rrggbb`.
+    /// The colour, as `#rrggbb`.
     pub color: Option<String>,
 }
 
 /// The labels in a body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelList {
-    /// Those that can be used, in the order of the body.
+    /// The usable labels, in the order of the body.
     pub labels: Vec<Label>,
     /// Entries without an id.
     pub unusable: u64,
-    /// Why this is one page of several, where it is.
+    /// Why this list is one page of several, if it is.
     pub page: Option<String>,
 }
 
 impl LabelList {
-    /// All labels.
+    /// Returns all labels.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Page`], when there may be more.
+    /// [`DecodeError::Page`], if there may be more.
     pub fn whole(self) -> Result<Vec<Label>, DecodeError> {
         match self.page {
             Some(why) => Err(DecodeError::Page(why)),
@@ -48,11 +48,11 @@ impl LabelList {
         }
     }
 
-    /// The label with an id; `None` where it does not exist.
+    /// Returns the label with this id, or `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// [`DecodeError::Page`], when it may be on another page.
+    /// [`DecodeError::Page`], if it may be on another page.
     pub fn find(&self, id: &str) -> Result<Option<&Label>, DecodeError> {
         let found = self.labels.iter().find(|label| label.id == id);
         match (&self.page, found) {
@@ -62,19 +62,19 @@ impl LabelList {
     }
 }
 
-/// Reads the labels in a body. `paging` is what its headers say of pages.
+/// Reads the labels in a body. `paging` contains what its headers say about pages.
 ///
 /// Labels that are marked as deleted are left out.
 ///
 /// # Errors
 ///
-/// When the body is no list of labels, or an empty one that cannot be trusted.
+/// Fails if the body is not a list of labels, or is an empty list that cannot be trusted.
 pub fn labels(body: &[u8], paging: Paging) -> Result<LabelList, DecodeError> {
     let mut source = body;
-    let when_dry = || Ok(());
-    let mut input = Input::new(&mut source, &when_dry);
+    let on_stall = || Ok(());
+    let mut input = Input::new(&mut source, &on_stall);
     let mut entries = LabelEntries::default();
-    // Labels that are found on one page of several exist, so they are read in any case.
+    // A label that is found on one page of several exists, so the list is read in any case.
     let trust = Trust {
         ignore_paging: true,
         accept_empty: false,
@@ -111,7 +111,7 @@ enum Member {
     Id,
     Name,
     Color,
-    /// A flag or a time that a deleted label has.
+    /// A flag or a time that marks a deleted label.
     Deleted,
     State,
     Other(Kind),
@@ -181,7 +181,8 @@ impl Entries for LabelEntries {
     }
 }
 
-/// Reads a label, and whether it is marked as deleted; `other` reads the members that no label has.
+/// Reads a label and whether it is marked as deleted. `other` reads members that are not part of a
+/// label.
 fn read_label(
     parser: &mut Parser<'_, '_>,
     mut other: impl FnMut(&mut Parser<'_, '_>, Kind) -> Result<(), DecodeError>,
@@ -215,7 +216,7 @@ fn read_label(
     Ok(id.map(|id| (Label { id, name, color }, is_deleted)))
 }
 
-/// A text, number or flag as text; anything else is passed over. Ids have been seen as numbers.
+/// Reads a string, number or flag as text, since ids may be numbers. Skips anything else.
 fn text(parser: &mut Parser<'_, '_>) -> Result<Option<String>, DecodeError> {
     match wrap(parser, |p| p.peek())? {
         ValueType::String => {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_come_in_the_shapes_of_lists() {
+    fn labels_are_read_from_all_shapes_of_lists() {
         assert_eq!(ids(r#"[{"id":"1","name":"a"},{"id":22}]"#), ["1", "22"]);
         assert_eq!(ids(r#"{"0":{"id":"1"},"1":{"id":"2"}}"#), ["1", "2"]);
         assert_eq!(ids(r#"{"success":true,"data":[{"id":"1"}]}"#), ["1"]);
@@ -257,27 +258,27 @@ mod tests {
     }
 
     #[test]
-    fn the_reader_is_as_tolerant_as_that_of_chats() {
+    fn byte_order_marks_and_lone_surrogates_are_tolerated() {
         let half = "\u{feff}\n[{\"id\":\"1\",\"name\":\"hot \\ud83d\",\"color\":1e999}]";
         let list = read(half).unwrap();
         assert_eq!(list.labels[0].name.as_deref(), Some("hot \u{fffd}"));
     }
 
     #[test]
-    fn one_label_that_cannot_be_used_does_not_stop_the_others() {
+    fn unusable_labels_are_counted_and_skipped() {
         let list = read(r#"[{"id":"1"},{"name":"x"},{"id":null},{"id":" "},7]"#).unwrap();
         assert_eq!((list.labels.len(), list.unusable), (1, 4));
     }
 
     #[test]
-    fn a_label_that_is_marked_as_deleted_does_not_exist() {
+    fn labels_marked_as_deleted_are_left_out() {
         let body = r#"[{"id":"1","deleted":true},{"id":"2","deleted":false},{"id":"3","deletedAt":null},
             {"id":"4","deletedAt":"2026-01-01"},{"id":"5","isDeleted":1},{"id":"6","status":"DELETED"}]"#;
         assert_eq!(ids(body), ["2", "3"]);
     }
 
     #[test]
-    fn one_page_of_several_says_so() {
+    fn one_page_of_several_is_reported() {
         let list =
             read(r#"{"data":[{"id":"1"}],"meta":{"current_page":1,"last_page":3}}"#).unwrap();
         assert_eq!(list.page.as_deref(), Some("it is page 1 of 3"));

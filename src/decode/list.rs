@@ -1,7 +1,8 @@
-//! The shapes of a body: a map of entries, an array, `{}`, `[]`, and either inside an envelope.
+//! The shapes of a body: a map of entries, an array, `{}`, `[]`, or one of these inside an
+//! envelope.
 //!
-//! Envelope members and entries are read by one loop, since some senders put `"success": true` right beside
-//! `"0": {…}`.
+//! One loop reads both envelope members and entries, because some senders put `"success": true`
+//! right beside `"0": {…}`.
 
 use struson::reader::{JsonReader, ValueType};
 
@@ -14,15 +15,15 @@ use super::{DecodeError, Trust};
 
 /// The entries of a list: chats or labels.
 pub(super) trait Entries {
-    /// An entry that was read, and is kept for later.
+    /// An entry that was read and is held for later.
     type Held;
 
-    /// Reads a value that is an entry, or stands in the place of one, and takes it. Returns whether it was a
-    /// valid one.
+    /// Reads and adds a value that is an entry or stands in the place of one. Returns whether the
+    /// entry is valid.
     fn read(&mut self, parser: &mut Parser<'_, '_>) -> Result<bool, DecodeError>;
 
-    /// Reads an object that may be an entry, by its name one of some kind beside the list. Other members than
-    /// those of an entry go to the envelope.
+    /// Reads an object that may be an entry. `kind` is the kind of its name. Members that are not
+    /// part of an entry go to the envelope.
     fn read_maybe(
         &mut self,
         parser: &mut Parser<'_, '_>,
@@ -30,30 +31,32 @@ pub(super) trait Entries {
         envelope: &mut Envelope,
     ) -> Result<Candidate<Self::Held>, DecodeError>;
 
-    /// Takes an entry that was kept; `None` is one that is not valid.
+    /// Adds an entry that was held. `None` is an invalid entry.
     fn take(&mut self, held: Option<Self::Held>) -> Result<(), DecodeError>;
 
-    /// How many entries were taken, valid or not.
+    /// Returns the number of entries that were added, valid or not.
     fn count(&self) -> u64;
 }
 
-/// What an object turned out to be that may be an entry.
+/// The outcome of reading an object that may be an entry.
 pub(super) enum Candidate<H> {
     /// An entry.
     Entry(H),
-    /// Something like an entry: it has an id that cannot be used, or a name and no id.
+    /// A damaged entry: it has an unusable id, or a name and no id.
     Broken,
-    /// No entry.
+    /// Not an entry.
     Other,
 }
 
-/// As many objects under unknown names as are kept until it shows whether they are entries: more than stand
-/// beside a list.
+/// The maximum number of objects with unknown names that are held until it is clear whether they
+/// are entries. An envelope has fewer members.
 const MAX_HELD: usize = 16;
 
-/// Reads a whole body, and proves that it is whole. `paging` is what its headers say of pages.
+/// Reads a whole body and checks that it is complete. `paging` contains what its headers say about
+/// pages.
 ///
-/// Returns why the list is one page of several, where it is and [`Trust::ignore_paging`] allows that.
+/// If [`Trust::ignore_paging`] accepts a list that is one page of several, returns the reason why
+/// it is one.
 pub(super) fn read_body<E: Entries>(
     input: &mut Input<'_>,
     entries: &mut E,
@@ -66,12 +69,12 @@ pub(super) fn read_body<E: Entries>(
         entries,
         envelope: Envelope::new(paging),
         trust,
-        is_refused: false,
+        is_ruled_out: false,
         is_list: false,
-        passed_over: false,
-        place: ListPlace::Open { held: Vec::new() },
+        skipped_entries: false,
+        place: ListPlace::Unknown { held: Vec::new() },
     };
-    body.is_refused = body.rules_out_list();
+    body.is_ruled_out = body.rules_out_list();
     match first {
         b'[' => body.array()?,
         b'{' => body.object(Level::Body)?,
@@ -81,7 +84,7 @@ pub(super) fn read_body<E: Entries>(
         parser,
         envelope,
         is_list,
-        passed_over,
+        skipped_entries,
         ..
     } = body;
     let at = position(&parser);
@@ -89,7 +92,7 @@ pub(super) fn read_body<E: Entries>(
     end.map_err(|_| input.explain(at, || "something follows the end of the list".to_owned()))?;
     let found = Found {
         is_list,
-        passed_over,
+        skipped_entries,
         entries: entries.count(),
         at: input.position(at),
     };
@@ -104,7 +107,7 @@ enum Level {
 
 /// A member of an object that may be the list.
 enum Member {
-    /// By its key an entry: an index, or a chat id.
+    /// An entry, judging by its key: an index or a chat id.
     Entry,
     Data,
     Other(Kind),
@@ -140,22 +143,22 @@ struct Body<'i, 's, 'e, E: Entries> {
     entries: &'e mut E,
     envelope: Envelope,
     trust: Trust,
-    /// Whether the list is not to be used, by what was found beside it so far.
-    is_refused: bool,
-    /// Whether a list was found, even if it is empty.
+    /// Whether the members read so far rule the list out.
+    is_ruled_out: bool,
+    /// Whether a list was found, even an empty one.
     is_list: bool,
-    /// Whether entries were passed over, since the list is not to be used.
-    passed_over: bool,
+    /// Whether entries were skipped because the list is ruled out.
+    skipped_entries: bool,
     place: ListPlace<E::Held>,
 }
 
-/// Where the list is, as far as it has shown.
+/// The position of the list, as far as it is known.
 enum ListPlace<H> {
-    /// It has not shown yet. Objects under unknown names are kept: they may be entries.
-    Open { held: Vec<Option<H>> },
+    /// Not known yet. Objects with unknown names are held: they may be entries.
+    Unknown { held: Vec<Option<H>> },
     /// The body itself is the map of entries.
     Body,
-    /// The list is in `data`: what stands beside it is no entry.
+    /// The list is in `data`. Members beside it are not entries.
     Data,
 }
 
@@ -168,9 +171,9 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     fn array(&mut self) -> Result<(), DecodeError> {
         self.is_list = true;
         wrap(&mut self.parser, |p| p.begin_array())?;
-        if self.is_refused {
+        if self.is_ruled_out {
             while wrap(&mut self.parser, |p| p.has_next())? {
-                self.pass_over()?;
+                self.skip_entry()?;
             }
         } else {
             while wrap(&mut self.parser, |p| p.has_next())? {
@@ -213,17 +216,17 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     #[inline]
     fn entry(&mut self, level: Level) -> Result<(), DecodeError> {
         self.is_list = true;
-        if self.is_refused {
-            return self.pass_over();
+        if self.is_ruled_out {
+            return self.skip_entry();
         }
-        if level == Level::Body && matches!(self.place, ListPlace::Open { .. }) {
+        if level == Level::Body && matches!(self.place, ListPlace::Unknown { .. }) {
             self.begin_map()?;
         }
         self.entries.read(&mut self.parser).map(drop)
     }
 
-    fn pass_over(&mut self) -> Result<(), DecodeError> {
-        self.passed_over = true;
+    fn skip_entry(&mut self) -> Result<(), DecodeError> {
+        self.skipped_entries = true;
         wrap(&mut self.parser, |p| p.skip_value())
     }
 
@@ -232,8 +235,8 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         if !matches!(kind, ValueType::Array | ValueType::Object) {
             return wrap(&mut self.parser, |p| p.skip_value());
         }
-        if let ListPlace::Open { held } = &self.place {
-            // What was kept stood beside the list, and not in it.
+        if let ListPlace::Unknown { held } = &self.place {
+            // The held objects turned out to be beside the list.
             if held.iter().any(Option::is_some) {
                 self.envelope.note_doubt("(an object with an id)");
             }
@@ -245,25 +248,25 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         }
     }
 
-    /// A member whose key does not tell that it is an entry.
+    /// Reads a member whose key does not identify it as an entry.
     fn other(&mut self, level: Level, kind: Kind) -> Result<(), DecodeError> {
         let is_in_list = level == Level::Data || matches!(self.place, ListPlace::Body);
-        // Within the list an object with an id is an entry, whatever its key.
+        // Within the list, an object with an id is an entry, whatever its key.
         let may_be_entry = match level {
             Level::Data => true,
-            Level::Body => kind != Kind::Own && !matches!(self.place, ListPlace::Data),
+            Level::Body => kind != Kind::Identity && !matches!(self.place, ListPlace::Data),
         };
         let is_object = wrap(&mut self.parser, |p| p.peek())? == ValueType::Object;
-        if !is_object || !may_be_entry || (self.is_refused && !is_in_list) {
+        if !is_object || !may_be_entry || (self.is_ruled_out && !is_in_list) {
             return self.beside(kind, is_in_list);
         }
-        if self.is_refused {
-            return self.pass_over();
+        if self.is_ruled_out {
+            return self.skip_entry();
         }
         let found = self
             .entries
             .read_maybe(&mut self.parser, kind, &mut self.envelope)?;
-        self.is_refused = self.rules_out_list();
+        self.is_ruled_out = self.rules_out_list();
         let found = match found {
             Candidate::Entry(entry) => Some(entry),
             Candidate::Broken if kind == Kind::Unknown => None,
@@ -273,7 +276,7 @@ impl<E: Entries> Body<'_, '_, '_, E> {
             self.is_list |= found.is_some();
             return self.entries.take(found);
         }
-        if let ListPlace::Open { held } = &mut self.place {
+        if let ListPlace::Unknown { held } = &mut self.place {
             held.push(found);
             if held.len() == MAX_HELD {
                 self.begin_map()?;
@@ -282,36 +285,37 @@ impl<E: Entries> Body<'_, '_, '_, E> {
         Ok(())
     }
 
-    /// A member that is no entry by itself. One within the list that holds an id is not passed over silently.
+    /// Reads a member that is not an entry by itself. A member within the list that contains an id
+    /// counts as an invalid entry.
     fn beside(&mut self, kind: Kind, is_in_list: bool) -> Result<(), DecodeError> {
-        self.envelope.met_id = false;
+        self.envelope.saw_chat_id = false;
         self.envelope.read(&mut self.parser, kind)?;
-        self.is_refused = self.rules_out_list();
-        let holds_id = kind == Kind::Unknown && self.envelope.met_id;
-        if is_in_list && holds_id && !self.is_refused {
+        self.is_ruled_out = self.rules_out_list();
+        let holds_id = kind == Kind::Unknown && self.envelope.saw_chat_id;
+        if is_in_list && holds_id && !self.is_ruled_out {
             return self.entries.take(None);
         }
         Ok(())
     }
 
-    /// The body has ended: what was kept are its entries, if one of them is a valid one.
+    /// Adds the held objects at the end of the body if one of them is a valid entry.
     fn end_of_body(&mut self) -> Result<(), DecodeError> {
         match &self.place {
-            ListPlace::Open { held } if held.iter().any(Option::is_some) => self.begin_map(),
+            ListPlace::Unknown { held } if held.iter().any(Option::is_some) => self.begin_map(),
             _ => Ok(()),
         }
     }
 
-    /// The body itself is the map: what was kept are entries.
+    /// Decides that the body itself is the map and adds the held entries.
     fn begin_map(&mut self) -> Result<(), DecodeError> {
-        let ListPlace::Open { held } = &mut self.place else {
+        let ListPlace::Unknown { held } = &mut self.place else {
             return Ok(());
         };
         let held = std::mem::take(held);
         self.place = ListPlace::Body;
         self.is_list |= held.iter().any(Option::is_some);
-        if self.is_refused {
-            self.passed_over |= !held.is_empty();
+        if self.is_ruled_out {
+            self.skipped_entries |= !held.is_empty();
             return Ok(());
         }
         for entry in held {
@@ -321,29 +325,29 @@ impl<E: Entries> Body<'_, '_, '_, E> {
     }
 }
 
-/// What a body turned out to hold.
+/// A summary of what a body contained.
 struct Found {
     is_list: bool,
-    passed_over: bool,
+    skipped_entries: bool,
     entries: u64,
-    /// Where it ends.
+    /// The position of its end.
     at: u64,
 }
 
-/// Whether the list can be used, by all that was found beside it.
+/// Decides whether the list can be used, considering everything beside it.
 fn verdict(envelope: Envelope, found: &Found, trust: Trust) -> Result<Option<String>, DecodeError> {
     let why_page = envelope.paging.why(found.entries);
     let answer = envelope.into_answer();
     if !found.is_list {
-        if answer.stands_for_itself() {
+        if answer.replaces_list() {
             return Err(DecodeError::Answered(Box::new(answer)));
         }
         return Err(DecodeError::Shape {
             at: found.at,
-            what: "the object ends without a list in it",
+            what: "the object contains no list",
         });
     }
-    let is_empty = found.entries == 0 && !found.passed_over;
+    let is_empty = found.entries == 0 && !found.skipped_entries;
     if answer.is_error() && !is_empty {
         return Err(DecodeError::Answered(Box::new(answer)));
     }

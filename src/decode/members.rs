@@ -1,8 +1,8 @@
-//! What the members beside a list are, by their names.
+//! Classification of the members beside a list, by their names.
 
 use super::paging::PagingMember;
 
-/// What a member beside a list stands for.
+/// The kind of a member beside a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Whether the request succeeded: `success`, `ok`, `result`.
@@ -17,33 +17,34 @@ pub(super) enum Kind {
     Message,
     /// An error, or a list of errors.
     Error,
-    /// Anything else that is only there when something failed, like `errorCode` or `expired`.
+    /// Another member that exists only if something failed, like `errorCode` or `expired`.
     Failure,
-    /// Another member that speaks to people, like `detail` or `warnings`.
-    Speech,
-    /// A flag that is true while all is well, like `connected`.
+    /// Another human-readable text, like `detail` or `warnings`.
+    Prose,
+    /// A flag that is true if everything is in order, like `connected`.
     Health,
-    /// A flag that says nothing either way, like `cached`.
+    /// A flag that is harmless whether true or false, like `cached`.
     Neutral,
-    /// Something for machines: an id of the request, a time, a version.
+    /// Technical information: the id of the request, a time, a version.
     Technical,
-    /// A name that people gave: of the label, of the account. It says nothing of the list.
+    /// A name that people chose, of the label or the account. It says nothing about the list.
     Name,
-    /// Who asks or answers: the session, the account, the engine. Such an object is never an entry.
-    Own,
-    /// A container of members like those beside it: `meta`.
+    /// The session, account or engine that asks or answers. Such an object is never an entry.
+    Identity,
+    /// A container of members like those beside the list: `meta`.
     Meta,
-    /// Something about pages.
+    /// A statement about pages.
     Paging(PagingMember),
     /// Anything else.
     Unknown,
 }
 
-/// The longest name that is recognised, without punctuation. A longer one is [`Kind::Unknown`].
+/// The maximum length of a recognised name, without punctuation. A longer one is [`Kind::Unknown`].
 const MAX_KNOWN: usize = 32;
 
 impl Kind {
-    /// The kind of a member. Case and punctuation make no difference: `status_code` is `statusCode`.
+    /// Returns the kind of a member. Case and punctuation are ignored: `status_code` is
+    /// `statusCode`.
     pub(super) fn of(name: &str) -> Self {
         let mut buffer = [0; MAX_KNOWN];
         let Some(normalised) = normalise(name, &mut buffer) else {
@@ -66,7 +67,7 @@ impl Kind {
             | "description" | "desc" | "warning" | "warnings" | "title" | "note" | "notes"
             | "notice" | "hint" | "text" | "statustext" | "statusmessage" | "responsemessage"
             | "mensaje" | "mensagem" | "nachricht" | "meldung" | "messaggio" | "pesan"
-            | "bericht" | "motivo" | "aviso" => Self::Speech,
+            | "bericht" | "motivo" | "aviso" => Self::Prose,
             "connected" | "isconnected" | "online" | "isonline" | "ready" | "isready"
             | "active" | "isactive" | "authenticated" | "isauthenticated" | "authorized"
             | "loggedin" | "isloggedin" | "islogged" | "valid" | "isvalid" | "working"
@@ -80,7 +81,7 @@ impl Kind {
             "session" | "sessionid" | "sessionname" | "instance" | "instanceid"
             | "instancename" | "engine" | "environment" | "me" | "account" | "accountid"
             | "accountname" | "user" | "userid" | "device" | "phone" | "owner" | "profile" => {
-                Self::Own
+                Self::Identity
             }
             "label" | "labelid" | "labelname" | "name" | "pushname" | "displayname" | "path" => {
                 Self::Name
@@ -101,7 +102,8 @@ impl Kind {
     }
 }
 
-/// Whether a normalised name is one of members that are only there, or only true, when something failed.
+/// Returns whether a normalised name is that of a member that exists, or is true, only if something
+/// failed.
 fn is_failure_name(name: &str) -> bool {
     const PARTS: [&str; 15] = [
         "banned",
@@ -126,7 +128,7 @@ fn is_failure_name(name: &str) -> bool {
         || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Whether a normalised name is that of a time, a version or the id of a request.
+/// Returns whether a normalised name is that of a time, a version or the id of a request.
 fn is_technical_name(name: &str) -> bool {
     const PARTS: [&str; 13] = [
         "correlationid",
@@ -146,13 +148,13 @@ fn is_technical_name(name: &str) -> bool {
     name.ends_with("version") || PARTS.iter().any(|part| name.contains(part))
 }
 
-/// Whether a name is that of a time, like `cachedAt`.
+/// Returns whether a name is that of a time, like `cachedAt`.
 fn is_time(name: &str) -> bool {
     name.ends_with("At") || name.ends_with("_at")
 }
 
-/// A name in lower case, without anything but ASCII letters and digits; `None` where that is too long, or the
-/// name has other letters.
+/// Returns a name in lower case, reduced to ASCII letters and digits. Returns `None` if that is too
+/// long, or if the name has other letters.
 fn normalise<'b>(name: &str, buffer: &'b mut [u8; MAX_KNOWN]) -> Option<&'b str> {
     let mut length = 0;
     for byte in name.bytes() {
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_however_they_are_written() {
+    fn names_are_recognised_in_any_case_and_punctuation() {
         for (name, kind) in [
             ("statusCode", Kind::Status),
             ("STATUS_CODE", Kind::Status),
@@ -182,7 +184,7 @@ mod tests {
             ("query_time_ms", Kind::Technical),
             ("cachedAt", Kind::Technical),
             ("chat", Kind::Unknown),
-            ("me", Kind::Own),
+            ("me", Kind::Identity),
             ("session_expired", Kind::Failure),
             ("request-id", Kind::Technical),
             ("@odata.nextLink", Kind::Paging(PagingMember::Next)),

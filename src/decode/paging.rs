@@ -1,36 +1,36 @@
-//! What an API says about pages: whether a list is one page of several.
+//! Statements of an API about pages, which tell whether a list is one page of several.
 
-/// A member that says something about pages. All names are compared without case and punctuation.
+/// A member that says something about pages. Names are compared without case and punctuation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PagingMember {
     /// The next page, as a link, a cursor or a number.
     Next,
-    /// A cursor that may be that of this page or of the next.
+    /// A cursor to this page or to the next.
     Cursor,
-    /// A flag that says whether more follows.
+    /// A flag: more entries follow.
     HasMore,
-    /// A flag that says whether this is the last page.
+    /// A flag: this is the last page.
     IsLast,
     /// The number of this page.
     CurrentPage,
-    /// The number of the last page, or of all pages.
+    /// The number of the last page, or the number of pages.
     LastPage,
-    /// How many entries there are in all.
+    /// The total number of entries.
     Total,
-    /// Entries before this page.
+    /// The number of entries before this page.
     Offset,
-    /// A page before this one, as a link, a number or a flag.
+    /// The page before this one, as a link, a number or a flag.
     Previous,
-    /// The size of a page, or where it lies in the list.
+    /// The size of a page, or its position in the list.
     Size,
     /// The relation of a link, as in `{"rel":"next","href":…}`.
     Relation,
-    /// A link to this page, to the first or to the last one; a container of such members.
+    /// A link to this page, to the first or to the last one, or a container of paging members.
     Other,
 }
 
 impl PagingMember {
-    /// What a normalised name (lower case, letters and digits only) says of pages.
+    /// Returns what a normalised name (lower case, letters and digits only) says about pages.
     pub(crate) fn of(name: &str) -> Option<Self> {
         Some(match name {
             "next" | "nextpage" | "nextpageurl" | "nextpageuri" | "nextpagelink" | "nextlink"
@@ -77,7 +77,8 @@ impl PagingMember {
 }
 
 impl PagingMember {
-    /// Whether its value is a number or a flag, so that a text there is something else.
+    /// Returns whether the value is a number or a flag. If it is a text instead, it means something
+    /// else.
     pub(crate) fn is_number(self) -> bool {
         matches!(
             self,
@@ -91,7 +92,7 @@ impl PagingMember {
     }
 }
 
-/// Whether a normalised name is that of a total of entries, like `totalRecords`.
+/// Returns whether a normalised name is that of a total of entries, like `totalRecords`.
 fn is_total(name: &str) -> bool {
     const OF_OTHERS: [&str; 7] = [
         "time", "duration", "bytes", "unread", "label", "cost", "credit",
@@ -99,19 +100,19 @@ fn is_total(name: &str) -> bool {
     name.starts_with("total") && !OF_OTHERS.iter().any(|part| name.contains(part))
 }
 
-/// A value beside the list, read.
+/// The value of a member beside the list.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Scalar<'a> {
-    /// `null`, `""`, `[]` or `{}`: nothing is said.
+    /// No statement: `null`, `""`, `[]` or `{}`.
     Nothing,
     Bool(bool),
-    /// A number, or a text that is one, as it was written.
+    /// A number, or a string that contains one, as it was written.
     Number(&'a str, f64),
     Text(&'a str),
 }
 
 impl<'a> Scalar<'a> {
-    /// A text, which may be a flag or a number in quotes.
+    /// Reads a string, which may contain a flag or a number.
     pub(crate) fn of_text(text: &'a str) -> Self {
         let text = text.trim();
         let lower = text.to_ascii_lowercase();
@@ -126,7 +127,7 @@ impl<'a> Scalar<'a> {
         }
     }
 
-    /// Whether it stands for a link, a cursor or a page: anything but nothing, no and 0.
+    /// Returns whether the value is a link, a cursor or a page: anything but nothing, false and 0.
     fn is_something(self) -> bool {
         match self {
             Self::Nothing => false,
@@ -137,12 +138,12 @@ impl<'a> Scalar<'a> {
     }
 }
 
-/// What was said about pages so far, in the headers and in the body.
+/// The statements about pages found so far, in the headers and in the body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Paging {
-    /// A member that says that more pages follow, or that entries came before.
+    /// The path of a member that says that more pages follow or that entries came before.
     more: Option<String>,
-    /// A cursor that may be of this page or of the next.
+    /// The path of a cursor, which may be that of this page or of the next.
     cursor: Option<String>,
     says_no_more: bool,
     current: Option<f64>,
@@ -152,7 +153,7 @@ pub struct Paging {
 }
 
 impl Paging {
-    /// Takes down a member; `path` is how it is quoted.
+    /// Records a member. `path` is quoted in errors.
     pub(crate) fn note(&mut self, member: PagingMember, path: &str, value: Scalar<'_>) {
         match (member, value) {
             (PagingMember::Next, value) if value.is_something() => self.note_more(path),
@@ -188,7 +189,7 @@ impl Paging {
         }
     }
 
-    /// Takes down a text like `1/9` or `1 of 9`.
+    /// Records a text like `1/9` or `1 of 9`.
     fn note_page_of(&mut self, text: &str) {
         let (current, last) = match text.split_once('/').or_else(|| text.split_once(" of ")) {
             Some((current, last)) => (current.trim().parse(), last.trim().parse()),
@@ -199,20 +200,21 @@ impl Paging {
         }
     }
 
-    /// Takes down that a member says that this is not all.
+    /// Records that a member says that the list is not complete.
     pub(crate) fn note_more(&mut self, path: &str) {
         self.more.get_or_insert_with(|| path.to_owned());
     }
 
-    /// Whether the list is one page of several, whatever is in it.
+    /// Returns whether the list is one page of several, however many entries it has.
     pub(crate) fn is_one_of_several(&self) -> bool {
         self.why(u64::MAX).is_some()
     }
 
-    /// Why a list with this many entries is one page of several, in words; `None` if it is whole.
+    /// Returns why a list with this many entries is one page of several, or `None` if it is
+    /// complete.
     pub(crate) fn why(&self, entries: u64) -> Option<String> {
         if let Some(path) = &self.more {
-            return Some(format!("“{path}” says that this is not all"));
+            return Some(format!("“{path}” says that the list is incomplete"));
         }
         if let Some(path) = self.cursor.as_ref().filter(|_| !self.says_no_more) {
             return Some(format!("“{path}” points to another page"));
@@ -230,12 +232,12 @@ impl Paging {
         #[expect(clippy::cast_precision_loss, reason = "lists are shorter than 2^53")]
         let total = self.total.filter(|total| *total > entries as f64)?;
         Some(format!(
-            "it counts {total} entries in all and holds {entries}"
+            "it states a total of {total} entries but contains {entries}"
         ))
     }
 }
 
-/// Whether a relation of a link is that of the next page.
+/// Returns whether the relation of a link is that of the next page.
 pub(crate) fn is_next(relation: &str) -> bool {
     relation.eq_ignore_ascii_case("next")
 }
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_several() {
+    fn one_page_of_several_is_recognised() {
         let text = Scalar::Text;
         for facts in [
             &[("next", text("/chats?page=2"))][..],
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_nothing_left() {
+    fn a_complete_list_is_not_a_page() {
         for facts in [
             &[("next", Scalar::Nothing)][..],
             &[("next", Scalar::Bool(false)), ("prev", Scalar::Nothing)],

@@ -1,4 +1,4 @@
-//! The parser with bounded tokens, and errors that say what really happened.
+//! The parser with bounded tokens and errors that state the actual cause.
 
 use std::io::Read as _;
 
@@ -9,23 +9,24 @@ use super::{DecodeError, MAX_NESTING};
 
 pub(super) type Parser<'i, 's> = JsonStreamReader<&'i mut Input<'s>>;
 
-/// A parser over an input whose first byte is that of a JSON value.
+/// Creates a parser for an input that starts with a JSON value.
 pub(super) fn parser<'i, 's>(input: &'i mut Input<'s>) -> Parser<'i, 's> {
     JsonStreamReader::new_custom(input, settings())
 }
 
 fn settings() -> ReaderSettings {
     ReaderSettings {
-        // Costs a factor of two to four, and positions are in the errors all the same.
+        // Tracking paths makes the parser two to four times slower. Errors contain positions
+        // without it.
         track_path: false,
         max_nesting_depth: Some(MAX_NESTING),
-        // Numbers are never read as numbers, only passed over.
+        // Numbers are only skipped or read as text.
         restrict_number_values: false,
         ..ReaderSettings::default()
     }
 }
 
-/// Runs one step of the parser, and says what its failure really was.
+/// Runs one step of the parser and converts an error to its actual cause.
 #[inline]
 pub(super) fn wrap<T>(
     parser: &mut Parser<'_, '_>,
@@ -46,7 +47,7 @@ fn explain(parser: &mut Parser<'_, '_>, error: &ReaderError) -> DecodeError {
             format!("nested deeper than {MAX_NESTING} levels")
         }
         ReaderError::IoError { .. } => "invalid UTF-8".to_owned(),
-        // Its text names types and places, never values.
+        // The text names types and positions, never values.
         other => other.to_string(),
     })
 }
@@ -56,7 +57,7 @@ pub(super) fn position(parser: &Parser<'_, '_>) -> u64 {
     parser.current_position(false).data_pos.unwrap_or(0)
 }
 
-/// Reads one token, which the parser holds in memory, and which is bounded for that.
+/// Reads one token with a bound, because the parser holds it in memory.
 #[inline]
 pub(super) fn token<T>(
     parser: &mut Parser<'_, '_>,
@@ -76,7 +77,7 @@ pub(super) fn token<T>(
     }
 }
 
-/// Reads a member's name, which is held in memory only as long as `what` looks at it.
+/// Reads a member's name. It is held in memory only while `what` runs.
 #[inline]
 pub(super) fn name<T>(
     parser: &mut Parser<'_, '_>,
@@ -85,8 +86,8 @@ pub(super) fn name<T>(
     token(parser, |p| p.next_name().map(what))
 }
 
-/// Reads a string into `buf`, and returns its length, or `None` where it does not fit; what does
-/// not fit is read and dropped.
+/// Reads a string into `buf` and returns its length, or `None` if it does not fit. A string that
+/// does not fit is read to its end and dropped.
 #[inline]
 pub(super) fn string(
     parser: &mut Parser<'_, '_>,
@@ -99,7 +100,7 @@ pub(super) fn string(
     })
 }
 
-/// [`string`], with its error still to be explained.
+/// Reads a string like [`string`], without the cause of an error.
 #[inline]
 fn read_string(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Option<usize>, ()> {
     let mut text = parser.next_string_reader().map_err(drop)?;
@@ -110,7 +111,7 @@ fn read_string(parser: &mut Parser<'_, '_>, buf: &mut [u8]) -> Result<Option<usi
             count => length += count,
         }
     }
-    // Full: find out whether this was all.
+    // The buffer is full: check whether the string ends here.
     let mut fits = true;
     while text.read(&mut [0; 64]).map_err(drop)? > 0 {
         fits = false;

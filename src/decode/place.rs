@@ -1,39 +1,40 @@
-//! Where members beside a list stand, and what their values may mean there.
+//! The places where members beside a list can stand, and the meaning of their values there.
 
 use super::members::Kind;
 use super::paging::{PagingMember, Scalar};
-use super::words::{is_other_state, is_success, is_trouble};
+use super::words::{indicates_problem, is_other_state, is_success};
 
-/// Where a member stands, which decides what it may say.
+/// The place of a member. It decides what the member can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Right beside the list, or within `data`.
     Top,
-    /// Within `meta` and its like.
+    /// Within `meta` and similar members.
     Meta,
-    /// Within `links`, `pagination` and their like: pages only.
+    /// Within `links`, `pagination` and similar members: only about pages.
     Paging,
     /// Within the link to the next page.
     NextPage,
     /// Within a total of entries.
     Total,
-    /// Within `session`, `me` and their like: names and texts are theirs, and say nothing of the list.
+    /// Within `session`, `me` and similar members: their names and texts say nothing about the
+    /// list.
     Technical,
     /// Within an error right beside the list.
     Error,
-    /// Within another member that speaks to people.
-    Speech,
+    /// Within another human-readable member.
+    Prose,
     /// Within anything else.
     Nested,
 }
 
 impl Place {
-    /// Where the members of an object or an array stand that stands here itself.
+    /// Returns the place of the members of an object or array that stands here.
     pub(super) fn within(self, kind: Kind) -> Self {
         match (kind, self) {
-            (_, Self::Error | Self::NextPage | Self::Speech) => self,
+            (_, Self::Error | Self::NextPage | Self::Prose) => self,
             (Kind::Error, Self::Top) => Self::Error,
-            (Kind::Message | Kind::Speech | Kind::Failure, Self::Top) => Self::Speech,
+            (Kind::Message | Kind::Prose | Kind::Failure, Self::Top) => Self::Prose,
             (Kind::Paging(PagingMember::Next), Self::Top | Self::Meta | Self::Paging) => {
                 Self::NextPage
             }
@@ -43,13 +44,15 @@ impl Place {
                 Self::Paging
             }
             (Kind::Meta, Self::Top | Self::Meta) => Self::Meta,
-            (Kind::Technical | Kind::Own | Kind::Name, _) | (_, Self::Technical) => Self::Technical,
+            (Kind::Technical | Kind::Identity | Kind::Name, _) | (_, Self::Technical) => {
+                Self::Technical
+            }
             _ => Self::Nested,
         }
     }
 }
 
-/// Whether a value beside an empty list is known to mean nothing bad.
+/// Returns whether a value beside an empty list is known to be harmless.
 pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
     match (kind, value) {
         (_, Scalar::Nothing) => true,
@@ -67,10 +70,12 @@ pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
         (_, Scalar::Text(text)) if is_success(text) => true,
         (Kind::Neutral, value) => matches!(value, Scalar::Bool(_)),
         (Kind::Name, value) => value != Scalar::Bool(false),
-        (Kind::Technical | Kind::Own, Scalar::Text(text)) => {
-            !is_trouble(text) && !is_other_state(text) && !text.eq_ignore_ascii_case("starting")
+        (Kind::Technical | Kind::Identity, Scalar::Text(text)) => {
+            !indicates_problem(text)
+                && !is_other_state(text)
+                && !text.eq_ignore_ascii_case("starting")
         }
-        (Kind::Technical | Kind::Own, value) => value != Scalar::Bool(false),
+        (Kind::Technical | Kind::Identity, value) => value != Scalar::Bool(false),
         (Kind::Paging(member), value)
             if matches!(place, Place::Top | Place::Meta | Place::Paging) =>
         {
@@ -80,7 +85,7 @@ pub(super) fn is_harmless(kind: Kind, place: Place, value: Scalar<'_>) -> bool {
             }
         }
         (Kind::Unknown | Kind::Meta | Kind::Paging(_), Scalar::Text(text)) => match place {
-            Place::Technical => !is_trouble(text),
+            Place::Technical => !indicates_problem(text),
             Place::Paging => !text.contains(char::is_whitespace),
             _ => false,
         },
@@ -100,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_known_is_harmless() {
+    fn only_known_values_are_harmless() {
         for (name, place, text) in [
             ("success", Place::Top, "true"),
             ("connected", Place::Top, "1"),

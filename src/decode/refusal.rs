@@ -1,23 +1,25 @@
-//! The body of a refusal: what an API says of itself under a status other than 200.
+//! The body of a response with a status other than 200.
 
 use super::answer::Answer;
 use super::envelope::Envelope;
 use super::input::Input;
 use super::paging::Paging;
-use super::words::{names_starting, speaks_of_starting};
+use super::words::{is_starting_state, says_session_is_starting};
 
-/// As much of a plain text as is kept, in characters. Less is shown, once secrets were taken out.
-const MAX_PLAIN_TEXT: usize = 4096;
+/// The maximum length of a plain text that is kept, in characters. It is shortened for display
+/// after secrets were removed.
+const MAX_TEXT_CHARS: usize = 4096;
 
-/// Reads what a body, or the start of one, says. A text is quoted; markup says nothing that the status does not.
+/// Reads the API's statements from a body or the start of one. Plain text is quoted. Markup is not:
+/// it says no more than the status.
 pub fn refusal(body: &[u8]) -> Answer {
     let mut source = body;
-    let when_dry = || Ok(());
-    let mut input = Input::new(&mut source, &when_dry);
+    let on_stall = || Ok(());
+    let mut input = Input::new(&mut source, &on_stall);
     match input.open() {
         Ok(b'{' | b'[') => Envelope::of_json(body, Paging::default()).into_answer(),
         Ok(b'<') => Answer {
-            is_starting: speaks_of_starting(&String::from_utf8_lossy(body)),
+            is_starting: says_session_is_starting(&String::from_utf8_lossy(body)),
             ..Answer::default()
         },
         Err(_) => Answer::default(),
@@ -28,8 +30,8 @@ pub fn refusal(body: &[u8]) -> Answer {
 fn of_text(text: &str) -> Answer {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     Answer {
-        message: Some(text.chars().take(MAX_PLAIN_TEXT).collect()),
-        is_starting: names_starting(text) || speaks_of_starting(text),
+        message: Some(text.chars().take(MAX_TEXT_CHARS).collect()),
+        is_starting: is_starting_state(text) || says_session_is_starting(text),
         ..Answer::default()
     }
 }
@@ -39,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_that_is_starting_says_so_in_many_forms() {
+    fn a_starting_session_is_recognised_in_many_forms() {
         for body in [
             r#"{"error":"Session status is not as expected.","status":"STARTING","expected":["WORKING"]}"#,
             r#"{"statusCode":422,"error":"Session status is not as expected.","status":"STARTING"}"#,
@@ -72,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_quoted() {
+    fn messages_errors_and_plain_texts_are_quoted() {
         for (body, text) in [
             (
                 r#"{"error":{"code":7,"message":"no plan"}}"#,

@@ -1,19 +1,21 @@
 //! Lone surrogates: `\ud83d` without its other half.
 //!
-//! JavaScript cuts strings between the two, as it does with long names, and writes what is left as
-//! an escape. JSON's grammar allows that, but it stands for no character, and the parser refuses
-//! it. Such an escape becomes `\ufffd`, the replacement character, which is as long.
+//! JavaScript can cut a string, such as a long name, between the two halves and writes the
+//! remaining half as an escape. JSON's grammar allows that, but the escape is not a character, and
+//! the parser refuses it. It is replaced by `\ufffd`, the replacement character, which has the same
+//! length.
 
 use memchr::memchr;
 
 /// The length of `\uXXXX`.
 const ESCAPE: usize = 6;
 
-/// Mends the escapes in a piece of JSON that does not begin within an escape.
+/// Replaces lone surrogates in a piece of JSON that does not start within an escape.
 ///
-/// Returns how much of it is done. What remains is the start of an escape, at most 11 bytes, which
-/// has to be looked at again with what follows; at the end of the input nothing remains.
-pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
+/// Returns the length of the part that is done. The rest is the start of an escape, at most 11
+/// bytes, and must be passed again with the bytes that follow. At the end of the input nothing
+/// remains.
+pub(super) fn replace_lone(json: &mut [u8], at_end: bool) -> usize {
     let mut done = 0;
     while let Some(found) = memchr(b'\\', &json[done..]) {
         let start = done + found;
@@ -32,7 +34,7 @@ pub(super) fn mend(json: &mut [u8], at_end: bool) -> usize {
 
 enum Escape {
     Incomplete,
-    /// An escape of this length that is left as it is, valid or not.
+    /// An escape of this length that is left unchanged, valid or not.
     Fine(usize),
     Lone,
 }
@@ -57,7 +59,7 @@ fn escape_at(json: &[u8]) -> Escape {
     }
 }
 
-/// Whether the low half of a pair begins here; `None` where more bytes are needed.
+/// Returns whether the low half of a pair starts here, or `None` if more bytes are needed.
 fn second_half(json: &[u8]) -> Option<bool> {
     let start = &json[..json.len().min(2)];
     if !b"\\u".starts_with(start) {
@@ -78,22 +80,22 @@ fn code_unit(digits: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Mends a text that comes in two parts.
-    fn mended(json: &str, split: usize) -> String {
+    /// Processes a text that arrives in two parts.
+    fn replaced(json: &str, split: usize) -> String {
         let (first, second) = json.as_bytes().split_at(split);
         let mut buffer = first.to_vec();
-        let done = mend(&mut buffer, false);
+        let done = replace_lone(&mut buffer, false);
         assert!(buffer.len() - done <= 11);
         let mut out = buffer[..done].to_vec();
         let mut rest = buffer[done..].to_vec();
         rest.extend_from_slice(second);
-        assert_eq!(mend(&mut rest, true), rest.len());
+        assert_eq!(replace_lone(&mut rest, true), rest.len());
         out.extend_from_slice(&rest);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn lone_halves_are_replaced_and_nothing_else() {
+    fn only_lone_surrogates_are_replaced() {
         for (json, expected) in [
             (r#""a\ud83d""#, r#""a\ufffd""#),
             (r#""\uD83D\uDE00""#, r#""\uD83D\uDE00""#),
@@ -107,7 +109,7 @@ mod tests {
             (r#""\"#, r#""\"#),
         ] {
             for split in 0..=json.len() {
-                assert_eq!(mended(json, split), expected, "{json} split at {split}");
+                assert_eq!(replaced(json, split), expected, "{json} split at {split}");
             }
         }
     }

@@ -1,6 +1,6 @@
-//! What the texts of an API mean: plainly a success, plainly a failure, or anything else.
+//! Classification of the API's texts: clearly a success, clearly a failure, or anything else.
 
-/// Words of which one has to stand in a text that is plainly a success.
+/// Words of which a clearly successful text must contain one.
 const SUCCESS: [&str; 20] = [
     "complete",
     "completed",
@@ -71,7 +71,7 @@ const NEUTRAL: [&str; 45] = [
     "with",
     "your",
 ];
-/// Texts that are a success as they are: connection states, and the absence of an error.
+/// Complete texts that mean a success: connection states, and the absence of an error.
 const EXACT: [&str; 12] = [
     "active",
     "authenticated",
@@ -86,7 +86,7 @@ const EXACT: [&str; 12] = [
     "ready",
     "running",
 ];
-/// Parts of words that mean a failure wherever they stand in a code or a status.
+/// Parts of words that mean a failure anywhere in a code or a status.
 const FAILURE: [&str; 18] = [
     "denied",
     "disconnect",
@@ -107,8 +107,8 @@ const FAILURE: [&str; 18] = [
     "unauthor",
     "unavailable",
 ];
-/// Words that mean trouble in the place of a name, an id or a version.
-const TROUBLE: [&str; 29] = [
+/// Words that indicate a problem in the place of a name, an id or a version.
+const PROBLEMS: [&str; 29] = [
     "banned",
     "blocked",
     "closed",
@@ -147,8 +147,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         .filter(|word| !word.is_empty())
 }
 
-/// Whether a text is plainly a success: one of a few fixed texts, or made of success words and neutral ones
-/// only. A text that is not understood is no success.
+/// Returns whether a text is clearly a success: one of a few fixed texts, or a text of success
+/// words and neutral words only. An unknown text is not a success.
 pub(super) fn is_success(text: &str) -> bool {
     let text = text.trim().to_lowercase();
     if EXACT.contains(&text.as_str()) {
@@ -162,26 +162,26 @@ pub(super) fn is_success(text: &str) -> bool {
         && words(&text).all(|word| SUCCESS.contains(&word) || is_neutral(word))
 }
 
-/// Whether a code or a status says that something failed, in words.
+/// Returns whether the text of a code or a status reports a failure.
 pub(super) fn is_failure(text: &str) -> bool {
     let text = text.to_lowercase();
     FAILURE.iter().any(|word| text.contains(word))
 }
 
-/// Whether a text in the place of a name, an id or a version speaks of trouble.
-pub(super) fn is_trouble(text: &str) -> bool {
+/// Returns whether a text in the place of a name, an id or a version indicates a problem.
+pub(super) fn indicates_problem(text: &str) -> bool {
     let text = text.to_lowercase();
-    words(&text).any(|word| TROUBLE.contains(&word))
+    words(&text).any(|word| PROBLEMS.contains(&word))
 }
 
-/// Whether a text is the state of a WAHA session, other than STARTING.
+/// Returns whether a text is a WAHA session state other than STARTING.
 pub(super) fn is_other_state(text: &str) -> bool {
     STATES.iter().any(|state| text.eq_ignore_ascii_case(state))
 }
 
-/// Whether a code, a state or a name of one says that a session is starting: `STARTING`, `session_starting`,
-/// "Starting up".
-pub(super) fn names_starting(text: &str) -> bool {
+/// Returns whether a code, a state or its name says that a session is starting: `STARTING`,
+/// `session_starting`, "Starting up".
+pub(super) fn is_starting_state(text: &str) -> bool {
     let lower = text.to_lowercase();
     words(&lower).count() <= 3
         && words(&lower).any(|word| word == "starting")
@@ -189,8 +189,9 @@ pub(super) fn names_starting(text: &str) -> bool {
         && !lower.contains("error")
 }
 
-/// Whether a sentence says that a session is starting, and not that it failed to start, or what it should be.
-pub(super) fn speaks_of_starting(text: &str) -> bool {
+/// Returns whether a sentence says that a session is starting. A failed start, or STARTING as an
+/// expected state, does not count.
+pub(super) fn says_session_is_starting(text: &str) -> bool {
     const PHRASES: [&str; 4] = [
         "is starting",
         "still starting",
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_understood_is_a_success() {
+    fn only_known_texts_are_a_success() {
         for text in [
             "OK",
             "ok.",
@@ -253,17 +254,17 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_starting() {
+    fn texts_about_a_starting_session_are_recognised() {
         for text in ["STARTING", "session_starting", "Starting up", "starting..."] {
-            assert!(names_starting(text), "{text}");
+            assert!(is_starting_state(text), "{text}");
         }
-        assert!(!names_starting("restarting"));
+        assert!(!is_starting_state("restarting"));
         for text in [
             "Session is STARTING.",
             "The session is starting, try again",
             "status: STARTING",
         ] {
-            assert!(speaks_of_starting(text), "{text}");
+            assert!(says_session_is_starting(text), "{text}");
         }
         for text in [
             "Error starting the session: browser crashed",
@@ -272,7 +273,7 @@ mod tests {
             "failed after starting",
             "Try again later or restart the session",
         ] {
-            assert!(!speaks_of_starting(text), "{text}");
+            assert!(!says_session_is_starting(text), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scripted replies: what is sent, in which pieces, and how it ends.
+//! Scripted replies: the content, how it is split, and how it ends.
 
 use std::io;
 
@@ -11,21 +11,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::Chats;
 
-/// Bytes of a generated list that are sent at once.
+/// The chunk size of a generated list, in bytes.
 const GENERATED_CHUNK: usize = 64 * 1024;
 
 /// A part of a body.
 #[derive(Clone, Debug)]
 pub enum Piece {
-    /// These bytes, in a chunk of their own.
+    /// Bytes, in a chunk of their own.
     Bytes(Bytes),
     /// All chats of the label.
     Chats(Chats),
-    /// Nothing more, and no end either.
+    /// A pause without end.
     Hold,
-    /// Nothing, until this is cancelled.
+    /// A pause until this is cancelled.
     Until(CancellationToken),
-    /// The connection breaks.
+    /// A broken connection.
     Cut,
 }
 
@@ -38,7 +38,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Status 200, with a body in these pieces.
+    /// Creates a reply with status 200 and a body in these pieces.
     pub fn pieces(pieces: impl IntoIterator<Item = Piece>) -> Self {
         Self {
             status: 200,
@@ -47,14 +47,14 @@ impl Reply {
         }
     }
 
-    /// Status 200 and this body, with its length.
+    /// Creates a reply with status 200 and this body, with its length.
     pub fn json(body: impl Into<Bytes>) -> Self {
         let body = body.into();
         let length = body.len().to_string();
         Self::pieces([Piece::Bytes(body)]).header("content-length", length)
     }
 
-    /// Status 200 and a list.
+    /// Creates a reply with status 200 and a list.
     pub fn chats(chats: Chats) -> Self {
         match chats {
             Chats::Body(body) => Self::json(body),
@@ -62,14 +62,14 @@ impl Reply {
         }
     }
 
-    /// With another status.
+    /// Sets the status.
     #[must_use]
     pub fn status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
-    /// With another header.
+    /// Sets a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -101,14 +101,14 @@ fn chunks(piece: Piece) -> Chunks {
         Piece::Until(gate) => stream::once(gate.cancelled_owned())
             .filter_map(async |()| None)
             .boxed(),
-        // What was sent before is sent for real before the connection breaks.
+        // Yield first, so that the pieces before are sent before the connection breaks.
         Piece::Cut => stream::once(tokio::task::yield_now())
             .map(|()| Err(io::ErrorKind::ConnectionReset.into()))
             .boxed(),
     }
 }
 
-/// A map of `count` chats, written while it is sent.
+/// Generates a map of `count` chats while it is sent.
 fn generated(count: u64) -> impl Stream<Item = Bytes> + Send {
     stream::unfold(0, move |from| async move {
         let mut chunk = BytesMut::with_capacity(GENERATED_CHUNK + 256);
@@ -143,14 +143,15 @@ fn put(chunk: &mut BytesMut, text: std::fmt::Arguments<'_>) {
     let _ = std::fmt::Write::write_fmt(chunk, text);
 }
 
-/// The id of the chat at a place in a generated list: digits, and one of the endings that occur.
+/// Returns the id of the chat at a position of a generated list: digits and one of the servers that
+/// occur.
 pub(super) fn chat_id(index: u64) -> String {
     let ending = match index % 10 {
         0 => "lid",
         1 => "g.us",
         _ => "c.us",
     };
-    // Multiplying by an odd number permutes the numbers below 2^32: no two are the same.
+    // Multiplication by an odd number permutes the numbers below 2^32, so that all ids differ.
     let number = 4_900_000_000_000 + (index.wrapping_mul(2_654_435_761) & 0xffff_ffff);
     format!("{number}@{ending}")
 }

@@ -1,7 +1,7 @@
 //! The report as metrics, in Prometheus' text format.
 //!
-//! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>. All are gauges
-//! about the last run: a batch job has no counters.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>. All metrics
+//! are gauges about the last run, because a batch job has no counters.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -12,12 +12,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::{LabelReport, Report, Status, replace_or_write};
 use crate::shard::Shard;
 
-/// The largest metrics file that is read, in bytes.
+/// The maximum size of a metrics file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 const LAST_SUCCESS: &str = "labelcast_last_success_timestamp_seconds";
 
-/// Names and help texts of all metrics.
+/// The names and help texts of all metrics.
 const FAMILIES: [(&str, &str); 12] = [
     (
         LAST_SUCCESS,
@@ -25,11 +25,11 @@ const FAMILIES: [(&str, &str); 12] = [
     ),
     (
         "labelcast_last_end_timestamp_seconds",
-        "When a label's run last ended, however it did.",
+        "When a label's run last ended, with any status.",
     ),
     (
         "labelcast_last_run_status",
-        "1 for how a label's last run ended, 0 for the other ways.",
+        "1 for the status of a label's last run, 0 for all others.",
     ),
     (
         "labelcast_last_run_exit_code",
@@ -37,7 +37,7 @@ const FAMILIES: [(&str, &str); 12] = [
     ),
     (
         "labelcast_last_run_chats",
-        "Chats of a label's last run, by what became of them.",
+        "Chats of a label's last run, by outcome.",
     ),
     (
         "labelcast_last_run_messages",
@@ -49,7 +49,7 @@ const FAMILIES: [(&str, &str); 12] = [
     ),
     (
         "labelcast_last_run_attempts",
-        "How often a label's last run asked for the list.",
+        "How often a label's last run requested the list.",
     ),
     (
         "labelcast_last_run_duration_seconds",
@@ -57,7 +57,7 @@ const FAMILIES: [(&str, &str); 12] = [
     ),
     (
         "labelcast_last_process_end_timestamp_seconds",
-        "When a process last ended, whether or not it came to any label.",
+        "When a process last ended, even if it processed no label.",
     ),
     (
         "labelcast_last_process_exit_code",
@@ -112,7 +112,7 @@ impl Group {
     }
 }
 
-/// The groups of a report: each label's, and the process's, which is the last.
+/// Returns the groups of a report: one for each label, and that of the process, which is the last.
 pub(super) fn groups(report: &Report, instance_id: &str, shard: Option<Shard>) -> Vec<Group> {
     let ended = seconds(report.finished_at);
     let of_label = |label: &LabelReport| of_label(label, instance_id, &ended);
@@ -191,8 +191,8 @@ pub(super) fn text<'a>(groups: impl IntoIterator<Item = &'a Group>, kept: &[&str
     text
 }
 
-/// Writes the metrics of a report to a file, atomically. The time of a label's last success is kept from
-/// the previous file if this run was not complete.
+/// Writes the metrics of a report to a file, atomically if it can be replaced. If this run was not
+/// complete, the time of a label's last success is kept from the previous file.
 pub(super) fn write(path: &Path, groups: &[Group]) -> io::Result<()> {
     let before = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_FILE_BYTES => {
@@ -211,7 +211,7 @@ pub(super) fn write(path: &Path, groups: &[Group]) -> io::Result<()> {
     replace_or_write(path, text(groups, &kept).as_bytes())
 }
 
-/// The labels of a line of [`LAST_SUCCESS`].
+/// Returns the labels of a line of [`LAST_SUCCESS`].
 fn last_success_labels(line: &str) -> Option<&str> {
     let (labels, value) = line
         .strip_prefix(LAST_SUCCESS)?

@@ -1,7 +1,7 @@
-//! Metrics for a Pushgateway, which keeps them until they are pushed again.
+//! Metrics for a Pushgateway, which keeps them until the next push.
 //!
-//! <https://github.com/prometheus/pushgateway#api>. Each label is a group of its own there, and what
-//! is pushed is added to it (POST): so a run that failed leaves the last success as it was.
+//! <https://github.com/prometheus/pushgateway#api>. Each label is a group of its own there. A push
+//! adds to the group (POST), so a failed run does not change the last success.
 
 use std::time::Duration;
 
@@ -14,23 +14,24 @@ use url::Url;
 use super::metrics::{Group, text};
 use crate::http::{self, Proxies, causes};
 
-/// Time limit for all groups: a stopped process ends within ten seconds.
-const WITHIN: Duration = Duration::from_secs(4);
+/// The time limit for all groups. A stopped process has to end within ten seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(4);
 
-/// Bytes of a refusal that are read, and characters of it that are shown.
+/// The maximum number of bytes that are read of an error response, and of characters that are
+/// shown.
 const MAX_READ: usize = 4096;
 const MAX_SHOWN: usize = 200;
 
-/// Pushes groups one after the other. A refused group does not stop the later ones.
+/// Pushes the groups one after the other. A refused group does not stop the others.
 ///
-/// Returns a text for each problem, without the URL, which may hold a password.
+/// Returns a text for each problem, without the URL, which may contain a password.
 pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> Vec<String> {
     let client = http::client(proxies)
         .map(|builder| builder.redirect(reqwest::redirect::Policy::none()))
         .and_then(|builder| builder.build());
     let client = match client {
         Ok(client) => client,
-        Err(error) => return vec![why(error)],
+        Err(error) => return vec![cause(error)],
     };
     let mut problems = Vec::new();
     let mut pushed = 0;
@@ -44,24 +45,24 @@ pub(super) async fn push(gateway: &Url, groups: &[Group], proxies: &Proxies) -> 
             pushed += 1;
         }
     };
-    if tokio::time::timeout(WITHIN, pushing).await.is_err() {
-        let (left, all, seconds) = (groups.len() - pushed, groups.len(), WITHIN.as_secs());
+    if tokio::time::timeout(TIME_LIMIT, pushing).await.is_err() {
+        let (left, all, seconds) = (groups.len() - pushed, groups.len(), TIME_LIMIT.as_secs());
         problems.push(format!(
-            "it took longer than {seconds} s, {left} of {all} groups were not taken"
+            "timed out after {seconds} s; {left} of {all} groups were not pushed"
         ));
     }
     problems
 }
 
 async fn push_group(client: &Client, gateway: &Url, group: &Group) -> Result<(), String> {
-    let answer = client
+    let response = client
         .post(url_of(gateway, group))
         .header(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
         .body(text([group], &[]))
         .send()
         .await
-        .map_err(why)?;
-    let status = answer.status();
+        .map_err(cause)?;
+    let status = response.status();
     if status.is_success() {
         return Ok(());
     }
@@ -69,20 +70,20 @@ async fn push_group(client: &Client, gateway: &Url, group: &Group) -> Result<(),
     let labels: Vec<String> = labels
         .map(|(name, value)| format!("{name}={value:?}"))
         .collect();
-    let said = said(answer).await;
-    let separator = if said.is_empty() { "" } else { ": " };
+    let text = excerpt(response).await;
+    let separator = if text.is_empty() { "" } else { ": " };
     Err(format!(
-        "the gateway answered with {status} for {{{}}}{separator}{said}",
+        "the gateway answered with {status} for {{{}}}{separator}{text}",
         labels.join(",")
     ))
 }
 
-/// The start of an answer, as one line.
-async fn said(mut answer: Response) -> String {
+/// Returns the start of a response, as one line.
+async fn excerpt(mut response: Response) -> String {
     let mut bytes = Vec::new();
-    // A truncated answer is quoted as far as it came.
+    // A truncated response is quoted as far as it arrived.
     while bytes.len() < MAX_READ
-        && let Ok(Some(chunk)) = answer.chunk().await
+        && let Ok(Some(chunk)) = response.chunk().await
     {
         bytes.extend_from_slice(&chunk);
     }
@@ -92,7 +93,8 @@ async fn said(mut answer: Response) -> String {
     words.join(" ").chars().take(MAX_SHOWN).collect()
 }
 
-/// `…/metrics/job/labelcast/NAME/VALUE…`, where a value that a path cannot hold is written in base64.
+/// Returns `…/metrics/job/labelcast/NAME/VALUE…`. A value that is not allowed in a path is encoded
+/// in base64.
 fn url_of(gateway: &Url, group: &Group) -> Url {
     let mut url = gateway.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -100,7 +102,7 @@ fn url_of(gateway: &Url, group: &Group) -> Url {
         path.extend(["metrics", "job", "labelcast"]);
         for (name, value) in &group.key {
             if value.is_empty() || value.contains('/') || value.starts_with('.') {
-                // An empty value is a lone padding character.
+                // An empty value is encoded as one padding character.
                 let value = match value.as_str() {
                     "" => "=".to_owned(),
                     value => URL_SAFE.encode(value),
@@ -114,6 +116,6 @@ fn url_of(gateway: &Url, group: &Group) -> Url {
     url
 }
 
-fn why(error: reqwest::Error) -> String {
+fn cause(error: reqwest::Error) -> String {
     causes(&error.without_url())
 }

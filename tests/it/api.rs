@@ -1,4 +1,4 @@
-//! What goes to the API: dialects, login, redirects, retries, time-outs.
+//! Requests to the API: dialects, login, redirects, retries, time-outs.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -6,7 +6,7 @@ use labelcast::mock::{Chats, Piece, Reply};
 use crate::support::{INSTANCE, Stage, TOKEN};
 
 #[test]
-fn each_dialect_has_its_paths_and_its_login() {
+fn each_dialect_uses_its_own_paths_and_login() {
     let login = format!("instance_id={INSTANCE}&access_token={TOKEN}");
     for (dialect, auth, base, query) in [
         ("wawp-v2", "query", "/v2".to_owned(), login.as_str()),
@@ -39,7 +39,7 @@ fn each_dialect_has_its_paths_and_its_login() {
 }
 
 #[test]
-fn a_base_url_with_a_path_and_a_label_that_needs_escaping() {
+fn base_paths_are_kept_and_labels_are_escaped() {
     let stage = Stage::with_labels(vec![("a b/ü", Chats::Generated(1))]);
     let url = format!("{}/nothing/", stage.mock.url());
     let arguments = ["--label", "a b/ü", "--skip-label-check", "--sink", "-"];
@@ -54,12 +54,12 @@ fn a_base_url_with_a_path_and_a_label_that_needs_escaping() {
     assert_eq!(
         ended.code,
         Some(76),
-        "the stand-in has nothing there: {ended:?}"
+        "the stand-in serves no such path: {ended:?}"
     );
 }
 
 #[test]
-fn a_redirect_on_the_same_host_is_followed() {
+fn redirects_on_the_same_host_are_followed() {
     let stage = Stage::with_chats(3);
     let target = format!("/v2/labels/1/chats?instance_id={INSTANCE}&access_token={TOKEN}&again=1");
     let redirect = Reply::json("").status(307).header("location", target);
@@ -69,7 +69,7 @@ fn a_redirect_on_the_same_host_is_followed() {
 }
 
 #[test]
-fn a_redirect_to_another_host_is_not() {
+fn redirects_to_another_host_are_refused() {
     for auth in ["query", "bearer"] {
         let elsewhere = Stage::with_chats(3);
         let stage = Stage::with_chats(3);
@@ -89,7 +89,7 @@ fn a_redirect_to_another_host_is_not() {
 }
 
 #[test]
-fn redirects_in_a_circle_come_to_an_end() {
+fn redirect_loops_are_limited() {
     let stage = Stage::with_chats(3);
     for _ in 0..30 {
         let target = format!("/v2/labels/1/chats?instance_id={INSTANCE}&access_token={TOKEN}");
@@ -100,7 +100,7 @@ fn redirects_in_a_circle_come_to_an_end() {
 }
 
 #[test]
-fn failures_that_pass_are_tried_again() {
+fn transient_errors_are_retried() {
     let stage = Stage::with_chats(3);
     for (status, body) in [
         (503, "busy"),
@@ -116,7 +116,7 @@ fn failures_that_pass_are_tried_again() {
 }
 
 #[test]
-fn no_more_tries_than_asked_for() {
+fn retries_are_limited_to_the_setting() {
     let stage = Stage::with_chats(3);
     for _ in 0..5 {
         let reply = Reply::json("busy").status(503).header("retry-after", "0");
@@ -124,12 +124,12 @@ fn no_more_tries_than_asked_for() {
     }
     let ended = stage.run().args(["--retries", "2"]).end().expect(69);
     assert_eq!(ended.label()["attempts"], 3);
-    // The list of labels, and three tries.
+    // The list of labels, and three attempts.
     assert_eq!(stage.mock.requests().len(), 4);
 }
 
 #[test]
-fn an_api_that_wants_to_be_left_alone_for_hours_is() {
+fn a_retry_after_of_hours_is_not_waited_for() {
     let stage = Stage::with_chats(3);
     let reply = Reply::json("later")
         .status(429)
@@ -140,7 +140,7 @@ fn an_api_that_wants_to_be_left_alone_for_hours_is() {
 }
 
 #[test]
-fn silence_before_and_within_an_answer_is_a_failure() {
+fn a_silent_api_times_out_before_and_within_a_response() {
     let start = Piece::Bytes(Bytes::from_static(b"[{\"id\":\"1@c.us\"},"));
     for pieces in [vec![Piece::Hold], vec![start, Piece::Hold]] {
         let stage = Stage::with_chats(3);
@@ -153,7 +153,7 @@ fn silence_before_and_within_an_answer_is_a_failure() {
 }
 
 #[test]
-fn a_malformed_body_is_told_while_the_api_still_sends() {
+fn a_malformed_body_is_reported_while_it_is_still_arriving() {
     let stage = Stage::with_chats(3);
     let start = Piece::Bytes(Bytes::from_static(b"[{\"id\":\"1@c.us\"},!"));
     stage.mock.script("1", Reply::pieces([start, Piece::Hold]));

@@ -1,4 +1,4 @@
-//! Where the network splits a body makes no difference.
+//! The result does not depend on where the network splits a body.
 
 use std::io::Read;
 
@@ -14,7 +14,7 @@ use crate::support::{Stage, wait_until};
 
 const BODY: &str = "\u{feff} {\"0\":{\"id\":\"4915112345678@c.us\",\"name\":\"Zoë 🐈 \\ud83d\\ude00 \\ud83d\"},\"1\":{\"name\":null,\"id\":{\"user\":\"x\",\"_serialized\":\"2@lid\"}},\"2\":{\"id\":7},\"3\":{\"id\":\"\\u0033@g.us\",\"x\":[{\"y\":\"\\\\\\\"\"}]}}\n";
 
-/// The chats that are in [`BODY`]: positions, ids and names.
+/// The chats in [`BODY`]: positions, ids and names.
 fn chats_of_body() -> Vec<Chat> {
     let name = "Zoë 🐈 😀 \u{fffd}".as_bytes().to_vec();
     let chats = [
@@ -28,7 +28,7 @@ fn chats_of_body() -> Vec<Chat> {
 }
 
 #[test]
-fn a_body_in_two_chunks_split_at_every_byte() {
+fn a_body_may_be_split_at_every_byte() {
     let plan = Plan {
         include_names: true,
         ..plan(512)
@@ -47,8 +47,8 @@ fn a_body_in_two_chunks_split_at_every_byte() {
 }
 
 #[test]
-fn a_body_in_two_chunks_over_http() {
-    // Where the first chunk ends: before the text, and this many bytes of it.
+fn a_body_may_be_split_over_http() {
+    // The end of the first chunk: before the text, and after this many bytes of it.
     let splits = [
         ("in the byte-order mark", "\u{feff}", 1),
         ("in the key of an entry", "\"0\":", 1),
@@ -62,20 +62,20 @@ fn a_body_in_two_chunks_over_http() {
         ("in a number", "77}", 1),
         ("before the closing bracket", "}\n", 0),
     ];
-    // As in `BODY`, with a number that has two digits.
+    // As in `BODY`, with a two-digit number.
     let body = BODY.replace("\"id\":7}", "\"id\":77}");
     for (place, text, bytes) in splits {
         let at = body.find(text).unwrap() + bytes;
         let stage = Stage::with_body("[]");
         let (start, end) = body.as_bytes().split_at(at);
         let [start, end] = [start, end].map(|part| Piece::Bytes(Bytes::copy_from_slice(part)));
-        // Sent apart, so that the network does not join them again.
+        // Sent with a pause, so that the network does not join the chunks.
         let gate = CancellationToken::new();
         let reply = Reply::pieces([start, Piece::Until(gate.clone()), end]);
         stage.mock.script("1", reply);
         let arguments = ["--max-invalid", "1", "--include-names"];
         let process = stage.run().args(arguments).spawn();
-        wait_until("the list was asked for", || {
+        wait_until("the list was requested", || {
             stage.mock.requests().len() == 2
         });
         gate.cancel();
@@ -95,7 +95,7 @@ fn a_body_in_two_chunks_over_http() {
     }
 }
 
-/// Gives what it has in parts of the given lengths, over and over.
+/// A source that returns its content in parts of the given lengths, repeatedly.
 struct Parts<'a> {
     rest: &'a [u8],
     lengths: Vec<usize>,
@@ -159,7 +159,7 @@ fn plan(batch_entries: u32) -> Plan {
     }
 }
 
-/// An entry of some kind, as JSON, and the id that is in it.
+/// A JSON entry of some kind, and the id in it.
 fn entry() -> impl Strategy<Value = (String, Option<String>)> {
     let id = "[0-9]{1,15}@(c\\.us|lid|g\\.us)";
     let name = "\\PC{0,20}";
@@ -181,10 +181,10 @@ fn entry() -> impl Strategy<Value = (String, Option<String>)> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// However the body is split, and however batches are cut, the same chats come out, at the
-    /// same places and with the same digest; and every place is one to go on from.
+    /// However the body is split and batches are cut, the chats, positions and digests are the
+    /// same, and decoding can resume at every position.
     #[test]
-    fn chunks_batches_and_resumption_make_no_difference(
+    fn results_do_not_depend_on_chunks_batches_or_resumption(
         entries in prop::collection::vec(entry(), 0..30),
         as_map: bool,
         lengths in prop::collection::vec(1_usize..40, 1..8),
@@ -239,7 +239,7 @@ fn a_member_name_may_arrive_byte_by_byte() {
 }
 
 #[test]
-fn what_is_held_back_of_a_cut_body_is_not_counted() {
+fn a_partial_message_of_a_cut_body_is_not_counted() {
     let body = r#"[{"id":"1@c.us"},{"id":"2@c.us"},{"id":null},{"id":"3@c.us"},{"id":null},{"i"#;
     let packed = Plan {
         ids_per_message: 2,
@@ -251,7 +251,7 @@ fn what_is_held_back_of_a_cut_body_is_not_counted() {
     assert_eq!(chats.len(), 2);
 }
 
-/// The digest at a position: that of the batch which ends there.
+/// Returns the digest at a position, which is that of the batch that ends there.
 fn decode_prefix(body: &[u8], position: u64) -> Digest {
     let mut digest = Digest::of_nothing();
     let _ = decode(body, &plan(1), |batch| {

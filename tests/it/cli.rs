@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use crate::support::{Running, ids_in};
 
 #[test]
-fn the_demo_runs_and_shows_what_it_did() {
+fn the_demo_runs_and_shows_its_result() {
     let folder = tempfile::tempdir().unwrap();
     let ended = Running::new("demo")
         .args(["--chats", "1234"])
@@ -23,7 +23,7 @@ fn the_demo_runs_and_shows_what_it_did() {
 }
 
 #[test]
-fn the_demo_takes_the_settings_of_a_run() {
+fn the_demo_accepts_the_settings_of_a_run() {
     let ended = Running::new("demo")
         .args([
             "--chats",
@@ -41,7 +41,7 @@ fn the_demo_takes_the_settings_of_a_run() {
 }
 
 #[test]
-fn the_demo_goes_nowhere_but_where_its_own_flags_send_it() {
+fn the_demo_uses_only_its_own_flags() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("labelcast.toml");
     std::fs::write(&config, "[sink]\nqueue = \"q\"\n[run]\nmin_chats = 100\n").unwrap();
@@ -60,14 +60,14 @@ fn the_demo_goes_nowhere_but_where_its_own_flags_send_it() {
     let ended = demo(&[]).expect(0);
     assert!(ended.stderr.contains("5 chats published"), "{ended:?}");
     assert!(!metrics.exists());
-    // One that fails says so, and does not look for a file that it did not write.
+    // A failed demo reports the error and does not look for a file that it did not write.
     let ended = demo(&["--config", config.to_str().unwrap()]).expect(80);
     assert!(ended.stderr.contains("exit code 80"), "{ended:?}");
     assert!(!ended.stderr.contains("could not read"), "{ended:?}");
 }
 
 #[test]
-fn the_served_stand_in_can_be_asked_by_others() {
+fn other_commands_can_use_the_served_stand_in() {
     let mut demo = Running::new("demo")
         .args(["--serve", "--chats", "2"])
         .spawn();
@@ -88,7 +88,7 @@ fn the_served_stand_in_can_be_asked_by_others() {
 }
 
 #[test]
-fn help_and_version_are_data() {
+fn help_and_version_go_to_stdout() {
     let ended = Running::new("--help").end();
     assert_eq!(ended.code, Some(0));
     for command in ["run", "check", "labels", "demo", "completions", "man"] {
@@ -109,7 +109,7 @@ fn help_and_version_are_data() {
 }
 
 #[test]
-fn completions_and_manual_page() {
+fn completions_and_manual_page_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         let ended = Running::new("completions").args([shell]).end();
         assert_eq!(ended.code, Some(0));

@@ -1,5 +1,6 @@
-//! What every sink guarantees, whatever breaks: the same list, the same faults, and the same checks
-//! afterwards. A further sink is a module that implements [`Subject`], and a line in the list below.
+//! Guarantees of every sink under faults: the same list, the same faults, and the same checks
+//! afterwards. To add a sink, write a module that implements [`Subject`] and add a line to the list
+//! below.
 
 mod file;
 mod memory;
@@ -14,50 +15,50 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{Ended, Process, Stage, gated, map_of, part_of, small_list, wait_until};
 
-/// Every sink there is, by its name and how a test gets one that is empty.
+/// All sinks, by name, with a function that creates an empty one.
 macro_rules! sinks {
     ($($name:ident: $start:expr;)*) => {$(
         mod $name {
             use super::*;
 
             #[test]
-            fn refuses() {
+            fn a_refused_write_loses_nothing() {
                 meets(Fault::Refuse, $start);
             }
 
             #[test]
-            fn fails_after_a_write() {
+            fn a_lost_reply_loses_nothing() {
                 meets(Fault::FailAfterWrite, $start);
             }
 
             #[test]
-            fn is_held() {
+            fn withheld_replies_lose_nothing() {
                 meets(Fault::Hold, $start);
             }
 
             #[test]
-            fn is_cut() {
+            fn a_broken_connection_loses_nothing() {
                 meets(Fault::Cut, $start);
             }
 
             #[test]
-            fn the_worker_is_killed() {
+            fn a_killed_worker_loses_nothing() {
                 meets(Fault::Kill, $start);
             }
 
             #[test]
-            fn of_two_workers_one_publishes() {
-                super::of_two_workers_one_publishes($start);
+            fn only_one_of_two_workers_publishes() {
+                super::only_one_of_two_workers_publishes($start);
             }
 
             #[test]
-            fn a_stop_is_gone_on_from() {
-                super::a_stop_is_gone_on_from($start);
+            fn a_stopped_run_is_resumed() {
+                super::a_stopped_run_is_resumed($start);
             }
 
             #[test]
-            fn a_changed_list_is_published_whole() {
-                super::a_changed_list_is_published_whole($start);
+            fn a_changed_list_is_published_completely() {
+                super::a_changed_list_is_published_completely($start);
             }
         }
     )*};
@@ -73,28 +74,28 @@ sinks! {
 
 /// Chats in the list.
 const CHATS: usize = 6000;
-/// Messages that are there when a run is in the midst of the first half of the list.
-const MIDST: usize = 1000;
+/// The number of messages at which a run is in the middle of the first half of the list.
+const MIDDLE: usize = 1000;
 
-/// What befalls a run in the middle of the list.
+/// A fault in the middle of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// The sink takes nothing more, and says so.
+    /// The sink refuses further writes with an error.
     Refuse,
-    /// The sink takes a write, and nobody hears of it.
+    /// The sink executes a write, but the reply is lost.
     FailAfterWrite,
-    /// Nothing is heard any more, and nothing breaks.
+    /// Replies no longer arrive, but the connection stays open.
     Hold,
-    /// It breaks in the middle of a write.
+    /// The connection breaks in the middle of a write.
     Cut,
-    /// The worker is gone.
+    /// The worker is killed.
     Kill,
 }
 
-/// A message, as a consumer sees it.
+/// A message, as a consumer receives it.
 #[derive(Debug)]
 struct Message {
-    /// By which repeats are known.
+    /// The id by which a consumer recognises repeats.
     id: String,
     chat: String,
     run_id: String,
@@ -121,38 +122,39 @@ impl Worker for Process {
 
 /// A sink under test.
 trait Subject {
-    /// What publishes to it.
+    /// The worker that publishes to it.
     type Worker: Worker;
-    /// Messages that may come twice after a fault.
+    /// The maximum number of repeated messages after a fault.
     const REPEATS: usize;
-    /// Whether a fault leaves the order as it is.
+    /// Whether the order is unchanged after a fault.
     const KEEPS_ORDER: bool;
 
-    /// How a run ends that meets a fault: by which exit code, or by SIGKILL.
+    /// The exit code of a run that meets a fault, or SIGKILL.
     fn exit_code(fault: Fault) -> Option<i32> {
         (fault != Fault::Kill).then_some(0)
     }
 
-    /// Starts a run to this sink, which is going to meet a fault, if one is named.
+    /// Starts a run to this sink. If a fault is named, the run is going to meet it.
     fn start_run(&self, stage: &Stage, retries: usize, fault: Option<Fault>) -> Self::Worker;
 
-    /// How many messages are there.
+    /// Returns the number of messages.
     fn depth(&mut self) -> usize;
 
-    /// Brings a fault about, while the run waits for the second half of its list.
+    /// Causes a fault while the run waits for the second half of its list.
     fn break_down(&mut self, fault: Fault, worker: &Self::Worker);
 
-    /// Waits until the fault was met by a run that goes on, and lets it pass.
+    /// Waits until a surviving run has met the fault, and ends the fault.
     fn recover(&mut self, fault: Fault, worker: &mut Self::Worker);
 
-    /// What is left of a dead worker is as old as it would be when the next one comes.
-    fn let_time_pass(&mut self) {}
+    /// Makes a dead worker's lock and records as old as they would be when the next worker starts.
+    fn age_remains(&mut self) {}
 
-    /// All messages that there ever were, in their order.
+    /// Returns all messages so far, in their order.
     fn messages(&mut self) -> Vec<Message>;
 }
 
-/// A run that has published some of the first half of the list, and gets the second when it is let.
+/// A run that has published part of the first half of the list. It receives the second half on
+/// request.
 struct HalfWay<W> {
     worker: W,
     gate: CancellationToken,
@@ -175,12 +177,14 @@ fn half_way<S: Subject>(
     let (reply, gate) = gated(body);
     stage.mock.script("1", reply);
     let worker = subject.start_run(stage, RETRIES, fault);
-    wait_until("the run is in the midst of it", || subject.depth() > MIDST);
+    wait_until("the run is in the middle of the list", || {
+        subject.depth() > MIDDLE
+    });
     HalfWay { worker, gate }
 }
 
-/// Lets a run meet a fault, and another one go on if it did not survive it: nothing is missing, and
-/// what is there twice is known by its id.
+/// Causes a fault during a run, and starts another run if the first did not survive it. No chat may
+/// be missing, and repeats must have the same id.
 fn meets<S: Subject>(fault: Fault, mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
@@ -194,7 +198,7 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
     let expected = S::exit_code(fault);
     assert_eq!(ended.code, expected, "{ended:#?}");
     if expected != Some(0) {
-        subject.let_time_pass();
+        subject.age_remains();
         ended = run(&subject, &stage).expect(0);
         assert!(ended.label()["resumed"].as_u64().unwrap() > 0);
     }
@@ -204,18 +208,18 @@ fn meets<S: Subject>(fault: Fault, mut subject: S) {
         chats.sort();
         ids.sort();
     }
-    same(&chats, &ids);
+    assert_same(&chats, &ids);
     let repeats = messages.len() - CHATS;
     assert!(repeats <= S::REPEATS, "{repeats} repeats");
-    adds_up(&ended);
+    check_counts(&ended);
 
-    subject.let_time_pass();
+    subject.age_remains();
     let next = run(&subject, &stage).expect(0);
     assert_ne!(next.label()["run_id"], ended.label()["run_id"]);
     assert_eq!(next.label()["published"], CHATS, "a run of its own");
 }
 
-fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
+fn only_one_of_two_workers_publishes<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     let half_way = half_way(&mut subject, &stage, &body, None);
@@ -225,28 +229,31 @@ fn of_two_workers_one_publishes<S: Subject>(mut subject: S) {
     half_way.gate.cancel();
     half_way.worker.end().expect(0);
     let messages = subject.messages();
-    same(&each_once(&messages), &ids);
+    assert_same(&each_once(&messages), &ids);
     assert_eq!(messages.len(), CHATS, "no repeats");
 }
 
-fn a_stop_is_gone_on_from<S: Subject>(mut subject: S) {
+fn a_stopped_run_is_resumed<S: Subject>(mut subject: S) {
     let (ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     let half_way = half_way(&mut subject, &stage, &body, None);
     half_way.worker.stop();
     let stopped = half_way.worker.end().expect(75);
     let published = stopped.label()["published"].as_u64().unwrap();
-    assert!(published > MIDST as u64, "what was there was confirmed");
+    assert!(
+        published > MIDDLE as u64,
+        "published messages were confirmed"
+    );
     let ended = run(&subject, &stage).expect(0);
     assert_eq!(ended.label()["resumed"], published);
     assert_eq!(ended.label()["run_id"], stopped.label()["run_id"]);
-    adds_up(&ended);
+    check_counts(&ended);
     let messages = subject.messages();
-    same(&each_once(&messages), &ids);
+    assert_same(&each_once(&messages), &ids);
     assert_eq!(messages.len(), CHATS, "no repeats");
 }
 
-fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
+fn a_changed_list_is_published_completely<S: Subject>(mut subject: S) {
     let (mut ids, body) = small_list(CHATS);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -261,7 +268,7 @@ fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
     assert_eq!(ended.label()["list_changed"], true);
     let found: BTreeSet<String> = each_once(&subject.messages()).into_iter().collect();
     let expected = ids.into_iter().collect::<BTreeSet<_>>();
-    assert!(found.is_superset(&expected), "none is missing");
+    assert!(found.is_superset(&expected), "no chat is missing");
     let made_up = &found - &(&expected | &before);
     assert!(
         made_up.is_empty(),
@@ -271,33 +278,36 @@ fn a_changed_list_is_published_whole<S: Subject>(mut subject: S) {
     );
 }
 
-/// The chats, with each message once; all have to be of one run.
+/// Returns the chats, with each message once. All must belong to one run.
 fn each_once(messages: &[Message]) -> Vec<String> {
     let mut seen = BTreeMap::new();
     let mut chats = Vec::new();
     for message in messages {
-        assert_eq!(message.run_id, messages[0].run_id, "all of one run");
+        assert_eq!(
+            message.run_id, messages[0].run_id,
+            "all messages belong to one run"
+        );
         match seen.insert(&message.id, &message.chat) {
-            Some(before) => assert_eq!(before, &message.chat, "a repeat is the same message"),
+            Some(before) => assert_eq!(before, &message.chat, "a repeat is identical"),
             None => chats.push(message.chat.clone()),
         }
     }
     chats
 }
 
-/// Checks that lists are the same, without showing all of them.
+/// Checks that two lists are equal, without printing them.
 #[track_caller]
-fn same(found: &[String], expected: &[String]) {
+fn assert_same(found: &[String], expected: &[String]) {
     let at = found.iter().zip(expected).position(|(a, b)| a != b);
     assert_eq!(
         (found.len(), at),
         (expected.len(), None),
-        "where they differ"
+        "the lists differ"
     );
 }
 
-/// Checks what a report says of a list that did not change.
-fn adds_up(ended: &Ended) {
+/// Checks the report of a run over an unchanged list.
+fn check_counts(ended: &Ended) {
     let label = ended.label();
     let count = |key: &str| label[key].as_u64().unwrap();
     assert_eq!(count("read"), CHATS as u64);

@@ -1,10 +1,10 @@
-//! Each exit code, and what is told with it.
+//! Each exit code, and the message that goes with it.
 
 use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Running, Stage, small_list};
 
-/// Runs once over a scripted reply.
+/// Runs once with a scripted reply.
 fn run_over(reply: Reply) -> crate::support::Ended {
     let stage = Stage::with_chats(10);
     stage.mock.script("1", reply);
@@ -51,7 +51,7 @@ fn unavailable_is_69() {
 }
 
 #[test]
-fn an_api_that_nobody_runs_is_69() {
+fn an_unreachable_api_is_69() {
     let stage = Stage::with_chats(10);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -73,10 +73,10 @@ fn a_file_that_cannot_be_written_is_74() {
 }
 
 #[test]
-fn a_full_disk_is_74_and_leaves_no_half_line() {
+fn a_full_disk_is_74_and_leaves_no_partial_line() {
     let (_, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
-    // Room for two batches.
+    // Enough room for two batches.
     stage.run().with_disk_of(800).end().expect(74);
     assert!(stage.ids().len() > 1000);
     stage.run().end().expect(0);
@@ -133,7 +133,7 @@ fn wrong_settings_are_78() {
 }
 
 #[test]
-fn a_label_that_is_gone_is_80() {
+fn a_deleted_label_is_80() {
     let stage = Stage::with_chats(10);
     let ended = stage.run().args(["--label", "77"]).end().expect(80);
     assert_eq!(ended.report["labels"][0]["status"], "complete");
@@ -156,7 +156,7 @@ fn cut_short_by_the_deadline_is_75() {
 }
 
 #[test]
-fn no_pause_goes_past_the_deadline() {
+fn no_retry_waits_past_the_deadline() {
     let stage = Stage::with_chats(10);
     let busy = refusal(503, "busy").header("retry-after", "3000");
     stage.mock.script("1", busy);
@@ -165,7 +165,7 @@ fn no_pause_goes_past_the_deadline() {
 }
 
 #[test]
-fn with_several_labels_the_heaviest_decides_and_all_are_tried() {
+fn with_several_labels_all_are_tried_and_the_worst_code_counts() {
     let labels = ["1", "2", "3", "4"].map(|id| (id, Chats::Generated(5)));
     let stage = Stage::with_labels(labels.to_vec());
     stage.mock.script("1", refusal(503, "busy"));
@@ -181,7 +181,7 @@ fn with_several_labels_the_heaviest_decides_and_all_are_tried() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_a_quiet_end() {
+fn a_closed_stdout_ends_quietly() {
     let stage = Stage::with_chats(200_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();
     let mut start = [0; 1000];
@@ -195,7 +195,7 @@ fn a_reader_that_has_seen_enough_is_a_quiet_end() {
 }
 
 #[test]
-fn a_stdout_that_cannot_be_written_to_is_74() {
+fn an_unwritable_stdout_is_74() {
     let stage = Stage::with_chats(3);
     let read_only = std::fs::File::open("/dev/null").unwrap();
     let ended = stage

@@ -1,4 +1,4 @@
-//! What real APIs, gateways and proxies answer, by kind. Each module is a table of such answers.
+//! Responses of real APIs, gateways and proxies, by kind. Each module is a table of such responses.
 
 mod codings;
 mod empty_lists;
@@ -15,7 +15,7 @@ use labelcast::mock::Reply;
 
 use crate::support::{Ended, Stage, TOKEN};
 
-/// A run over scripted answers, and what it has to come to.
+/// A run with scripted responses, and its expected outcome.
 struct Case {
     name: String,
     labels: Option<Reply>,
@@ -28,12 +28,12 @@ struct Case {
 }
 
 impl Case {
-    /// The chats are answered with this body.
+    /// Sets the body of the response with the chats.
     fn body(body: &str, exit: i32) -> Self {
         Self::reply(Reply::json(body.to_owned()), exit).named(body)
     }
 
-    /// The chats are answered with this reply.
+    /// Sets the response with the chats.
     fn reply(reply: Reply, exit: i32) -> Self {
         Self {
             name: format!("{reply:?}").chars().take(300).collect(),
@@ -52,13 +52,13 @@ impl Case {
         self
     }
 
-    /// The request after this one is answered with this reply.
+    /// Sets the response to the request after this one.
     fn then(mut self, reply: Reply) -> Self {
         self.chats.push(reply);
         self
     }
 
-    /// The list of labels is answered with this reply, each time.
+    /// Sets the response to every request for the list of labels.
     fn labels(mut self, reply: Reply) -> Self {
         self.labels = Some(reply);
         self
@@ -69,19 +69,19 @@ impl Case {
         self
     }
 
-    /// These are published, in this order.
+    /// Expects these ids to be published, in this order.
     fn ids(mut self, ids: &[&'static str]) -> Self {
         self.ids.extend(ids);
         self
     }
 
-    /// This stands in the log or in the report.
+    /// Expects a text in the log or in the report.
     fn says(mut self, text: impl Into<String>) -> Self {
         self.says.push(text.into());
         self
     }
 
-    /// This stands nowhere.
+    /// Expects a text to be absent.
     fn never(mut self, text: &'static str) -> Self {
         self.never.push(text);
         self
@@ -91,7 +91,7 @@ impl Case {
     fn holds(self) -> Ended {
         let stage = Stage::with_chats(0);
         if let Some(labels) = &self.labels {
-            // Asked for before the chats, and again where there are none.
+            // The list of labels is requested before the chats, and again if there are none.
             for _ in 0..2 {
                 stage.mock.script_labels(labels.clone());
             }
@@ -113,17 +113,20 @@ impl Case {
         assert_eq!(stage.ids(), self.ids, "{name}: {ended:#?}");
         let told = format!("{}{}{}", ended.stderr, ended.stdout, ended.report);
         for text in &self.says {
-            assert!(told.contains(text), "{name} does not say {text}: {told}");
+            assert!(told.contains(text), "{name}: “{text}” is missing: {told}");
         }
         for text in self.never.into_iter().chain([TOKEN]) {
-            assert!(!told.contains(text), "{name} says {text}: {told}");
+            assert!(
+                !told.contains(text),
+                "{name}: “{text}” must not appear: {told}"
+            );
         }
         let asked = stage.mock.requests();
         let asked = asked
             .iter()
             .filter(|request| request.path.ends_with("/chats"));
         if self.exit == 0 {
-            assert_eq!(asked.count(), replies, "{name}: each reply is asked for");
+            assert_eq!(asked.count(), replies, "{name}: each reply is requested");
         }
         ended
     }

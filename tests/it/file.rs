@@ -1,4 +1,4 @@
-//! The sink `file:PATH`, and what beside it.
+//! The sink `file:PATH` and its journal.
 
 use labelcast::mock::Chats;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{Running, Stage, messages_in};
 
 #[test]
-fn messages_are_as_the_contract_has_them() {
+fn messages_have_the_documented_form() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us","name":"A"}]"#);
     let ended = stage.run().end().expect(0);
     let run_id = ended.label()["run_id"].clone();
@@ -17,7 +17,7 @@ fn messages_are_as_the_contract_has_them() {
 }
 
 #[test]
-fn the_run_id_carries_the_time_of_the_snapshot() {
+fn the_run_id_contains_the_time_of_the_snapshot() {
     let stage = Stage::with_chats(1);
     let before = std::time::SystemTime::now();
     let ended = stage.run().end().expect(0);
@@ -45,7 +45,7 @@ fn runs_append_and_labels_share_a_file() {
 }
 
 #[test]
-fn packed_messages_and_events() {
+fn packed_messages_and_events_have_the_documented_form() {
     let stage = Stage::with_chats(25);
     let arguments = ["--ids-per-message", "10", "--format", "cloudevents"];
     let ended = stage.run().args(arguments).end().expect(0);
@@ -65,7 +65,7 @@ fn packed_messages_and_events() {
 }
 
 #[test]
-fn packed_messages_that_are_larger_than_a_batch() {
+fn packed_messages_may_be_larger_than_a_batch() {
     let stage = Stage::with_chats(12_000);
     let arguments = ["--ids-per-message", "5000"];
     let ended = stage.run().args(arguments).end().expect(0);
@@ -78,7 +78,7 @@ fn packed_messages_that_are_larger_than_a_batch() {
 }
 
 #[test]
-fn a_last_line_without_an_end_is_not_added_to() {
+fn a_partial_last_line_is_not_continued() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us"}]"#);
     std::fs::write(stage.out(), r#"{"chat_id":"theirs"}"#).unwrap();
     stage.run().end().expect(0);
@@ -86,7 +86,7 @@ fn a_last_line_without_an_end_is_not_added_to() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused() {
+fn special_files_are_refused() {
     let stage = Stage::with_chats(1);
     for path in ["/dev/null", stage.folder.path().to_str().unwrap()] {
         let sink = format!("file:{path}");
@@ -96,7 +96,7 @@ fn what_is_no_regular_file_is_refused() {
 }
 
 #[test]
-fn a_damaged_journal_costs_repeats_and_nothing_else() {
+fn a_damaged_journal_only_causes_repeats() {
     let stage = Stage::with_chats(10);
     std::fs::write(stage.path("out.jsonl.labelcast"), "not ours\n{\"half").unwrap();
     stage.run().end().expect(0);
@@ -107,7 +107,7 @@ fn a_damaged_journal_costs_repeats_and_nothing_else() {
 }
 
 #[test]
-fn stdout_carries_lines_and_nothing_else() {
+fn stdout_has_only_messages() {
     let stage = Stage::with_chats(3);
     let ended = stage.run().args(["--sink", "-"]).end().expect(0);
     let path = stage.path("stdout");

@@ -1,4 +1,4 @@
-//! No false zero: the label has to exist, and the list must not be too short.
+//! No false zero: the label must exist, and the list must be long enough.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -6,7 +6,7 @@ use labelcast::mock::{Chats, Piece, Reply};
 use crate::support::{Stage, part_of, small_list, wait_until};
 
 #[test]
-fn a_label_that_does_not_exist_is_not_even_asked_for() {
+fn the_chats_of_a_missing_label_are_not_requested() {
     let stage = Stage::with_labels(vec![("2", Chats::Generated(5))]);
     let ended = stage.run().end().expect(80);
     assert_eq!(ended.label()["status"], "guarded");
@@ -17,7 +17,7 @@ fn a_label_that_does_not_exist_is_not_even_asked_for() {
 }
 
 #[test]
-fn without_the_check_the_list_is_all_there_is() {
+fn without_the_label_check_an_empty_list_is_accepted() {
     let stage = Stage::with_labels(vec![]);
     let ended = stage.run().args(["--skip-label-check"]).end().expect(0);
     assert_eq!(ended.label()["read"], 0);
@@ -25,7 +25,7 @@ fn without_the_check_the_list_is_all_there_is() {
 }
 
 #[test]
-fn all_labels_of_an_account() {
+fn all_labels_publishes_every_label() {
     let labels = vec![("7", Chats::Generated(3)), ("x/8", Chats::Generated(4))];
     let stage = Stage::with_labels(labels);
     let sink = format!("file:{}", stage.out().display());
@@ -43,7 +43,7 @@ fn all_labels_of_an_account() {
 
 #[test]
 fn too_few_chats_publish_nothing() {
-    // A short list is held back; a long one is counted first.
+    // A short list is held back. A long one is counted first.
     for (count, min) in [(0, 1), (9, 10), (49_999, 50_000)] {
         let stage = Stage::with_chats(count);
         let min = min.to_string();
@@ -59,7 +59,7 @@ fn too_few_chats_publish_nothing() {
 }
 
 #[test]
-fn enough_chats_are_all_published_in_their_order() {
+fn a_list_with_enough_chats_is_published_in_order() {
     for count in [10, 2000, 50_000] {
         let (ids, body) = small_list(count);
         let stage = Stage::with_body(body);
@@ -67,14 +67,14 @@ fn enough_chats_are_all_published_in_their_order() {
         let ended = stage.run().args(["--min-chats", &min]).end().expect(0);
         assert_eq!(stage.ids(), ids);
         assert_eq!(ended.label()["published"], count);
-        // What does not fit into memory is counted, and fetched again.
+        // A list that does not fit into memory is counted and fetched again.
         let attempts = if count > 10_000 { 2 } else { 1 };
         assert_eq!(ended.label()["attempts"], attempts);
     }
 }
 
 #[test]
-fn a_body_that_is_cut_while_it_is_held_back() {
+fn a_body_that_is_cut_while_held_back_is_fetched_again() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -96,14 +96,14 @@ fn a_list_that_shrank_too_much_publishes_nothing() {
     assert_eq!(ended.label()["status"], "guarded");
     assert!(ended.label()["error"].as_str().unwrap().contains("had 90"));
     assert_eq!(stage.ids().len(), 190);
-    // It is the last complete run that counts, however often the guard has stopped one since.
+    // The last complete run is the reference, however often the guard has stopped runs since.
     guarded().end().expect(80);
     stage.mock.set_chats("1", &Chats::Generated(81));
     guarded().end().expect(0);
 }
 
 #[test]
-fn what_the_last_run_had_is_known_for_as_long_as_it_is_kept() {
+fn max_shrink_forgets_the_last_run_after_retain() {
     let stage = Stage::with_chats(100);
     stage.run().end().expect(0);
     stage.mock.set_chats("1", &Chats::Generated(0));
@@ -116,7 +116,7 @@ fn what_the_last_run_had_is_known_for_as_long_as_it_is_kept() {
 }
 
 #[test]
-fn a_dry_run_publishes_nothing_and_is_guarded_too() {
+fn guards_apply_to_dry_runs() {
     let stage = Stage::with_chats(100);
     let ended = stage.run().args(["--dry-run"]).end().expect(0);
     assert_eq!(ended.label()["read"], 100);
@@ -128,8 +128,8 @@ fn a_dry_run_publishes_nothing_and_is_guarded_too() {
 }
 
 #[test]
-fn a_list_that_is_short_when_it_is_fetched_again_publishes_nothing() {
-    // Counted as long enough, and a short one the second time.
+fn a_list_that_shrank_between_count_and_fetch_publishes_nothing() {
+    // The list is long enough when it is counted, and short when it is fetched again.
     let (_, long) = small_list(40_000);
     let stage = Stage::with_chats(5);
     stage.mock.script("1", Reply::json(long));
@@ -139,7 +139,7 @@ fn a_list_that_is_short_when_it_is_fetched_again_publishes_nothing() {
 }
 
 #[test]
-fn a_list_that_changed_is_guarded_anew() {
+fn a_changed_list_is_guarded_again() {
     let (ids, body) = small_list(1000);
     for retries in ["0", "1"] {
         let stage = Stage::with_chats(5);
@@ -164,7 +164,7 @@ fn a_list_that_changed_is_guarded_anew() {
 }
 
 #[test]
-fn what_follows_a_resumed_part_is_guarded_too() {
+fn a_resumed_run_is_guarded_too() {
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(crate::support::map_of(&ids[..600]));
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -177,7 +177,7 @@ fn what_follows_a_resumed_part_is_guarded_too() {
 }
 
 #[test]
-fn a_label_that_is_listed_twice_is_published_once() {
+fn a_label_that_is_given_twice_is_published_once() {
     let stage = Stage::with_chats(3);
     let labels = r#"[{"id":"1"},{"id":1}]"#;
     stage.mock.script_labels(Reply::json(labels));
@@ -188,14 +188,14 @@ fn a_label_that_is_listed_twice_is_published_once() {
 }
 
 #[test]
-fn a_label_that_is_deleted_during_the_run() {
+fn a_label_deleted_during_the_run_is_80() {
     let (_, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let busy = Reply::json("busy").status(503).header("retry-after", "2");
     stage.mock.script("1", busy);
     let process = stage.run().spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
     stage.mock.remove_label("1");
     let ended = process.end().expect(80);
     assert_eq!(ended.label()["status"], "guarded");

@@ -1,14 +1,14 @@
-//! The manifests' pod failure policies and the exit codes of the program do not drift apart. The
-//! rest of the manifests is checked by `scripts/check-kubernetes`.
+//! The pod failure policies in the manifests match the exit codes of the program.
+//! `scripts/check-kubernetes` checks the rest of the manifests.
 
 use std::collections::BTreeMap;
 
 use labelcast::exit::Exit;
 
-/// The codes that Kubernetes may try again after: those that the README says “yes” for.
+/// Returns the codes after which Kubernetes may retry: those with “yes” in the README.
 const PASSING: [Exit; 3] = [Exit::Unavailable, Exit::File, Exit::Interrupted];
 
-/// The codes of each action in a manifest's policy.
+/// Returns the codes of each action in a manifest's policy.
 fn policy(manifest: &str) -> BTreeMap<String, Vec<u8>> {
     let mut action = String::new();
     let mut codes: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -36,7 +36,7 @@ fn final_codes() -> Vec<u8> {
 }
 
 #[test]
-fn every_exit_code_has_its_action() {
+fn every_exit_code_has_its_action_in_the_cronjob() {
     let policy = policy(include_str!("../../config/kubernetes/base/cronjob.yaml"));
     assert_eq!(policy["FailJob"], final_codes());
     assert_eq!(policy["Count"], codes(PASSING));
@@ -44,7 +44,7 @@ fn every_exit_code_has_its_action() {
 }
 
 #[test]
-fn every_exit_code_of_a_shard_has_its_action() {
+fn every_exit_code_has_its_action_in_the_sharded_job() {
     let manifest = include_str!("../../config/kubernetes/overlays/sharded/cronjob.yaml");
     let policy = policy(manifest);
     let mut given_up = [&policy["FailJob"][..], &policy["FailIndex"][..]].concat();
@@ -54,7 +54,7 @@ fn every_exit_code_of_a_shard_has_its_action() {
 }
 
 #[test]
-fn the_readme_has_every_exit_code() {
+fn the_readme_lists_every_exit_code() {
     let readme = include_str!("../../README.md");
     for exit in Exit::BY_WEIGHT {
         let row = format!("| {} | ", exit.code());

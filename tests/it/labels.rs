@@ -1,11 +1,11 @@
-//! `labelcast labels`.
+//! The command `labelcast labels`.
 
 use labelcast::mock::{Chats, Reply};
 
 use crate::support::Stage;
 
 #[test]
-fn a_table_for_people_and_lines_for_machines() {
+fn labels_are_printed_as_a_table_or_as_json_lines() {
     let stage = Stage::with_labels(vec![
         ("1", Chats::Generated(1)),
         ("22", Chats::Generated(1)),
@@ -25,7 +25,7 @@ fn a_table_for_people_and_lines_for_machines() {
 }
 
 #[test]
-fn a_passing_failure_is_tried_again_and_a_name_cannot_move_the_cursor() {
+fn transient_errors_are_retried_and_names_are_printable() {
     let stage = Stage::with_labels(vec![]);
     let busy = Reply::json("busy").status(503).header("retry-after", "0");
     stage.mock.script_labels(busy);
@@ -37,7 +37,7 @@ fn a_passing_failure_is_tried_again_and_a_name_cannot_move_the_cursor() {
 }
 
 #[test]
-fn a_list_that_is_none() {
+fn a_response_that_is_not_a_list_is_an_error() {
     for (body, code) in [("<html>", 76), ("{\"success\":false}", 76), ("[{}]", 65)] {
         let stage = Stage::with_labels(vec![]);
         stage.mock.script_labels(Reply::json(body));
@@ -61,7 +61,7 @@ fn six_labels() -> Stage {
 }
 
 #[test]
-fn counts_as_a_chart() {
+fn counts_are_printed_as_a_chart() {
     let ended = six_labels()
         .program("labels")
         .args(["--counts"])
@@ -82,7 +82,7 @@ fn counts_as_a_chart() {
 }
 
 #[test]
-fn counts_as_json() {
+fn counts_are_printed_as_json() {
     let arguments = ["--counts", "--json"];
     let ended = six_labels()
         .program("labels")
@@ -107,7 +107,7 @@ fn counts_as_json() {
 }
 
 #[test]
-fn a_label_that_cannot_be_counted_is_shown_as_such() {
+fn a_label_that_cannot_be_counted_does_not_stop_the_others() {
     let stage = six_labels();
     stage.mock.script("3", Reply::json("{\"success\":false}"));
     let ended = stage
@@ -130,7 +130,7 @@ fn a_label_that_cannot_be_counted_is_shown_as_such() {
 }
 
 #[test]
-fn counts_as_a_picture() {
+fn counts_are_drawn_to_a_file() {
     let stage = Stage::with_labels(vec![
         ("<1>", Chats::Generated(7)),
         ("2", Chats::Generated(3)),
@@ -166,7 +166,9 @@ fn counting_is_cut_short_by_a_signal() {
         .mock
         .script("1", Reply::pieces([labelcast::mock::Piece::Hold]));
     let process = stage.program("labels").args(["--counts", "--json"]).spawn();
-    crate::support::wait_until("it counts", || stage.mock.requests().len() > 4);
+    crate::support::wait_until("the labels are being counted", || {
+        stage.mock.requests().len() > 4
+    });
     process.signal("TERM");
     let ended = process.end().expect(75);
     assert!(

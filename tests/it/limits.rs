@@ -1,5 +1,5 @@
-//! Memory stays flat whatever comes: measured as the peak of the process, while it waits for the
-//! rest of a body.
+//! Memory stays flat for any body. Measured as the peak of the process while it waits for the rest
+//! of the body.
 
 use std::sync::OnceLock;
 
@@ -8,11 +8,11 @@ use labelcast::mock::{Piece, Reply};
 
 use crate::support::{Process, Stage, lines_in, part_of, small_list, wait_until};
 
-/// How much more than an ordinary list any of these may take, in KiB: a window, a buffer that has
-/// grown. Each of these bodies is larger.
+/// The allowed increase over an ordinary list, in KiB, for a window or a buffer that has grown.
+/// Each of these bodies is larger.
 const MORE_KIB: u64 = 9 * 1024;
 
-/// Checks that a process has not taken much more than one takes for an ordinary list.
+/// Checks that a process has not used much more memory than for an ordinary list.
 #[track_caller]
 fn is_flat(process: &Process) {
     static ORDINARY: OnceLock<u64> = OnceLock::new();
@@ -32,7 +32,7 @@ fn is_flat(process: &Process) {
     );
 }
 
-/// A piece that is sent again and again.
+/// A piece that is sent repeatedly.
 fn repeated(bytes: impl Into<Bytes>, times: usize) -> impl Iterator<Item = Piece> {
     std::iter::repeat_n(Piece::Bytes(bytes.into()), times)
 }
@@ -46,8 +46,8 @@ fn of(byte: u8) -> Bytes {
     Bytes::from(vec![byte; 1024 * 1024])
 }
 
-/// Runs over an entry in pieces between ordinary ones, and looks at the peak of memory before the
-/// body has ended.
+/// Runs over an entry in pieces, with ordinary entries around it, and checks the peak memory before
+/// the end of the body.
 #[track_caller]
 fn flat_over(entry: impl IntoIterator<Item = Piece>, invalid: u64) {
     let pieces: Vec<Piece> = piece(r#"[{"id":"1@c.us"},"#)
@@ -70,7 +70,7 @@ fn flat_over(entry: impl IntoIterator<Item = Piece>, invalid: u64) {
 }
 
 #[test]
-fn an_id_of_10_mib() {
+fn memory_is_flat_for_an_id_of_10_mib() {
     let id = piece(r#"{"id":""#)
         .chain(repeated(of(b'9'), 10))
         .chain(piece(r#"@c.us"}"#));
@@ -78,7 +78,7 @@ fn an_id_of_10_mib() {
 }
 
 #[test]
-fn an_id_of_10_mib_in_an_object() {
+fn memory_is_flat_for_an_id_of_10_mib_in_an_object() {
     let id = piece(r#"{"id":{"_serialized":""#)
         .chain(repeated(of(b'9'), 10))
         .chain(piece(r#""}}"#));
@@ -86,7 +86,7 @@ fn an_id_of_10_mib_in_an_object() {
 }
 
 #[test]
-fn a_name_of_100_mib() {
+fn memory_is_flat_for_a_name_of_100_mib() {
     let name = piece(r#"{"id":"x@c.us","name":""#)
         .chain(repeated(of(b'n'), 100))
         .chain(piece(r#""}"#));
@@ -94,7 +94,7 @@ fn a_name_of_100_mib() {
 }
 
 #[test]
-fn a_million_unknown_members() {
+fn memory_is_flat_for_a_million_unknown_members() {
     let members = r#""unknown":[1,{"x":null}],"#.repeat(1000);
     let entry = piece("{")
         .chain(repeated(members, 1000))
@@ -103,7 +103,7 @@ fn a_million_unknown_members() {
 }
 
 #[test]
-fn large_members_beside_the_list() {
+fn memory_is_flat_for_large_members_beside_the_list() {
     let objects = r#"{"id":"9@c.us","x":[null]},"#.repeat(1000);
     let pieces = piece(r#"{"text":""#)
         .chain(repeated(of(b't'), 100))
@@ -121,7 +121,7 @@ fn large_members_beside_the_list() {
 }
 
 #[test]
-fn nesting_of_10_000() {
+fn memory_is_flat_for_10_000_levels_of_nesting() {
     let nested = format!(
         r#"{{"x":{}{},"id":"x@c.us"}}"#,
         "[".repeat(10_000),
@@ -131,13 +131,13 @@ fn nesting_of_10_000() {
 }
 
 #[test]
-fn white_space_of_100_mib() {
+fn memory_is_flat_for_100_mib_of_white_space() {
     let spaces = repeated(of(b' '), 100).chain(piece(r#"{"id":"x@c.us"}"#));
     flat_over(spaces, 0);
 }
 
 #[test]
-fn a_number_of_100_mib() {
+fn memory_is_flat_for_a_number_of_100_mib() {
     let number = piece(r#"{"x":"#)
         .chain(repeated(of(b'7'), 100))
         .chain(piece(r#","id":"x@c.us"}"#));
@@ -145,7 +145,7 @@ fn a_number_of_100_mib() {
 }
 
 #[test]
-fn nesting_without_end_is_refused() {
+fn endless_nesting_is_refused() {
     let stage = Stage::with_chats(0);
     let pieces = piece("[{\"x\":").chain(repeated(of(b'['), 10));
     stage.mock.script("1", Reply::pieces(pieces));
@@ -155,7 +155,7 @@ fn nesting_without_end_is_refused() {
 }
 
 #[test]
-fn a_member_name_without_end_is_refused() {
+fn an_endless_member_name_is_refused() {
     for body in ["[{\"", "{\"", "[{\"id\":{\""] {
         let stage = Stage::with_chats(0);
         let pieces = piece(body).chain(repeated(of(b'n'), 10));
@@ -167,7 +167,7 @@ fn a_member_name_without_end_is_refused() {
 }
 
 #[test]
-fn a_gzip_bomb() {
+fn memory_is_flat_for_a_gzip_bomb() {
     use async_compression::tokio::write::GzipEncoder;
     use tokio::io::AsyncWriteExt;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -192,12 +192,12 @@ fn a_gzip_bomb() {
     let reply = Reply::pieces(pieces).header("content-encoding", "gzip");
     stage.mock.script("1", reply);
     let process = stage.run().spawn();
-    wait_until("the bomb has gone off", || lines_in(&stage.out()) == 2);
+    wait_until("the body was decompressed", || lines_in(&stage.out()) == 2);
     is_flat(&process);
 }
 
 #[test]
-fn a_refusal_without_end_is_cut_off() {
+fn an_endless_error_response_is_cut_off() {
     let stage = Stage::with_chats(0);
     let pieces = repeated(of(b'x'), 20).chain([Piece::Hold]);
     stage.mock.script("1", Reply::pieces(pieces).status(400));
@@ -206,7 +206,7 @@ fn a_refusal_without_end_is_cut_off() {
 }
 
 #[test]
-fn a_window_that_is_too_large_is_refused() {
+fn a_compression_window_that_is_too_large_is_refused() {
     // The first bytes of a brotli stream with a window of 1 GiB.
     let stage = Stage::with_chats(0);
     let reply = Reply::json(vec![0x11, 0x1e, 0, 0]).header("content-encoding", "br");

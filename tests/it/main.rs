@@ -1,4 +1,5 @@
-//! The tests that see what a user sees: the real binary against real HTTP. A module a promise.
+//! Tests from the user's perspective: the real binary against real HTTP, with one module per
+//! guarantee.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

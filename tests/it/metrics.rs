@@ -1,4 +1,4 @@
-//! `--metrics-file` and `--metrics-push`: what an operator's graphs and alerts are made of.
+//! `--metrics-file` and `--metrics-push`, the source of graphs and alerts.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use labelcast::mock::{Chats, Piece, Reply};
 
 use crate::support::{Stage, lines_in, part_of, small_list, wait_until};
 
-/// The samples of a text, by name and labels.
+/// Parses the samples of a text, by name and labels.
 fn samples(text: &str) -> BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
@@ -27,7 +27,7 @@ fn series(name: &str, more: &str) -> String {
 }
 
 #[test]
-fn the_metrics_of_a_complete_run() {
+fn a_complete_run_writes_all_metrics() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us"},{"id":"2@c.us"},{}]"#);
     let path = stage.path("labelcast.prom");
     let arguments = [
@@ -63,7 +63,7 @@ fn the_metrics_of_a_complete_run() {
         samples[r#"labelcast_last_process_exit_code{instance_id="inst-1"}"#],
         0.0
     );
-    // Each family is announced once, and its samples stand together.
+    // Each family is declared once, and its samples are adjacent.
     let families: Vec<&str> = text
         .lines()
         .filter(|line| line.starts_with("# TYPE"))
@@ -73,7 +73,7 @@ fn the_metrics_of_a_complete_run() {
 }
 
 #[test]
-fn a_failed_run_leaves_the_last_success() {
+fn a_failed_run_keeps_the_last_success() {
     let stage = Stage::with_chats(3);
     let path = stage.path("labelcast.prom");
     let run = || stage.run().args(["--metrics-file", path.to_str().unwrap()]);
@@ -94,7 +94,7 @@ fn a_failed_run_leaves_the_last_success() {
         after[&series("last_run_status", r#",status="failed""#)],
         1.0
     );
-    // A dry run is no run.
+    // A dry run does not count as a run.
     run().args(["--dry-run"]).end().expect(0);
     assert_eq!(read(), after);
     run().end().expect(0);
@@ -102,12 +102,14 @@ fn a_failed_run_leaves_the_last_success() {
 }
 
 #[test]
-fn a_refused_run_has_no_numbers_of_its_own() {
+fn a_locked_run_writes_no_counts() {
     let (_, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let _first = stage.run().spawn();
-    wait_until("the first is at it", || lines_in(&stage.out()) > 1000);
+    wait_until("the first run is publishing", || {
+        lines_in(&stage.out()) > 1000
+    });
     let path = stage.path("labelcast.prom");
     let arguments = ["--metrics-file", path.to_str().unwrap()];
     stage.run().args(arguments).end().expect(81);
@@ -117,13 +119,13 @@ fn a_refused_run_has_no_numbers_of_its_own() {
 }
 
 #[test]
-fn metrics_that_cannot_be_given_are_no_reason_to_run_again() {
+fn failing_to_write_metrics_does_not_fail_the_run() {
     let stage = Stage::with_chats(3);
     let arguments = [
         "--metrics-file",
         "/nowhere/at/all.prom",
         "--metrics-push",
-        "http://user:pass-that-nobody-may-see@127.0.0.1:9/",
+        "http://user:pass-that-must-not-appear@127.0.0.1:9/",
     ];
     let ended = stage.run().args(arguments).end().expect(0);
     assert!(
@@ -139,16 +141,17 @@ fn metrics_that_cannot_be_given_are_no_reason_to_run_again() {
     assert!(!ended.stderr.contains("pass-that"), "{}", ended.stderr);
 }
 
-/// A stand-in for a Pushgateway: what was pushed, by path; metrics of a name replace those before.
+/// A stand-in for a Pushgateway. It records metrics by path, and a new push replaces metrics of the
+/// same name.
 #[derive(Clone, Default)]
 struct Gateway {
     groups: Arc<Mutex<BTreeMap<String, BTreeMap<String, f64>>>>,
-    /// What is in the path of each group that it refuses; none for a gateway that takes all.
+    /// A part of the path of each group that it refuses. `None` accepts all groups.
     refuses: Option<&'static str>,
 }
 
 impl Gateway {
-    /// Serves until the test process ends. Returns where.
+    /// Starts serving until the test process ends. Returns the address.
     fn serve(&self) -> String {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -196,7 +199,7 @@ impl Gateway {
 }
 
 #[test]
-fn metrics_are_pushed_also_where_a_run_did_not_come_to_the_api() {
+fn metrics_are_pushed_even_if_the_run_did_not_reach_the_api() {
     let gateway = Gateway::default();
     let url = gateway.serve();
     let stage = Stage::with_chats(1);
@@ -213,7 +216,7 @@ fn metrics_are_pushed_also_where_a_run_did_not_come_to_the_api() {
 }
 
 #[test]
-fn a_pushgateway_is_added_to() {
+fn pushes_add_to_the_groups_of_a_pushgateway() {
     let gateway = Gateway::default();
     let url = gateway.serve();
     let labels = vec![("1", Chats::Generated(3)), ("a/b", Chats::Generated(2))];
@@ -242,7 +245,7 @@ fn a_pushgateway_is_added_to() {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     run().args(["--retries", "0"]).end().expect(69);
     let after = of_label(&gateway.groups());
-    assert_eq!(after[&success], first[&success], "the last success stays");
+    assert_eq!(after[&success], first[&success], "the last success is kept");
     assert_eq!(after[&series("last_run_exit_code", "")], 69.0);
     assert_eq!(
         after[&series("last_run_status", r#",status="partial""#)],
@@ -251,7 +254,7 @@ fn a_pushgateway_is_added_to() {
 }
 
 #[test]
-fn a_group_that_a_pushgateway_refuses_does_not_keep_back_the_others() {
+fn a_refused_group_does_not_stop_the_others() {
     let gateway = Gateway {
         refuses: Some("label_id/2"),
         ..Gateway::default()
@@ -264,7 +267,7 @@ fn a_group_that_a_pushgateway_refuses_does_not_keep_back_the_others() {
     let groups = gateway.groups();
     let has = |part: &str| groups.keys().any(|path| path.contains(part));
     assert!(has("label_id/1/") && has("label_id/3/"), "{groups:?}");
-    assert_eq!(groups.len(), 3, "two labels, and the process");
+    assert_eq!(groups.len(), 3, "two labels and the process");
     let told = &ended.stderr;
     let warnings: Vec<&str> = told
         .lines()
@@ -284,7 +287,7 @@ fn a_group_that_a_pushgateway_refuses_does_not_keep_back_the_others() {
 }
 
 #[test]
-fn no_series_has_a_label_that_changes_with_each_run() {
+fn no_metric_label_changes_with_each_run() {
     let stage = Stage::with_chats(2);
     let path = stage.path("labelcast.prom");
     let keys = || {
@@ -298,13 +301,13 @@ fn no_series_has_a_label_that_changes_with_each_run() {
 }
 
 #[test]
-fn metrics_that_do_not_fit_leave_those_before_as_they_were() {
+fn metrics_that_do_not_fit_leave_the_old_file_unchanged() {
     let stage = Stage::with_chats(3);
     let path = stage.path("labelcast.prom");
     let arguments = ["--sink", "-", "--metrics-file", path.to_str().unwrap()];
     stage.run().args(arguments).end().expect(0);
     let before = std::fs::read_to_string(&path).unwrap();
-    assert!(before.len() > 1024, "more than there will be room for");
+    assert!(before.len() > 1024, "larger than the limit");
     let full = stage.run().args(arguments).with_disk_of(2).end().expect(0);
     assert!(full.stderr.contains("cannot write metrics"));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), before);

@@ -1,4 +1,4 @@
-//! RabbitMQ: every chat is there, and whatever is there twice carries the same `message_id`.
+//! RabbitMQ: every chat is published, and every repeat has the same `message_id`.
 
 mod checkpoints;
 mod faults;
@@ -14,23 +14,23 @@ use crate::support::{Running, Stage};
 const QUEUE: &str = "labelcast:1";
 const CHECKPOINT: &str = "labelcast:1.labelcast-checkpoint.inst-1.1";
 const LOCK: &str = "labelcast:1.labelcast-lock.inst-1.1";
-/// Messages that may come twice after a crash or a cut.
+/// The maximum number of repeated messages after a crash or a lost connection.
 const WINDOW: usize = 1024;
 
-/// A run into a broker.
+/// Creates a run to a broker.
 fn run(stage: &Stage, url: &str) -> Running {
     stage.program("run").args(["--label", "1", "--sink", url])
 }
 
-/// Takes all messages off the queue: each chat has to be there, in the list's order where nothing
-/// came between. Returns how many messages were repeats.
+/// Takes all messages off the queue and checks that each chat is there, in the order of the list if
+/// nothing interrupted the run. Returns the number of repeated messages.
 #[track_caller]
 fn holds(client: &Client, ids: &[String]) -> usize {
     let (found, repeats) = once(&client.drain(QUEUE));
     if found != ids {
         let at = found.iter().zip(ids).position(|(a, b)| a != b);
         panic!(
-            "{} chats of {}, different from {at:?} on",
+            "{} chats instead of {}, different from position {at:?}",
             found.len(),
             ids.len()
         );

@@ -1,4 +1,4 @@
-//! Redis Streams: each chat of a run exactly once, whatever fails in between.
+//! Redis Streams: each chat of a run exactly once, whatever fails.
 
 mod changed;
 mod cluster;
@@ -19,38 +19,38 @@ use crate::support::{Process, Running, Stage, gated, wait_until};
 /// The stream of the tests.
 const STREAM: &str = "labelcast:1";
 
-/// A run into a server.
+/// Creates a run to a server.
 fn run(stage: &Stage, url: &str) -> Running {
     stage.program("run").args(["--label", "1", "--sink", url])
 }
 
-/// Checks that the stream holds each chat once, in the list's order.
+/// Checks that the stream has each chat once, in the order of the list.
 #[track_caller]
 fn holds(server: &Server, ids: &[String]) {
     let found = chat_ids(&mut server.connection(), STREAM);
     if found != ids {
         let at = found.iter().zip(ids).position(|(a, b)| a != b);
         panic!(
-            "{} entries for {} chats, different from {at:?} on",
+            "{} entries for {} chats, different from position {at:?}",
             found.len(),
             ids.len()
         );
     }
 }
 
-/// A run that has put all of the first half on the stream, and waits for the second.
+/// A run that has published the whole first half and waits for the second.
 fn half_way(stage: &Stage, server: &Server, body: &str) -> (Process, CancellationToken) {
     let (reply, gate) = gated(body);
     stage.mock.script("1", reply);
     let process = run(stage, &server.url()).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         length(&mut server.connection(), STREAM) == half
     });
     (process, gate)
 }
 
-/// Deletes what is beside the stream and has such a name.
+/// Deletes the keys beside the stream that match a pattern.
 fn delete(server: &Server, pattern: &str) {
     let mut connection = server.connection();
     let keys: Vec<String> = connection.keys(pattern).unwrap();

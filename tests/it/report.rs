@@ -1,11 +1,11 @@
-//! The report: on stdout, in a file, for a person; and progress.
+//! The report on stdout, in a file and as text, and the progress line.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::{Running, Stage};
 
 #[test]
-fn json_on_stdout_is_the_file_s() {
+fn json_on_stdout_equals_the_report_file() {
     let stage = Stage::with_chats(1000);
     let ended = stage.run().args(["--report", "json"]).end().expect(0);
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -62,7 +62,7 @@ fn json_on_stdout_is_the_file_s() {
 }
 
 #[test]
-fn the_digest_is_the_list_s() {
+fn the_digest_is_that_of_the_list() {
     let digest = |body: &str| {
         let ended = Stage::with_body(body).run().end().expect(0);
         ended.label()["digest"].as_str().unwrap().to_owned()
@@ -79,11 +79,7 @@ fn the_digest_is_the_list_s() {
 fn a_file_that_cannot_be_replaced_is_written_to() {
     let stage = Stage::with_chats(1);
     let (target, link) = (stage.path("target"), stage.path("link"));
-    std::fs::write(
-        &target,
-        "before, and much longer than a report would ever be",
-    )
-    .unwrap();
+    std::fs::write(&target, "old contents").unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
     let ended = stage
         .run()
@@ -127,7 +123,7 @@ fn the_umask_decides_who_may_read_report_and_metrics() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_found_out_before_anything_is_published() {
+fn an_unwritable_report_file_is_found_before_publishing() {
     let stage = Stage::with_chats(1);
     let folder = stage.path("folder");
     std::fs::create_dir(&folder).unwrap();
@@ -142,7 +138,7 @@ fn a_report_that_cannot_be_written_is_found_out_before_anything_is_published() {
 }
 
 #[test]
-fn to_find_out_whether_a_report_can_be_written_changes_nothing() {
+fn checking_the_report_file_changes_nothing() {
     let stage = Stage::with_chats(1);
     let (before, none) = (stage.path("before.json"), stage.path("none.json"));
     std::fs::write(&before, "before").unwrap();
@@ -162,7 +158,7 @@ fn check(stage: &Stage) -> Running {
 }
 
 #[test]
-fn text_goes_to_stderr_and_quiet_means_quiet() {
+fn the_text_report_goes_to_stderr_unless_quiet() {
     let stage = Stage::with_chats(7);
     let ended = stage.run().args(["--log-format", "text"]).end().expect(0);
     assert!(ended.stdout.is_empty());
@@ -181,7 +177,7 @@ fn text_goes_to_stderr_and_quiet_means_quiet() {
 }
 
 #[test]
-fn the_log_is_one_json_line_an_event_where_nobody_looks() {
+fn the_log_is_json_lines_without_a_terminal() {
     let stage = Stage::with_chats(7);
     let ended = stage.run().args(["--report", "none"]).end().expect(0);
     for line in ended.stderr.lines() {
@@ -195,7 +191,7 @@ fn the_log_is_one_json_line_an_event_where_nobody_looks() {
 }
 
 #[test]
-fn progress_shows_where_it_is_asked_for() {
+fn progress_is_shown_on_request() {
     let stage = Stage::with_chats(50_000);
     let ended = stage.run().args(["--progress", "always"]).end().expect(0);
     assert!(ended.stderr.contains("label 1"), "{}", ended.stderr);
@@ -205,7 +201,7 @@ fn progress_shows_where_it_is_asked_for() {
 }
 
 #[test]
-fn faults_are_reported_where_a_report_was_asked_for() {
+fn configuration_errors_are_reported_on_request() {
     let ended = Running::new("run").args(["--report", "json"]).end();
     assert_eq!(ended.code, Some(78));
     let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -214,7 +210,7 @@ fn faults_are_reported_where_a_report_was_asked_for() {
 }
 
 #[test]
-fn a_wrong_command_line_is_reported_too() {
+fn a_wrong_command_line_is_reported_on_request() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.json");
     let path = path.to_str().unwrap();

@@ -1,4 +1,4 @@
-//! A run that was cut short goes on where it stopped.
+//! A run that was cut short resumes where it stopped.
 
 use std::time::SystemTime;
 
@@ -8,33 +8,35 @@ use serde_json::Value;
 
 use crate::support::{Process, Stage, gated, lines_in, map_of, part_of, small_list, wait_until};
 
-/// Starts a run that gets a part of the body, and then nothing more.
+/// Starts a run that receives a part of the body and then nothing more.
 fn held(stage: &Stage, body: &str, part: f64) -> Process {
     stage.mock.script("1", part_of(body, part, Piece::Hold));
     let asked = stage.mock.requests().len();
     let process = stage.run().spawn();
-    // An earlier process may have written the lines: this one has to have taken its reply.
-    wait_until("it has its reply", || {
+    // An earlier process may have written the lines, so wait until this one has requested its
+    // reply.
+    wait_until("the run has received its reply", || {
         let requests = stage.mock.requests();
         requests[asked..].iter().any(|r| r.path.ends_with("/chats"))
     });
     process
 }
 
-/// Runs until at least `lines` are in the file, and kills: in the midst of a batch, it may be.
+/// Runs until at least `lines` lines are in the file, then kills the run, possibly in the middle of
+/// a batch.
 fn kill_after(stage: &Stage, body: &str, part: f64, lines: usize) {
     let process = held(stage, body, part);
     wait_until("lines are written", || lines_in(&stage.out()) >= lines);
     process.kill();
 }
 
-/// Runs until all of a part of the body is in the file, and the journal says so, and kills. Returns
-/// how many lines these are.
+/// Runs until a part of the body is in the file and in the journal, then kills the run. Returns the
+/// number of lines.
 fn kill_at_rest(stage: &Stage, body: &str, part: f64) -> usize {
     let process = held(stage, body, part);
     let part = &body[..(body.len() as f64 * part) as usize];
     let lines = part.matches("\"}").count();
-    wait_until("all of it is written", || {
+    wait_until("all lines are written", || {
         let length = std::fs::metadata(stage.out()).map_or(0, |file| file.len());
         lines_in(&stage.out()) == lines
             && stage.journal().is_some_and(|last| last["length"] == length)
@@ -71,7 +73,7 @@ fn after_a_kill_the_rest_is_published_under_the_same_run_id() {
 }
 
 #[test]
-fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+fn a_complete_run_whose_process_did_not_know_it_is_not_published_again() {
     for (body, code) in [
         (small_list(3000).1, 0),
         ("[{},{\"id\":\"1@c.us\"}]".to_owned(), 65),
@@ -79,7 +81,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
         let stage = Stage::with_body(&body);
         let first = stage.run().end().expect(code);
         let ids = stage.ids();
-        // As where it is killed while the end is flushed to the disk: its last line is not there yet.
+        // As if the run was killed while its end was flushed to the disk: its last line is missing.
         let path = stage.path("out.jsonl.labelcast");
         let journal = std::fs::read_to_string(&path).unwrap();
         let (before, _) = journal.trim_end().rsplit_once('\n').unwrap();
@@ -95,7 +97,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
 }
 
 #[test]
-fn killed_again_and_again_it_comes_to_its_end() {
+fn a_run_that_is_killed_repeatedly_completes() {
     let (ids, body) = small_list(30_000);
     let stage = Stage::with_body(&body);
     for (part, lines) in [(0.2, 1), (0.4, 6000), (0.4, 11_000), (0.9, 20_000)] {
@@ -106,13 +108,13 @@ fn killed_again_and_again_it_comes_to_its_end() {
 }
 
 #[test]
-fn a_half_written_last_line_is_cut_off() {
+fn a_partial_last_line_is_removed() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.9, 2000);
     let mut text = std::fs::read_to_string(stage.out()).unwrap();
     let run_id = run_id_of(text.lines().next().unwrap());
-    // A whole line and a half that the journal does not know of.
+    // One and a half lines that are not in the journal.
     text.push_str(&format!(
         "{{\"chat_id\":\"x\",\"label_id\":\"1\",\"run_id\":\"{run_id}\"}}\n{{\"chat_id\":\"y\",\"la"
     ));
@@ -122,7 +124,7 @@ fn a_half_written_last_line_is_cut_off() {
 }
 
 #[test]
-fn a_half_written_line_is_cut_off_for_a_new_run_too() {
+fn a_partial_last_line_is_removed_by_a_new_run_too() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.9);
@@ -135,7 +137,7 @@ fn a_half_written_line_is_cut_off_for_a_new_run_too() {
 }
 
 #[test]
-fn what_somebody_else_wrote_is_left_alone() {
+fn lines_of_other_writers_are_kept() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.9);
@@ -180,7 +182,7 @@ fn a_file_that_was_rotated_and_is_longer_again_gets_the_whole_list() {
 }
 
 #[test]
-fn the_resume_window_and_no_resume_begin_a_new_run() {
+fn the_resume_window_and_no_resume_start_a_new_run() {
     let (ids, body) = small_list(3000);
     for arguments in [["--no-resume", "--retries=1"], ["--resume-window", "0s"]] {
         let stage = Stage::with_body(&body);
@@ -193,7 +195,7 @@ fn the_resume_window_and_no_resume_begin_a_new_run() {
 }
 
 #[test]
-fn a_run_older_than_the_window_is_not_gone_on_with() {
+fn a_run_older_than_the_resume_window_is_not_resumed() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let before = kill_at_rest(&stage, &body, 0.5);
@@ -224,11 +226,11 @@ fn a_list_that_changed_in_the_published_part_is_published_again() {
         .iter()
         .map(|message| message["run_id"].to_string())
         .collect();
-    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+    assert_eq!(runs.len(), 1, "a repeat has the same run id");
 }
 
 #[test]
-fn a_list_that_changed_only_behind_the_published_part_is_simply_gone_on_with() {
+fn a_list_that_changed_after_the_published_part_is_resumed() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.5, 1000);
@@ -256,7 +258,7 @@ fn a_list_that_became_shorter_than_the_published_part_is_published_again() {
 }
 
 #[test]
-fn a_list_that_changes_between_two_attempts_of_one_process() {
+fn a_list_that_changes_between_two_attempts_is_published_again() {
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -272,7 +274,7 @@ fn a_list_that_changes_between_two_attempts_of_one_process() {
 }
 
 #[test]
-fn invalid_entries_count_as_places_in_the_list() {
+fn invalid_entries_count_as_positions() {
     let entries: Vec<String> = (0..4000)
         .map(|i| match i % 3 {
             0 => "{\"id\":null}".to_owned(),
@@ -292,8 +294,8 @@ fn invalid_entries_count_as_places_in_the_list() {
 }
 
 #[test]
-fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
-    // Label 1 puts many lines behind label 2's last; label 2 is then tried, and fails, once more.
+fn lines_of_other_runs_do_not_prevent_a_resume() {
+    // Label 1 writes many lines after label 2's last one. Label 2 is then retried and fails again.
     let (ids, body) = small_list(1000);
     let labels = vec![
         ("1", Chats::Generated(5000)),
@@ -320,7 +322,7 @@ fn others_lines_between_two_tries_are_no_reason_to_begin_again() {
 }
 
 #[test]
-fn long_messages_are_resumed_and_truncated_too() {
+fn long_messages_are_resumed_and_partial_ones_removed() {
     let entries: Vec<String> = (0..9000)
         .map(|i| format!("{{\"id\":\"{i}@c.us\",\"name\":\"{}\"}}", "n".repeat(200)))
         .collect();
@@ -356,7 +358,7 @@ fn long_messages_are_resumed_and_truncated_too() {
 }
 
 #[test]
-fn a_list_with_too_many_invalid_entries_is_not_gone_on_with() {
+fn a_list_with_too_many_invalid_entries_is_not_resumed() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us"},{}]"#);
     let first = stage.run().end().expect(65);
     let second = stage.run().end().expect(65);
@@ -378,7 +380,7 @@ fn two_accounts_do_not_share_a_checkpoint() {
 }
 
 #[test]
-fn a_file_by_another_name_has_the_same_journal() {
+fn a_file_under_another_name_uses_the_same_journal() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     kill_after(&stage, &body, 0.5, 1000);
@@ -397,13 +399,15 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
     ids.swap(3, 4);
     let changed = Chats::Body(Bytes::from(map_of(&ids)));
     stage.mock.set_chats("1", &changed);
-    // It finds the list changed, and then gets no other one.
+    // The run finds that the list has changed, and then receives no other list.
     stage.mock.script("1", Reply::chats(changed));
     let busy = Reply::json("busy").status(503).header("retry-after", "60");
     stage.mock.script("1", busy);
     let before = stage.mock.requests().len();
     let process = stage.run().spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= before + 3);
+    wait_until("the run waits", || {
+        stage.mock.requests().len() >= before + 3
+    });
     process.kill();
     stage.run().end().expect(0);
     assert_eq!(stage.ids()[stage.ids().len() - 3000..], ids);
@@ -412,7 +416,7 @@ fn a_changed_list_keeps_its_run_id_when_it_is_killed_before_its_first_batch() {
         .iter()
         .map(|message| message["run_id"].to_string())
         .collect();
-    assert_eq!(runs.len(), 1, "a repeat is recognisable");
+    assert_eq!(runs.len(), 1, "a repeat has the same run id");
 }
 
 #[test]
@@ -430,7 +434,7 @@ fn the_resume_window_counts_from_when_a_run_was_stopped() {
     let batch = stage.journal().unwrap();
     // Times in the journal are in milliseconds.
     let now = || humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    wait_until("the time is another", || batch["at"] != now());
+    wait_until("the time has changed", || batch["at"] != now());
     process.signal("TERM");
     process.end().expect(75);
     let stop = stage.journal().unwrap();

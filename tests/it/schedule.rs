@@ -1,5 +1,5 @@
-//! What a schedule brings about: a second run beside the first, one that comes too late, labels that
-//! are gone or have shrunk, and labels that are spread over processes.
+//! Effects of a schedule: a second run beside the first, a late run, labels that are deleted or
+//! have shrunk, and labels that are spread over processes.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,15 @@ use labelcast::mock::{Chats, Piece, Reply};
 use crate::support::{Stage, gated, lines_in, part_of, small_list, wait_until};
 
 #[test]
-fn the_second_run_while_the_first_is_alive() {
+fn a_second_run_during_the_first_is_refused() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let first = stage.run().spawn();
-    wait_until("the first is at it", || lines_in(&stage.out()) > 1000);
+    wait_until("the first run is publishing", || {
+        lines_in(&stage.out()) > 1000
+    });
     let second = stage.path("second.json");
     let ended = stage.run().report_file(second).end().expect(81);
     assert_eq!(ended.label()["status"], "locked");
@@ -22,17 +24,17 @@ fn the_second_run_while_the_first_is_alive() {
     gate.cancel();
     first.end().expect(0);
     assert_eq!(stage.ids(), ids);
-    // The next one in the schedule finds the way free.
+    // The next scheduled run can start.
     stage.run().end().expect(0);
 }
 
 #[test]
-fn a_schedule_that_was_missed() {
+fn a_late_run_does_not_resume_an_old_one() {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let cut = stage.run().args(["--retries", "0"]).end().expect(69);
-    // Nothing ran for years: what was left is not gone on with, and the list is published as it is now.
+    // Nothing ran for years: the old run is not resumed, and the current list is published.
     stage.age_journal();
     let ended = stage.run().end().expect(0);
     assert_ne!(ended.label()["run_id"], cut.label()["run_id"]);
@@ -43,7 +45,7 @@ fn a_schedule_that_was_missed() {
 }
 
 #[test]
-fn a_label_that_was_deleted_since() {
+fn a_deleted_label_does_not_stop_the_others() {
     let stage = Stage::with_labels(vec![("1", Chats::Generated(5)), ("2", Chats::Generated(5))]);
     stage.run().args(["--label", "2"]).end().expect(0);
     let before = stage.ids().len();
@@ -54,13 +56,13 @@ fn a_label_that_was_deleted_since() {
     assert_eq!(labels[0]["published"], 0);
     assert_eq!(
         labels[1]["status"], "complete",
-        "the other goes out all the same"
+        "the other label is published"
     );
     assert_eq!(stage.ids().len(), before + 5);
 }
 
 #[test]
-fn a_list_that_shrank_since() {
+fn a_list_that_shrank_since_the_last_run_publishes_nothing() {
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(&body);
     let run = || stage.run().args(["--max-shrink", "20"]);
@@ -79,7 +81,7 @@ fn a_list_that_shrank_since() {
 }
 
 #[test]
-fn shards_publish_every_label_once() {
+fn shards_publish_each_label_once() {
     let names: Vec<String> = (1..=23).map(|id| id.to_string()).collect();
     let labels = names.iter().map(|id| (id.as_str(), Chats::Generated(1)));
     let stage = Stage::with_labels(labels.collect());
@@ -112,7 +114,7 @@ fn a_shard_without_a_label_is_complete() {
 }
 
 #[test]
-fn a_shard_that_cannot_ask_for_labels_reports_its_own_only() {
+fn a_shard_without_the_list_of_labels_reports_only_its_own() {
     let ids: Vec<String> = (1..=8).map(|id| id.to_string()).collect();
     let mut told = Vec::new();
     for shard in ["0/2", "1/2"] {

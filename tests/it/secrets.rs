@@ -1,4 +1,4 @@
-//! Neither token nor chat ids nor names stand in any output, at any log level.
+//! Tokens, chat ids and names are in no output at any log level.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -8,7 +8,7 @@ use crate::support::{Ended, Stage, TOKEN};
 const ID: &str = "4915112345678";
 const NAME: &str = "Annemarie";
 
-/// A list with a chat whose id and name are looked for.
+/// A list with a chat whose id and name must not appear.
 fn body() -> String {
     format!(r#"{{"0":{{"id":"{ID}@c.us","name":"{NAME}"}},"1":{{"id":"{ID}@lid"}}}}"#)
 }
@@ -22,7 +22,7 @@ fn says_nothing(ended: &Ended, secrets: &[&str]) {
 }
 
 #[test]
-fn no_failing_run_says_them() {
+fn failing_runs_show_no_secrets() {
     let answer = format!(
         r#"{{"code":"bad","message":"token {TOKEN} may not see {ID}@c.us or {ID} in access_token={TOKEN}"}}"#
     );
@@ -62,7 +62,7 @@ fn no_failing_run_says_them() {
 }
 
 #[test]
-fn no_part_of_the_token_and_no_other_spelling_is_said() {
+fn no_part_or_spelling_of_the_token_is_shown() {
     let half = &TOKEN[..TOKEN.len() / 2];
     for padding in 200..310 {
         let long = format!(r#"{{"message":"{}{TOKEN}"}}"#, "x".repeat(padding));
@@ -83,7 +83,7 @@ fn no_part_of_the_token_and_no_other_spelling_is_said() {
 }
 
 #[test]
-fn a_run_that_cannot_connect_does_not_say_the_token() {
+fn a_run_that_cannot_connect_does_not_show_the_token() {
     let stage = Stage::with_chats(0);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -94,7 +94,7 @@ fn a_run_that_cannot_connect_does_not_say_the_token() {
 }
 
 #[test]
-fn wrong_settings_do_not_say_what_may_be_secret() {
+fn configuration_errors_show_no_secrets() {
     let stage = Stage::with_chats(0);
     let ended = stage
         .run()
@@ -132,7 +132,7 @@ fn wrong_settings_do_not_say_what_may_be_secret() {
 }
 
 #[test]
-fn other_commands_do_not_say_the_token_either() {
+fn other_commands_do_not_show_the_token() {
     let refusal = Reply::json(format!(r#"{{"message":"bad token {TOKEN}"}}"#)).status(401);
     for command in ["check", "labels"] {
         let stage = Stage::with_chats(0);
@@ -149,7 +149,7 @@ fn other_commands_do_not_say_the_token_either() {
 }
 
 #[test]
-fn the_checkpoint_beside_the_file_holds_no_ids() {
+fn the_journal_contains_no_ids() {
     let stage = Stage::with_body(body());
     stage.run().args(["--include-names"]).end().expect(0);
     let journal = std::fs::read_to_string(stage.path("out.jsonl.labelcast")).unwrap();

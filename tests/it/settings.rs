@@ -1,9 +1,9 @@
-//! Flags beat environment, environment beats the file, the file beats defaults; and all faults at
-//! once.
+//! Flags override the environment, the environment overrides the file, and the file overrides
+//! defaults. All errors are reported together.
 
 use crate::support::{Running, Stage, TOKEN};
 
-/// Which queue a run with a queue set in some of the layers ends up with.
+/// Returns the queue of a run whose queue is set in some of the sources.
 fn queue(flag: bool, env: bool, file: bool) -> String {
     let stage = Stage::with_chats(1);
     let config = stage.path("labelcast.toml");
@@ -27,7 +27,7 @@ fn queue(flag: bool, env: bool, file: bool) -> String {
 }
 
 #[test]
-fn nearer_layers_win() {
+fn sources_have_the_documented_precedence() {
     assert_eq!(queue(true, true, true), "from-flag");
     assert_eq!(queue(false, true, true), "from-env-inst-1-1");
     assert_eq!(queue(false, false, true), "from-file");
@@ -36,7 +36,7 @@ fn nearer_layers_win() {
 }
 
 #[test]
-fn a_whole_run_from_environment_alone() {
+fn a_run_can_be_configured_by_the_environment() {
     let stage = Stage::with_chats(3);
     let ended = Running::new("run")
         .env("WAWP_API_URL", &stage.mock.url())
@@ -55,7 +55,7 @@ fn a_whole_run_from_environment_alone() {
 }
 
 #[test]
-fn a_whole_run_from_a_file_and_a_token_file() {
+fn a_run_can_be_configured_by_a_file_and_a_token_file() {
     let stage = Stage::with_chats(3);
     let token = stage.path("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
@@ -82,7 +82,7 @@ fn a_whole_run_from_a_file_and_a_token_file() {
 }
 
 #[test]
-fn the_token_comes_from_the_nearer_place() {
+fn the_token_comes_from_the_source_with_precedence() {
     let stage = Stage::with_chats(1);
     let wrong = stage.path("wrong");
     std::fs::write(&wrong, "wrong").unwrap();
@@ -100,11 +100,11 @@ fn the_token_comes_from_the_nearer_place() {
 }
 
 #[test]
-fn a_bare_run_says_all_that_it_needs() {
+fn a_run_without_settings_lists_all_required_ones() {
     let ended = Running::new("run").end().expect(78);
     for mend in [
         "--instance-id, WAWP_INSTANCE_ID, or api.instance_id",
-        "WAWP_ACCESS_TOKEN, or a file that holds it: --access-token-file",
+        "WAWP_ACCESS_TOKEN, or a file that contains it: --access-token-file",
         "--label, LABELCAST_LABELS, or run.labels",
     ] {
         assert!(ended.stderr.contains(mend), "{}", ended.stderr);
@@ -113,7 +113,7 @@ fn a_bare_run_says_all_that_it_needs() {
 }
 
 #[test]
-fn every_fault_is_listed_at_once() {
+fn all_errors_are_listed_together() {
     let stage = Stage::with_chats(1);
     let config = stage.path("labelcast.toml");
     std::fs::write(
@@ -150,17 +150,17 @@ fn every_fault_is_listed_at_once() {
     for fault in [
         "unknown key api.retires",
         "api.retries takes a text or a number",
-        "unknown key sink.ids-per-message; is sink.ids_per_message meant?",
+        "unknown key sink.ids-per-message; did you mean sink.ids_per_message?",
         "unknown key colour.x",
-        "--deadline “soon”: is not a duration; one is written 30s, 15m, 2h or 7d",
+        "--deadline “soon”: is not a duration such as 30s, 15m, 2h or 7d",
         "--max-shrink “101”",
-        "--format “xml”: is none of fields, json, cloudevents",
+        "--format “xml”: is not one of fields, json, cloudevents",
         "there is no sink “kafka:”",
         "--queue “a{b}”",
         "--ids-per-message “0”: is not a whole number from 1 to 10000",
-        "--retain “999ms”: is under a second",
+        "--retain “999ms”: is shorter than one second",
         "LABELCAST_MIN_CHATS “-1”",
-        "WAWP_DIALECT “wawp-v3”: is none of wawp-v2, wawp-v1, waha",
+        "WAWP_DIALECT “wawp-v3”: is not one of wawp-v2, wawp-v1, waha",
         "LABELCAST_INCLUDE_NAMES",
     ] {
         assert!(ended.stderr.contains(fault), "{fault}: {}", ended.stderr);
@@ -173,7 +173,7 @@ fn every_fault_is_listed_at_once() {
 }
 
 #[test]
-fn settings_that_do_not_go_together() {
+fn contradictory_settings_are_refused() {
     let stage = Stage::with_chats(1);
     let arguments = ["--sink", "-", "--report", "json", "--max-shrink", "10"];
     let ended = stage.run().args(arguments).end().expect(78);
@@ -188,12 +188,12 @@ fn settings_that_do_not_go_together() {
     assert!(
         ended
             .stderr
-            .contains("either with single labels or with all")
+            .contains("cannot be combined with --all-labels")
     );
 }
 
 #[test]
-fn a_report_is_not_written_over_the_chats() {
+fn the_report_must_not_overwrite_the_chats() {
     let stage = Stage::with_chats(1);
     for own in ["out.jsonl", "out.jsonl.labelcast"] {
         let path = stage.path(own);
@@ -206,7 +206,7 @@ fn a_report_is_not_written_over_the_chats() {
 }
 
 #[test]
-fn report_and_metrics_do_not_share_a_file() {
+fn report_and_metrics_must_not_share_a_file() {
     let stage = Stage::with_chats(1);
     let path = stage.path("told");
     let path = path.to_str().unwrap();
@@ -216,7 +216,7 @@ fn report_and_metrics_do_not_share_a_file() {
 }
 
 #[test]
-fn what_cannot_go_together_is_listed_with_all_else() {
+fn contradictions_are_listed_with_all_other_errors() {
     let stage = Stage::with_chats(1);
     let arguments = ["--sink", "-", "--report", "json", "--min-chats", "x"];
     let ended = stage.run().args(arguments).end().expect(78);
@@ -239,7 +239,7 @@ fn what_cannot_go_together_is_listed_with_all_else() {
 }
 
 #[test]
-fn durations_have_bounds() {
+fn durations_have_limits() {
     let stage = Stage::with_chats(1);
     for arguments in [
         ["--deadline", "18446744073709551615s"],
@@ -252,7 +252,7 @@ fn durations_have_bounds() {
 }
 
 #[test]
-fn odd_files_and_variables() {
+fn unusual_files_and_variables_are_handled() {
     use std::os::unix::ffi::OsStrExt;
     let stage = Stage::with_chats(1);
     let config = stage.path("labelcast.toml");
@@ -281,7 +281,7 @@ fn odd_files_and_variables() {
 }
 
 #[test]
-fn a_config_file_that_is_not_there_is_a_fault() {
+fn a_missing_config_file_is_an_error() {
     let stage = Stage::with_chats(1);
     let ended = stage
         .run()
@@ -292,7 +292,7 @@ fn a_config_file_that_is_not_there_is_a_fault() {
 }
 
 #[test]
-fn the_example_file_is_the_table_of_settings_and_is_accepted() {
+fn the_example_file_matches_the_settings_and_is_accepted() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/labelcast.example.toml");
     let example = labelcast::config::example();
     if std::env::var_os("UPDATE_EXAMPLE").is_some() {
@@ -302,7 +302,7 @@ fn the_example_file_is_the_table_of_settings_and_is_accepted() {
 
     let stage = Stage::with_chats(2);
     stage.run().args(["--config", path]).end().expect(0);
-    // With each default written out, nothing changes either.
+    // The result is the same with each default written out.
     let defaults: String = example
         .lines()
         .map(|line| match line.strip_prefix('#') {

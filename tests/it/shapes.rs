@@ -1,10 +1,10 @@
-//! Each shape that the APIs really send, and what none of them sends.
+//! Each shape that the APIs send, and shapes that none of them sends.
 
 use labelcast::mock::{Piece, Reply};
 
 use crate::support::Stage;
 
-/// The ids that a run over this body publishes.
+/// Returns the ids that a run over this body publishes.
 #[track_caller]
 fn published(body: impl AsRef<[u8]>) -> Vec<String> {
     let stage = Stage::with_body(body);
@@ -14,7 +14,7 @@ fn published(body: impl AsRef<[u8]>) -> Vec<String> {
     stage.ids()
 }
 
-/// What a run over this body ends with, and the ids that it publishes all the same.
+/// Returns the exit code of a run over this body, and the ids that it publishes.
 #[track_caller]
 fn refused(body: &str, code: i32, says: &str) -> Vec<String> {
     let stage = Stage::with_body(body);
@@ -26,19 +26,19 @@ fn refused(body: &str, code: i32, says: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_map_keyed_by_index() {
+fn a_map_keyed_by_index_is_read() {
     let body = r#"{"0":{"id":"1@c.us","name":"John Doe"},"1":{"id":"2@lid","name":null},"2":{"id":"3@g.us"}}"#;
     assert_eq!(published(body), ["1@c.us", "2@lid", "3@g.us"]);
 }
 
 #[test]
-fn an_array() {
+fn an_array_is_read() {
     let body = r#"[{"id":"1@c.us"},{"name":"b","id":"2@newsletter"}]"#;
     assert_eq!(published(body), ["1@c.us", "2@newsletter"]);
 }
 
 #[test]
-fn nothing_at_all() {
+fn empty_lists_are_read() {
     for body in [
         "{}",
         "[]",
@@ -51,7 +51,7 @@ fn nothing_at_all() {
 }
 
 #[test]
-fn an_envelope_around_either() {
+fn lists_in_an_envelope_are_read() {
     for body in [
         r#"{"success":true,"data":[{"id":"1@c.us"}]}"#,
         r#"{"data":{"0":{"id":"1@c.us"}},"success":true}"#,
@@ -63,14 +63,14 @@ fn an_envelope_around_either() {
 }
 
 #[test]
-fn an_id_that_is_an_object_with_many_more_members() {
+fn an_id_may_be_an_object_with_other_members() {
     let body = r#"[{"archived":false,"id":{"server":"c.us","user":"1","_serialized":"1@c.us"},
         "lastMessage":{"id":{"id":"x","_serialized":"no@c.us"},"list":[1,2.5e300,true,null]},"name":"a"}]"#;
     assert_eq!(published(body), ["1@c.us"]);
 }
 
 #[test]
-fn a_byte_order_mark_white_space_and_escapes() {
+fn byte_order_marks_white_space_and_escapes_are_read() {
     assert_eq!(
         published("\u{feff}\n[{\"id\":\"1@c.us\"}]\r\n\t "),
         ["1@c.us"]
@@ -79,7 +79,7 @@ fn a_byte_order_mark_white_space_and_escapes() {
 }
 
 #[test]
-fn names_that_are_free_unicode() {
+fn names_may_be_any_unicode() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us","name":"Zoë 🐈 \"\\\u0001"},{"id":"2@c.us"}]"#);
     stage.run().args(["--include-names"]).end().expect(0);
     assert_eq!(stage.messages()[0]["name"], "Zoë 🐈 \"\\\u{1}");
@@ -87,21 +87,21 @@ fn names_that_are_free_unicode() {
 }
 
 #[test]
-fn an_empty_name_is_none() {
+fn an_empty_name_is_dropped() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us","name":""}]"#);
     stage.run().args(["--include-names"]).end().expect(0);
     assert_eq!(stage.messages()[0].get("name"), None);
 }
 
 #[test]
-fn a_name_that_was_cut_in_the_middle_of_an_emoji() {
-    // JavaScript cuts strings between the halves of a surrogate pair, and writes what is left.
+fn lone_surrogates_in_names_are_replaced() {
+    // JavaScript cuts strings between the halves of a surrogate pair and writes the remaining half.
     let body = r#"[{"name":"cat \ud83d","id":"1@c.us"},{"id":"2@c.us","name":"\udc08 \\ud83d"}]"#;
     assert_eq!(published(body), ["1@c.us", "2@c.us"]);
 }
 
 #[test]
-fn names_stay_out_of_messages_unless_asked_for() {
+fn names_are_published_only_on_request() {
     let stage = Stage::with_body(r#"[{"id":"1@c.us","name":"John Doe"}]"#);
     stage.run().end().expect(0);
     let text = std::fs::read_to_string(stage.out()).unwrap();
@@ -109,7 +109,7 @@ fn names_stay_out_of_messages_unless_asked_for() {
 }
 
 #[test]
-fn an_error_under_status_200_is_never_an_empty_list() {
+fn errors_under_status_200_are_not_empty_lists() {
     for (body, says) in [
         ("", "empty"),
         (" \n", "empty"),
@@ -169,7 +169,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"data":[],"success":false,"success":true}"#,
             "success false",
         ),
-        // What was bad stays so, whatever comes after it, or beside it under another name.
+        // A failure remains one, whatever follows it or stands beside it under another name.
         (r#"{"status":"error","statusCode":200,"data":[]}"#, "error"),
         (r#"{"statusCode":500,"status":"ok","data":[]}"#, "500"),
         (r#"{"data":[],"statusCode":500,"status":null}"#, "500"),
@@ -195,7 +195,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
             r#"{"success":true,"message":"Instance is stopped","data":[]}"#,
             "stopped",
         ),
-        // What is neither yes nor no.
+        // Values that are neither yes nor no.
         (r#"{"result":"error","data":[]}"#, "error"),
         (r#"{"success":"failed","data":[]}"#, "failed"),
         (r#"{"ok":"404 Not Found","data":[]}"#, "404"),
@@ -207,7 +207,7 @@ fn an_error_under_status_200_is_never_an_empty_list() {
 }
 
 #[test]
-fn an_error_that_comes_after_the_chats_is_one_all_the_same() {
+fn an_error_after_the_chats_is_an_error() {
     for body in [
         r#"{"data":[{"id":"1@c.us"}],"status":"error","message":"dropped"}"#,
         r#"{"success":true,"data":[{"id":"1@c.us"}],"error":"dropped"}"#,
@@ -217,7 +217,7 @@ fn an_error_that_comes_after_the_chats_is_one_all_the_same() {
 }
 
 #[test]
-fn an_empty_list_with_kind_words_beside_it_is_one() {
+fn an_empty_list_beside_success_texts_is_accepted() {
     for body in [
         r#"{"success":true,"message":"Chats retrieved successfully","data":[]}"#,
         r#"{"status":"success","data":[],"errors":[],"error":null}"#,
@@ -252,7 +252,7 @@ fn an_object_without_a_list_is_an_unknown_shape() {
 }
 
 #[test]
-fn malformed_json_says_where_and_keeps_what_came_before() {
+fn malformed_json_is_located_and_earlier_chats_are_kept() {
     let good = r#"{"0":{"id":"1@c.us"},"1":{"id":"2@c.us"}"#;
     for (bad, at) in [
         (",}", good.len() + 1),
@@ -285,7 +285,7 @@ fn malformed_json_says_where_and_keeps_what_came_before() {
 }
 
 #[test]
-fn bytes_that_are_not_utf_8_are_malformed() {
+fn invalid_utf_8_is_malformed() {
     let stage = Stage::with_body(b"[{\"id\":\"1@c.us\"},{\"id\":\"\xff\"}]");
     let ended = stage.run().end().expect(65);
     assert!(ended.label()["error"].as_str().unwrap().contains("byte 24"));
@@ -293,7 +293,7 @@ fn bytes_that_are_not_utf_8_are_malformed() {
 }
 
 #[test]
-fn an_invalid_entry_is_counted_and_all_others_are_published() {
+fn invalid_entries_are_counted_and_the_others_published() {
     let long = "9".repeat(513);
     let just = "9".repeat(507) + "@c.us";
     let body = format!(
@@ -314,7 +314,7 @@ fn an_invalid_entry_is_counted_and_all_others_are_published() {
 }
 
 #[test]
-fn each_coding_is_undone() {
+fn each_content_coding_is_decoded() {
     use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZstdEncoder};
     use tokio::io::AsyncWriteExt;
     let (ids, body) = crate::support::small_list(3000);
@@ -343,7 +343,7 @@ fn each_coding_is_undone() {
         assert_eq!(stage.ids(), ids, "{coding}");
         assert_eq!(ended.label()["bytes"], body.len(), "{coding}");
 
-        // The coding has come to its end, and the framing has not; or something follows.
+        // The coding has ended but the framing has not, or data follows.
         for (rest, length) in [(&b""[..], bytes.len() + 9), (b"more", bytes.len() + 4)] {
             let stage = Stage::with_chats(0);
             let pieces = [
@@ -359,7 +359,7 @@ fn each_coding_is_undone() {
             assert_ne!(ended.label()["status"], "complete", "{coding} {rest:?}");
         }
 
-        // Cut within the coding, with a framing that is whole: no short list either.
+        // Cut within the coding, with a complete framing: not a short list either.
         let stage = Stage::with_chats(0);
         let half = Reply::json(bytes[..bytes.len() / 2].to_vec());
         stage

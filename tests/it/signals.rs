@@ -1,14 +1,15 @@
-//! A signal is an orderly end, and a second one an end at once.
+//! A signal is an orderly stop, and a second signal an immediate exit.
 
 use labelcast::mock::{Piece, Reply};
 
 use crate::support::{Ended, Process, Running, Stage, lines_in, part_of, small_list, wait_until};
 
-/// Signals are two only if the first was seen: so they are repeated until they have their effect.
+/// Two signals count as two only if the first was handled. So they are repeated until they take
+/// effect.
 fn signal_until_it_ends(process: Process) -> Ended {
     let id = process.id();
     let ended = std::thread::spawn(move || process.end());
-    wait_until("the signals have come through", || {
+    wait_until("the signals were handled", || {
         let line = format!("kill -TERM {id} 2>/dev/null");
         let _ = std::process::Command::new("sh")
             .args(["-c", &line])
@@ -19,13 +20,13 @@ fn signal_until_it_ends(process: Process) -> Ended {
 }
 
 #[test]
-fn a_signal_ends_the_run_in_order_and_the_next_one_goes_on() {
+fn a_signal_stops_the_run_and_the_next_run_resumes() {
     for signal in ["TERM", "INT"] {
         let (ids, body) = small_list(5000);
         let stage = Stage::with_body(&body);
         stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
         let process = stage.run().spawn();
-        wait_until("it is at it", || lines_in(&stage.out()) > 1000);
+        wait_until("the run is publishing", || lines_in(&stage.out()) > 1000);
         process.signal(signal);
         let first = process.end().expect(75);
         assert_eq!(first.label()["status"], "partial");
@@ -39,7 +40,7 @@ fn a_signal_ends_the_run_in_order_and_the_next_one_goes_on() {
 }
 
 #[test]
-fn a_signal_during_a_pause_or_before_an_answer() {
+fn a_signal_during_a_pause_or_before_a_response_stops_the_run() {
     for reply in [
         Reply::json("busy").status(503).header("retry-after", "600"),
         Reply::pieces([Piece::Hold]),
@@ -47,7 +48,7 @@ fn a_signal_during_a_pause_or_before_an_answer() {
         let stage = Stage::with_chats(10);
         stage.mock.script("1", reply);
         let process = stage.run().spawn();
-        wait_until("the list was asked for", || {
+        wait_until("the list was requested", || {
             stage.mock.requests().len() == 2
         });
         process.signal("TERM");
@@ -56,13 +57,13 @@ fn a_signal_during_a_pause_or_before_an_answer() {
 }
 
 #[test]
-fn all_labels_after_a_signal_are_told_of() {
+fn labels_after_a_signal_are_reported() {
     use labelcast::mock::Chats;
     let labels = ["1", "2", "3"].map(|id| (id, Chats::Generated(5)));
     let stage = Stage::with_labels(labels.to_vec());
     stage.mock.script("2", Reply::pieces([Piece::Hold]));
     let process = stage.run().args(["--label", "2,3"]).spawn();
-    wait_until("the second is asked for", || {
+    wait_until("the second list is requested", || {
         stage.mock.requests().len() == 3
     });
     process.signal("TERM");
@@ -75,12 +76,12 @@ fn all_labels_after_a_signal_are_told_of() {
 }
 
 #[test]
-fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
+fn a_blocked_stdout_does_not_prevent_the_stop() {
     let stage = Stage::with_chats(100_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();
-    // Held open, and never read: the pipe is full soon.
+    // The pipe is held open and never read, so that it fills up.
     let stdout = process.take_stdout();
-    wait_until("the list was asked for", || {
+    wait_until("the list was requested", || {
         stage.mock.requests().len() == 2
     });
     process.signal("TERM");
@@ -91,13 +92,13 @@ fn a_stuck_reader_of_stdout_does_not_keep_it_from_ending() {
 #[test]
 fn a_signal_ends_a_check_that_waits_for_a_broker() {
     let stage = Stage::with_chats(10);
-    // It takes connections, and says nothing.
+    // A server that accepts connections and sends nothing.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = mute.local_addr().unwrap();
     for (scheme, api) in [
         ("redis", stage.mock.url()),
         ("amqp", stage.mock.url()),
-        // The API is gone, and has been asked.
+        // The API fails at once, and the check goes on to the sink.
         ("redis", "http://127.0.0.1:1".to_owned()),
     ] {
         let sink = format!("{scheme}://{address}");
@@ -132,21 +133,21 @@ fn a_tail_that_waits_for_a_broker_ends_at_a_signal() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_exits_at_once() {
     let stage = Stage::with_chats(500_000);
     let mut process = stage.run().args(["--sink", "-"]).spawn();
     let mut stdout = process.take_stdout();
-    // So much is written that the next write is stuck in the full pipe.
+    // The output is large enough for the next write to block in the full pipe.
     std::io::Read::read_exact(&mut stdout, &mut [0; 100]).unwrap();
     process.signal("TERM");
     let report = stage.path("report.json");
     assert_eq!(signal_until_it_ends(process).code, Some(75));
-    assert!(!report.exists(), "at once means without a report");
+    assert!(!report.exists(), "an immediate exit writes no report");
     drop(stdout);
 }
 
 #[test]
-fn a_report_that_gets_stuck_does_not_keep_it_from_ending() {
+fn a_blocked_report_file_does_not_prevent_the_stop() {
     let stage = Stage::with_chats(10);
     let fifo = stage.path("fifo");
     let made = std::process::Command::new("mkfifo")
@@ -154,7 +155,7 @@ fn a_report_that_gets_stuck_does_not_keep_it_from_ending() {
         .status()
         .unwrap();
     assert!(made.success());
-    // Nobody opens its other end: opening it for writing waits.
+    // Nobody opens the other end, so opening the pipe for writing blocks.
     let process = stage
         .run()
         .args(["--report-file", fifo.to_str().unwrap()])

@@ -1,4 +1,4 @@
-//! A body cut anywhere is a failure, and never a short list.
+//! A body that is cut anywhere is a failure and never a short list.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -10,18 +10,18 @@ const BODY: &str = "\u{feff}{\"success\":true,\"data\":{\"0\":{\"id\":\"1@c.us\"
 fn cut_at(at: usize) -> [Reply; 3] {
     let start = Bytes::copy_from_slice(&BODY.as_bytes()[..at]);
     [
-        // The connection breaks, by chunked framing.
+        // The connection breaks, with chunked framing.
         Reply::pieces([Piece::Bytes(start.clone()), Piece::Cut]),
-        // The connection breaks, by length.
+        // The connection breaks, with a content length.
         Reply::pieces([Piece::Bytes(start.clone()), Piece::Cut])
             .header("content-length", BODY.len().to_string()),
-        // The framing is whole, as from a proxy that lost the rest.
+        // The framing is complete, as from a proxy that lost the rest.
         Reply::json(start),
     ]
 }
 
 #[test]
-fn every_cut_position_of_a_small_body() {
+fn a_body_cut_at_any_position_is_a_failure() {
     let end = BODY.len();
     for at in 0..end {
         for (kind, reply) in cut_at(at).into_iter().enumerate() {
@@ -33,7 +33,7 @@ fn every_cut_position_of_a_small_body() {
                 .end();
             let code = ended.code.unwrap();
             let whole_json = kind == 2 && at == end - 1;
-            // Without a byte of JSON, a whole framing says that the body is empty.
+            // With complete framing and no JSON, the body counts as empty.
             let empty = kind == 2 && at <= 3;
             let expected = match (whole_json, empty) {
                 (true, _) => 0,
@@ -50,7 +50,7 @@ fn every_cut_position_of_a_small_body() {
 }
 
 #[test]
-fn a_cut_body_is_asked_for_again_and_nothing_is_published_twice() {
+fn a_cut_body_is_requested_again_without_repeats() {
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
     for part in [3, 2] {
@@ -68,7 +68,7 @@ fn a_cut_body_is_asked_for_again_and_nothing_is_published_twice() {
 }
 
 #[test]
-fn what_came_before_the_cut_is_kept_for_the_next_run() {
+fn chats_before_the_cut_are_kept_for_the_next_run() {
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
@@ -86,7 +86,7 @@ fn what_came_before_the_cut_is_kept_for_the_next_run() {
 }
 
 #[test]
-fn of_packed_messages_only_whole_ones_are_published_before_the_end() {
+fn only_full_packed_messages_are_published_before_the_end() {
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(&body);
     stage.mock.script("1", part_of(&body, 0.55, Piece::Cut));

@@ -1,5 +1,4 @@
-//! URLs of brokers: everything that is wrong with one is said before anything is connected, without
-//! quoting it.
+//! URLs of brokers: every problem is reported before any connection, without quoting the URL.
 
 use crate::support::{Ended, Stage};
 
@@ -9,7 +8,7 @@ fn refused(url: &str) -> Ended {
     run.end().expect(78)
 }
 
-/// Every scheme of a broker, with what may follow the host.
+/// Every scheme of a broker, with the parts that may follow the host.
 const BROKERS: [(&str, &str); 8] = [
     ("redis", "/0"),
     ("rediss", "/0"),
@@ -22,12 +21,12 @@ const BROKERS: [(&str, &str); 8] = [
 ];
 
 #[test]
-fn special_characters_in_a_password_have_to_be_encoded() {
+fn special_characters_in_a_password_must_be_encoded() {
     for (scheme, path) in BROKERS {
         for login in [
             ":s3cr#t0fmine",
             "user:s3cr#t0fmine",
-            // What stands before the character could be a host and a port.
+            // The text before the character could be a host and a port.
             "user:12#t0fmine",
             ":s3cr/t0fmine",
             "user:12/t0fmine",
@@ -49,7 +48,7 @@ fn special_characters_in_a_password_have_to_be_encoded() {
 }
 
 #[test]
-fn a_parameter_that_does_not_exist_is_refused() {
+fn unknown_parameters_are_refused() {
     for (scheme, path) in BROKERS {
         let ended = refused(&format!("{scheme}://127.0.0.1:1{path}?databse=3"));
         assert!(ended.stderr.contains("“databse”"), "{scheme}: {ended:?}");
@@ -64,7 +63,7 @@ fn a_parameter_that_does_not_exist_is_refused() {
 }
 
 #[test]
-fn parameters_with_values_that_they_do_not_take() {
+fn invalid_parameter_values_are_refused() {
     for (url, told) in [
         ("redis://127.0.0.1:1?db=x", "db"),
         ("redis://127.0.0.1:1?db=-1", "db"),

@@ -1,4 +1,4 @@
-//! A file, whose faults are those of a disk and of a worker that is gone.
+//! A file. Its faults are those of a disk and of a killed worker.
 
 use std::io::Write as _;
 
@@ -70,11 +70,13 @@ impl Subject for File {
         match fault {
             Fault::Refuse => {}
             Fault::Hold => process.signal("STOP"),
-            // A file has no connection: what is left of a write that breaks is all there is to see.
+            // A file has no connection, so a partial line is the only effect of a write that
+            // breaks.
             Fault::Cut | Fault::Kill => process.signal("KILL"),
             Fault::FailAfterWrite => {
-                // The first line is the start. The last one is to be lost, and a batch to be left.
-                wait_until("two batches are known of", || {
+                // The first line is the start of the run. The last line is lost, and a batch
+                // remains.
+                wait_until("two batches are recorded", || {
                     lines_in(&self.journal()) >= 3
                 });
                 process.signal("KILL");

@@ -1,4 +1,4 @@
-//! A queue of a RabbitMQ broker, by a proxy.
+//! A queue of a RabbitMQ broker, behind a proxy.
 
 use super::{Fault, Message, Subject};
 use crate::support::proxy::{Direction, Proxy};
@@ -6,7 +6,7 @@ use crate::support::rabbitmq::{self, Client, Vhost, vhost};
 use crate::support::{Process, Running, Stage, wait_until};
 
 const QUEUE: &str = "labelcast:1";
-/// Messages that the queue has room for, where it is to refuse some.
+/// The limit of the queue if it is to refuse messages.
 const ROOM: usize = 2000;
 
 pub(super) struct Queue {
@@ -72,7 +72,7 @@ impl Subject for Queue {
 
     fn break_down(&mut self, fault: Fault, process: &Process) {
         match fault {
-            // It has room for some more.
+            // Make room for some more messages.
             Fault::Refuse => {}
             Fault::FailAfterWrite => self.proxy.cut_after(0, Direction::ToClient),
             Fault::Hold => self.proxy.hold_connections(),
@@ -84,17 +84,17 @@ impl Subject for Queue {
     fn recover(&mut self, fault: Fault, process: &mut Process) {
         match fault {
             Fault::Refuse => {
-                wait_until("it is full", || self.depth() >= ROOM);
-                wait_until("a consumer has made room for all", || {
+                wait_until("the queue is full", || self.depth() >= ROOM);
+                wait_until("a consumer has made room for all messages", || {
                     self.drain();
                     process.has_ended()
                 });
                 self.drain();
-                // The next run is to declare one without a limit.
+                // The next run declares a queue without a limit.
                 self.client.delete(QUEUE);
             }
             Fault::FailAfterWrite | Fault::Cut => {
-                wait_until("it has broken", || !self.proxy.is_armed());
+                wait_until("the connection has broken", || !self.proxy.is_armed());
             }
             Fault::Hold | Fault::Kill => {}
         }

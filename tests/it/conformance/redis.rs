@@ -1,8 +1,8 @@
-//! A Redis server of the test's own, by a proxy.
+//! A private Redis server, behind a proxy.
 
 use super::{Fault, Message, Subject};
 use crate::support::proxy::{Direction, Proxy};
-use crate::support::redis::{Server, entries, field, length, run_out};
+use crate::support::redis::{Server, entries, expire_locks, field, length};
 use crate::support::{Process, Stage, wait_until};
 
 const STREAM: &str = "labelcast:1";
@@ -69,18 +69,18 @@ impl Subject for Redis {
     fn recover(&mut self, fault: Fault, _: &mut Process) {
         match fault {
             Fault::Refuse => {
-                wait_until("it has refused something", || self.has_refused());
+                wait_until("the server has refused a write", || self.has_refused());
                 self.set_memory("0");
             }
             Fault::FailAfterWrite | Fault::Cut => {
-                wait_until("it has broken", || !self.proxy.is_armed());
+                wait_until("the connection has broken", || !self.proxy.is_armed());
             }
             Fault::Hold | Fault::Kill => {}
         }
     }
 
-    fn let_time_pass(&mut self) {
-        run_out(&mut self.server.connection());
+    fn age_remains(&mut self) {
+        expire_locks(&mut self.server.connection());
     }
 
     fn messages(&mut self) -> Vec<Message> {

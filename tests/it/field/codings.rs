@@ -1,4 +1,4 @@
-//! Content codings that are padded, or are none.
+//! Content codings with padding, and headers that name no coding.
 
 use async_compression::tokio::write::GzipEncoder;
 use labelcast::mock::Reply;
@@ -23,7 +23,7 @@ fn coded(coding: &str, body: Vec<u8>) -> Reply {
 }
 
 #[test]
-fn zeros_behind_a_gzip_member_are_padding() {
+fn zeros_after_a_gzip_member_are_ignored() {
     let whole = gzip(TWO);
     for zeros in [1, 20, 100_000] {
         let padded = [whole.clone(), vec![0; zeros]].concat();
@@ -47,7 +47,7 @@ fn zeros_behind_a_gzip_member_are_padding() {
 }
 
 #[test]
-fn a_header_that_names_a_coding_which_the_body_does_not_have() {
+fn a_wrong_content_encoding_header_is_reported() {
     for coding in ["gzip", "zstd", "br"] {
         let reply = coded(coding, TWO.as_bytes().to_vec());
         let case = Case::reply(reply, 65).says(format!("is not {coding}"));
@@ -56,7 +56,7 @@ fn a_header_that_names_a_coding_which_the_body_does_not_have() {
 }
 
 #[test]
-fn a_header_that_names_no_coding_at_all() {
+fn a_content_encoding_header_without_a_coding_is_ignored() {
     for coding in ["none", "utf-8", "identity, identity", ""] {
         let reply = coded(coding, TWO.as_bytes().to_vec());
         Case::reply(reply, 0).ids(TWO_IDS).holds();

@@ -1,9 +1,9 @@
-//! An empty list is trusted only if all that stands beside it is known to be harmless.
+//! An empty list is trusted only if everything beside it is known to be harmless.
 
 use super::Case;
 use crate::support::Stage;
 
-/// A member that casts doubt on an empty list, and the text of it that is quoted.
+/// Members that make an empty list untrustworthy, and the quoted text.
 const DOUBTFUL: &[(&str, &str)] = &[
     (r#""msg":"session stopped""#, "session stopped"),
     (r#""detail":"Not authenticated""#, "Not authenticated"),
@@ -70,7 +70,7 @@ const DOUBTFUL: &[(&str, &str)] = &[
     (r#""first":"scan the code""#, "scan the code"),
 ];
 
-/// What may stand beside an empty list.
+/// Members that may stand beside an empty list.
 const HARMLESS: &[&str] = &[
     r#""success":true"#,
     r#""statusCode":200,"message":"OK""#,
@@ -102,7 +102,7 @@ fn bodies(beside: &str) -> [String; 2] {
 }
 
 #[test]
-fn what_is_not_understood_casts_doubt() {
+fn unknown_members_make_an_empty_list_untrusted() {
     for (beside, quoted) in DOUBTFUL {
         for body in bodies(beside) {
             let case = Case::body(&body, 76).says(*quoted);
@@ -114,7 +114,7 @@ fn what_is_not_understood_casts_doubt() {
 }
 
 #[test]
-fn what_is_known_to_be_harmless_does_not() {
+fn harmless_members_leave_an_empty_list_trusted() {
     for beside in HARMLESS {
         for body in bodies(beside) {
             Case::body(&body, 0).holds();
@@ -123,12 +123,12 @@ fn what_is_known_to_be_harmless_does_not() {
 }
 
 #[test]
-fn who_knows_better_can_have_it_trusted() {
+fn accept_empty_trusts_any_empty_list() {
     for (beside, _) in DOUBTFUL {
         let [body, _] = bodies(beside);
         Case::body(&body, 0).args(&["--accept-empty"]).holds();
     }
-    // An answer without a list is none, and neither is a list that holds something.
+    // The flag does not apply to an answer without a list or to a list with entries.
     for body in [
         r#"{"success":false,"message":"no"}"#,
         r#"{"success":false,"data":[{"id":"1@c.us"}]}"#,
@@ -138,7 +138,7 @@ fn who_knows_better_can_have_it_trusted() {
 }
 
 #[test]
-fn beside_chats_only_an_error_counts() {
+fn beside_chats_only_an_error_matters() {
     let ids = &["1@c.us"];
     for beside in [
         r#""msg":"session stopped""#,
@@ -152,7 +152,7 @@ fn beside_chats_only_an_error_counts() {
 }
 
 #[test]
-fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
+fn a_response_without_a_list_is_quoted_or_an_unknown_shape() {
     for (body, exit, says) in [
         (r#"{"detail":"Not authenticated"}"#, 76, "Not authenticated"),
         (r#"{"msg":"session stopped"}"#, 76, "session stopped"),
@@ -160,14 +160,14 @@ fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
         (
             r#"{"success":true,"chats":[{"id":"1@c.us"}]}"#,
             65,
-            "without a list",
+            "contains no list",
         ),
         (r#"{"message":["bad one"]}"#, 76, "bad one"),
-        (r#"{"success":true,"message":"OK"}"#, 65, "without a list"),
+        (r#"{"success":true,"message":"OK"}"#, 65, "contains no list"),
         (
             r#"{"data":{"label":{"id":"7"},"chats":[]}}"#,
             65,
-            "without a list",
+            "contains no list",
         ),
     ] {
         Case::body(body, exit).says(says).holds();
@@ -175,7 +175,7 @@ fn an_answer_without_a_list_is_quoted_or_an_unknown_shape() {
 }
 
 #[test]
-fn a_count_of_chats_doubts_in_the_same_way() {
+fn label_counts_apply_the_same_trust_rules() {
     let stage = Stage::with_body(r#"{"data":[],"msg":"session stopped"}"#);
     let ended = stage.program("labels").args(["--counts", "--json"]).end();
     assert_eq!(ended.code, Some(76), "{ended:#?}");

@@ -1,11 +1,11 @@
-//! Entries of a list: large ones, keys of all kinds, and ids that are none.
+//! Entries of a list: large ones, keys of all kinds, and invalid ids.
 
 use serde_json::json;
 
 use super::Case;
 
 #[test]
-fn what_lies_beside_id_and_name_may_be_large() {
+fn members_beside_id_and_name_may_be_large() {
     let participants: Vec<_> = (0..600)
         .map(|i| json!({"id": {"server": "c.us", "_serialized": format!("{i}@c.us")}, "isAdmin": false}))
         .collect();
@@ -23,7 +23,7 @@ fn what_lies_beside_id_and_name_may_be_large() {
 }
 
 #[test]
-fn a_member_that_holds_a_chat_is_a_chat_whatever_its_key() {
+fn a_member_with_a_chat_is_an_entry_whatever_its_key() {
     let entries = |keys: &[&str]| {
         let entry = |(i, key): (usize, &&str)| format!(r#""{key}":{{"id":"{i}@c.us"}}"#);
         keys.iter()
@@ -54,7 +54,7 @@ fn a_member_that_holds_a_chat_is_a_chat_whatever_its_key() {
             Case::body(&body, 0).ids(ids).holds();
         }
     }
-    // More than are kept until it shows what they are.
+    // More objects than are held before it is clear what they are.
     let keys: Vec<String> = (0..40).map(|i| format!("k{i}")).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let ended = Case::body(&format!("{{{}}}", entries(&keys)), 0)
@@ -72,7 +72,7 @@ const FORTY: [&str; 40] = [
 ];
 
 #[test]
-fn an_envelope_s_own_objects_are_no_chats() {
+fn objects_of_the_envelope_are_not_entries() {
     let me = r#""me":{"id":"9@c.us","pushName":"Zoë"},"session":{"id":"8@c.us"},"engine":{"id":"7@c.us"}"#;
     for body in [
         format!(r#"{{{me},"data":[{{"id":"1@c.us"}}]}}"#),
@@ -86,7 +86,7 @@ fn an_envelope_s_own_objects_are_no_chats() {
 }
 
 #[test]
-fn nothing_within_the_list_is_dropped_silently() {
+fn unusable_members_of_the_list_are_invalid_entries() {
     for body in [
         r#"{"data":{"a":{"id":"1@c.us"},"b":{"name":"x"}}}"#,
         r#"{"a":{"id":"1@c.us"},"b":{"id":"[object Object]"}}"#,
@@ -101,7 +101,7 @@ fn nothing_within_the_list_is_dropped_silently() {
 }
 
 #[test]
-fn what_is_no_chat_id_is_an_invalid_entry() {
+fn a_text_that_is_not_a_chat_id_is_an_invalid_entry() {
     for id in [
         r#""[object Object]""#,
         r#""  ""#,
@@ -125,7 +125,7 @@ fn what_is_no_chat_id_is_an_invalid_entry() {
 }
 
 #[test]
-fn every_server_that_whatsapp_has_is_one() {
+fn ids_of_every_whatsapp_server_are_valid() {
     let ids = &[
         "12:3@lid",
         "1@c.us",

@@ -1,11 +1,11 @@
-//! Failures of the servers in between: which of them pass.
+//! Errors of gateways and other intermediate servers: which of them are transient.
 
 use labelcast::mock::Reply;
 
 use super::{Case, TWO, TWO_IDS};
 
 #[test]
-fn a_failure_of_a_server_passes() {
+fn server_errors_are_retried() {
     for status in [
         500, 502, 503, 504, 507, 508, 511, 520, 521, 522, 523, 524, 525, 526, 527, 530, 599,
     ] {
@@ -19,7 +19,7 @@ fn a_failure_of_a_server_passes() {
 }
 
 #[test]
-fn what_is_not_implemented_stays_so() {
+fn not_implemented_is_not_retried() {
     for status in [501, 505] {
         let reply = Reply::json("").status(status);
         Case::reply(reply, 76)
@@ -30,7 +30,7 @@ fn what_is_not_implemented_stays_so() {
 }
 
 #[test]
-fn a_challenge_page_says_nothing_about_the_token() {
+fn a_challenge_page_hints_at_a_firewall_and_not_at_the_token() {
     for page in [
         "<html><title>Just a moment...</title></html>",
         "error code: 1020",
@@ -51,7 +51,7 @@ fn a_challenge_page_says_nothing_about_the_token() {
 }
 
 #[test]
-fn a_status_that_leads_nowhere_is_no_redirect() {
+fn a_redirect_status_without_a_target_is_an_error() {
     for status in [300, 301, 302, 304, 307] {
         let reply = Reply::json("").status(status);
         Case::reply(reply, 76)
@@ -67,7 +67,7 @@ fn a_status_that_leads_nowhere_is_no_redirect() {
 }
 
 #[test]
-fn a_wait_that_is_too_long_names_both_lengths() {
+fn a_retry_after_that_is_too_long_names_both_durations() {
     for status in [429, 503] {
         let reply = Reply::json("").status(status).header("retry-after", "7200");
         let case = Case::reply(reply, 69).says("asks to wait 2h");

@@ -1,4 +1,4 @@
-//! The list of labels is read as tolerantly as that of chats, and trusted as little.
+//! The list of labels is read as tolerantly as the list of chats, and trusted as little.
 
 use labelcast::mock::Reply;
 
@@ -11,7 +11,7 @@ fn with_labels(labels: &str, exit: i32) -> Case {
 }
 
 #[test]
-fn what_is_odd_about_one_label_does_not_stop_another() {
+fn odd_labels_do_not_affect_others() {
     for labels in [
         r#"[{"id":"1","name":"VIP"},{"id":"2","name":"hot \ud83d"}]"#,
         "\u{feff}[{\"id\":\"1\",\"name\":\"VIP\"}]",
@@ -38,7 +38,7 @@ fn a_label_without_an_id_is_skipped_with_a_warning() {
 }
 
 #[test]
-fn a_label_that_is_marked_as_deleted_does_not_exist() {
+fn a_label_marked_as_deleted_does_not_exist() {
     for mark in [
         r#""deleted":true"#,
         r#""isDeleted":1"#,
@@ -52,7 +52,7 @@ fn a_label_that_is_marked_as_deleted_does_not_exist() {
 }
 
 #[test]
-fn one_page_of_labels_is_not_all_of_them() {
+fn one_page_of_labels_is_not_the_whole_list() {
     for labels in [
         r#"{"data":[{"id":"1","name":"VIP"}],"links":{"next":"x"},"meta":{"current_page":1,"last_page":3}}"#,
         r#"{"hasMore":true,"data":[{"id":"1"}]}"#,
@@ -64,7 +64,7 @@ fn one_page_of_labels_is_not_all_of_them() {
             .holds();
         let ignoring = ["--all-labels", "--ignore-paging"];
         with_labels(labels, 0).args(&ignoring).ids(TWO_IDS).holds();
-        // A label that is on this page exists.
+        // A label on this page exists.
         with_labels(labels, 0).ids(TWO_IDS).holds();
         let stage = Stage::with_chats(0);
         stage.mock.script_labels(Reply::json(labels));
@@ -77,7 +77,7 @@ fn one_page_of_labels_is_not_all_of_them() {
 }
 
 #[test]
-fn a_label_that_may_be_on_another_page_is_not_called_missing() {
+fn a_label_that_may_be_on_another_page_is_not_reported_missing() {
     let labels = r#"{"data":[{"id":"7"}],"meta":{"current_page":1,"last_page":3}}"#;
     let case = with_labels(labels, 65).says("page 1 of 3");
     case.never("does not exist").holds();
@@ -89,13 +89,13 @@ fn a_label_that_may_be_on_another_page_is_not_called_missing() {
 fn labels_under_an_unknown_wrapper_are_an_unknown_shape() {
     let labels = r#"{"success":true,"labels":[{"id":"1"}]}"#;
     with_labels(labels, 65)
-        .says("without a list")
+        .says("contains no list")
         .never("success true")
         .holds();
 }
 
 #[test]
-fn an_empty_list_of_labels_is_doubted_too() {
+fn an_empty_list_of_labels_may_be_untrusted_too() {
     let labels = r#"{"data":[],"msg":"session stopped"}"#;
     with_labels(labels, 76).says("session stopped").holds();
 }

@@ -1,10 +1,10 @@
-//! A body or header that says that it is one page of several is not a whole list.
+//! If a body or header says that the list is one page of several, the list is not complete.
 
 use labelcast::mock::Reply;
 
 use super::{Case, TWO, TWO_IDS};
 
-/// What stands beside the two chats of a page.
+/// Members beside the two chats of a page.
 const PAGES: &[&str] = &[
     r#""links":{"next":"/v2/labels/1/chats?page=2"},"meta":{"current_page":1,"last_page":9,"total":18}"#,
     r#""_links":{"self":{"href":"/a"},"next":{"href":"/b"}}"#,
@@ -35,7 +35,7 @@ const PAGES: &[&str] = &[
     r#""links":{"prev":"/a?page=1","next":null}"#,
 ];
 
-/// What stands beside the two chats of a whole list.
+/// Members beside the two chats of a complete list.
 const WHOLE: &[&str] = &[
     r#""links":{"next":null},"meta":{"current_page":1,"last_page":1,"total":2}"#,
     r#""links":{"first":"/a?page=1","last":"/a?page=1","prev":null,"next":null},"meta":{"current_page":1,"from":1,"last_page":1,"links":[{"url":null,"label":"&laquo; Previous","active":false},{"url":"/a?page=1","label":"1","active":true},{"url":null,"label":"Next &raquo;","active":false}],"path":"/a","per_page":15,"to":2,"total":2}"#,
@@ -55,7 +55,7 @@ const WHOLE: &[&str] = &[
 ];
 
 #[test]
-fn a_body_that_says_so_is_one_page_of_several() {
+fn bodies_can_mark_one_page_of_several() {
     for beside in PAGES {
         for body in [
             format!(r#"{{"data":{TWO},{beside}}}"#),
@@ -63,7 +63,7 @@ fn a_body_that_says_so_is_one_page_of_several() {
             format!(r#"{{"data":{{"0":{{"id":"1@c.us"}},"1":{{"id":"2@c.us"}},{beside}}}}}"#),
         ] {
             let case = Case::body(&body, 65).says("one page of several");
-            // What was said before the list keeps it from being published.
+            // A statement before the list prevents the list from being published.
             let ids = if body.starts_with(r#"{"data""#) {
                 TWO_IDS
             } else {
@@ -75,7 +75,7 @@ fn a_body_that_says_so_is_one_page_of_several() {
 }
 
 #[test]
-fn a_total_above_the_entries_is_one_too() {
+fn a_total_above_the_entries_marks_a_page() {
     for total in [
         r#""total":250"#,
         r#""total":"250""#,
@@ -105,7 +105,7 @@ fn a_total_above_the_entries_is_one_too() {
 }
 
 #[test]
-fn a_body_with_nothing_left_is_whole() {
+fn bodies_without_further_pages_are_complete() {
     for beside in WHOLE {
         let body = format!(r#"{{"success":true,"data":{TWO},{beside}}}"#);
         Case::body(&body, 0).ids(TWO_IDS).holds();
@@ -113,7 +113,7 @@ fn a_body_with_nothing_left_is_whole() {
 }
 
 #[test]
-fn headers_say_it_as_well() {
+fn headers_can_mark_one_page_of_several() {
     for (name, value) in [
         ("link", r#"</v2/labels/1/chats?page=2>; rel="next""#),
         ("x-wp-totalpages", "3"),
@@ -140,7 +140,7 @@ fn headers_say_it_as_well() {
 }
 
 #[test]
-fn who_knows_better_can_have_it_ignored() {
+fn ignore_paging_accepts_one_page() {
     for beside in PAGES {
         let body = format!(r#"{{{beside},"data":{TWO}}}"#);
         let case = Case::body(&body, 0).args(&["--ignore-paging"]);

@@ -1,4 +1,4 @@
-//! Proxies that the environment names: used, or refused, and never passed over.
+//! Proxies from the environment are used or refused, and never ignored.
 
 use crate::support::proxy::Proxy;
 use crate::support::{Running, Stage};
@@ -10,7 +10,7 @@ fn run(stage: &Stage, variables: &[(&str, &str)]) -> Running {
 }
 
 #[test]
-fn a_variable_that_names_no_proxy_is_an_error() {
+fn an_invalid_proxy_variable_is_an_error() {
     for (name, value) in [
         ("HTTP_PROXY", "http://127.0.0.1:1\n"),
         ("http_proxy", "http://user:pass word@127.0.0.1:1"),
@@ -27,9 +27,9 @@ fn a_variable_that_names_no_proxy_is_an_error() {
 }
 
 #[test]
-fn a_proxy_is_used() {
+fn proxies_from_the_environment_are_used() {
     let stage = Stage::with_chats(3);
-    // The stand-in also takes requests as a proxy gets them.
+    // The stand-in also accepts requests in the form that a proxy receives.
     let port = stage
         .mock
         .url()
@@ -48,7 +48,7 @@ fn a_proxy_is_used() {
 }
 
 #[test]
-fn an_asterisk_means_every_host_however_it_is_written() {
+fn an_asterisk_in_no_proxy_means_every_host() {
     let nowhere = "http://127.0.0.1:1";
     for except in ["*", " * ", "example.com, *"] {
         for name in ["NO_PROXY", "no_proxy"] {

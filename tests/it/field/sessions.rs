@@ -1,4 +1,4 @@
-//! A session that is starting is waited for, in whatever form the API says so.
+//! A run waits for a session that is starting, in whatever form the API reports it.
 
 use labelcast::mock::Reply;
 
@@ -14,7 +14,7 @@ fn refusal(body: &str) -> Reply {
 }
 
 #[test]
-fn one_that_is_starting_is_waited_for() {
+fn a_starting_session_is_waited_for() {
     let waha =
         format!(r#"{{{ERROR},"session":"default","status":"STARTING","expected":["WORKING"]}}"#);
     for body in [
@@ -41,7 +41,7 @@ fn one_that_is_starting_is_waited_for() {
 }
 
 #[test]
-fn any_other_state_is_final() {
+fn any_other_session_state_is_an_error() {
     for body in [
         format!(r#"{{{ERROR},"status":"SCAN_QR_CODE","expected":["WORKING"]}}"#),
         format!(r#"{{{ERROR},"status":"FAILED","message":"failed while starting"}}"#),

@@ -1,11 +1,11 @@
-//! Texts of an API are quoted, without what may be somebody's.
+//! Texts of an API are quoted without personal data.
 
 use labelcast::mock::Reply;
 
 use super::Case;
 
 #[test]
-fn numbers_are_masked_however_they_are_spaced() {
+fn long_numbers_are_masked_however_they_are_spaced() {
     for (text, number) in [
         ("contact +44 7911 123456 is blocked", "123456"),
         ("contact (555) 123-4567 is blocked", "123-4567"),
@@ -23,7 +23,7 @@ fn numbers_are_masked_however_they_are_spaced() {
             .never(number)
             .holds();
     }
-    // The name of a member may be a number too.
+    // A member's name may be a number too.
     let body = r#"{"data":[],"+44 7911 123456":"x"}"#;
     Case::body(body, 76).says("***").never("123456").holds();
 }

@@ -1,4 +1,4 @@
-//! A redirect from http to https of the same host keeps the login, and no other does.
+//! Only a redirect from http to https on the same host keeps the login.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::{TWO, TWO_IDS};
 use crate::support::{INSTANCE, Running, TOKEN, ids_in, make_certificate};
 
-/// A proxy that plays two servers of one name: the one on port 80 redirects, the one on port 443 is the API.
+/// A proxy that acts as two servers with one name: port 80 redirects, port 443 is the API.
 struct TwoServers {
     port: u16,
-    /// The `Authorization` headers that the API was sent.
+    /// The `Authorization` headers that the API received.
     logins: Arc<Mutex<Vec<String>>>,
 }
 
@@ -60,7 +60,7 @@ fn serve(
         let connection = ServerConnection::new(config).unwrap();
         answer(&mut StreamOwned::new(connection, stream), logins);
     } else {
-        // In a request to a proxy the whole URL stands.
+        // A request to a proxy contains the whole URL.
         let path = target.strip_prefix("http://localhost").unwrap();
         let reply = format!(
             "HTTP/1.1 301 Moved\r\nlocation: {redirect_to}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -89,7 +89,7 @@ fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>, logins: &Mutex<
     }
 }
 
-/// The lines of a request's head, or `None` where the connection has ended.
+/// Reads the lines of a request's head, or `None` at the end of the connection.
 fn read_head(stream: &mut impl Read) -> Option<Vec<String>> {
     let mut reader = BufReader::with_capacity(1, stream);
     let mut head = Vec::new();
@@ -115,7 +115,7 @@ fn run(folder: &Path, proxy: u16) -> Running {
 }
 
 #[test]
-fn the_step_up_to_tls_keeps_the_login() {
+fn an_upgrade_to_tls_keeps_the_login() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let servers = TwoServers::start(folder.path(), "https://localhost");
@@ -127,7 +127,7 @@ fn the_step_up_to_tls_keeps_the_login() {
 }
 
 #[test]
-fn another_host_or_port_does_not_get_it() {
+fn another_host_or_port_does_not_get_the_login() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     for elsewhere in [

@@ -1,5 +1,5 @@
-//! The checkpoint is kept whatever the settings of the next run are, and whatever form an earlier
-//! version has declared its queue in.
+//! The checkpoint survives changed settings, and queues that earlier versions declared in another
+//! form.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
@@ -10,17 +10,17 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, Vhost, once, vhost};
 use crate::support::{Ended, Running, Stage, map_of, part_of, small_list, wait_until};
 
-/// The queues that can hold the checkpoint of a queue.
+/// The queues that may contain the checkpoint of a queue.
 fn names(queue: &str) -> [String; 2] {
     ["", "-2"].map(|number| format!("{queue}.labelcast-checkpoint{number}.inst-1.1"))
 }
 
-/// How many messages these queues hold.
+/// Returns the number of messages in these queues.
 fn depths(client: &Client, queue: &str) -> [Option<usize>; 2] {
     names(queue).map(|name| client.depth(&name))
 }
 
-/// How two runs in a row may differ.
+/// The differing arguments of two consecutive runs.
 const CHANGES: [(&[&str], &[&str]); 6] = [
     (&["--queue-type", "classic"], &["--no-declare"]),
     (&[], &["--no-declare", "--queue-type", "classic"]),
@@ -33,13 +33,13 @@ const CHANGES: [(&[&str], &[&str]); 6] = [
     ),
 ];
 
-/// Lets the checkpoint be in a queue as earlier versions have declared it.
-fn age(vhost: &Vhost, queue: &str, kind: &str, expires: Option<i64>) {
+/// Moves the checkpoint to a queue as earlier versions declared it.
+fn use_old_queue(vhost: &Vhost, queue: &str, kind: &str, expires: Option<i64>) {
     let [name, _] = names(queue);
     let client = vhost.client();
     let record = client.take(&name).unwrap();
     client.delete(&name);
-    // A channel that remembers the deleted queue would drop what is put on the new one.
+    // A channel that remembers the deleted queue would drop messages for the new one.
     let client = vhost.client();
     let mut arguments = vec![
         ("x-queue-type", json!(kind)),
@@ -81,17 +81,17 @@ impl Runs {
             .args(arguments)
     }
 
-    /// Publishes half of the list, and is cut off then.
-    fn half(&self, queue: &str, arguments: &[&str]) -> Ended {
+    /// Publishes half of the list and is then cut off.
+    fn publish_half(&self, queue: &str, arguments: &[&str]) -> Ended {
         let half = part_of(&self.body, 0.5, Piece::Cut);
         self.stage.mock.script("1", half);
         let run = self.run(queue, arguments).args(["--retries", "0"]);
         run.end().expect(69)
     }
 
-    /// Checks that a run has resumed an earlier one, and that each chat is there once.
+    /// Checks that a run has resumed an earlier one and that each chat is there once.
     #[track_caller]
-    fn goes_on(&self, queue: &str, first: &Ended, last: &Ended) {
+    fn resumes(&self, queue: &str, first: &Ended, last: &Ended) {
         let (first, last) = (first.label(), last.label());
         assert_eq!(last["run_id"], first["run_id"], "{queue}");
         assert_eq!(last["resumed"], first["published"], "{queue}");
@@ -101,7 +101,7 @@ impl Runs {
 }
 
 #[test]
-fn a_guard_knows_the_last_run_whatever_has_changed() {
+fn guards_know_the_last_run_after_changed_settings() {
     for (number, (first, second)) in CHANGES.into_iter().enumerate() {
         let runs = Runs::of(200);
         let queue = format!("guarded{number}");
@@ -116,18 +116,18 @@ fn a_guard_knows_the_last_run_whatever_has_changed() {
 }
 
 #[test]
-fn a_run_is_resumed_whatever_has_changed() {
+fn a_run_is_resumed_after_changed_settings() {
     let runs = Runs::of(3000);
     for (number, (first, second)) in CHANGES.into_iter().enumerate() {
         let queue = format!("resumed{number}");
-        let cut = runs.half(&queue, first);
+        let cut = runs.publish_half(&queue, first);
         let resumed = runs.run(&queue, second).end().expect(0);
-        runs.goes_on(&queue, &cut, &resumed);
+        runs.resumes(&queue, &cut, &resumed);
     }
 }
 
 #[test]
-fn checkpoints_of_earlier_versions() {
+fn checkpoints_of_earlier_versions_are_read() {
     let runs = Runs::of(3000);
     for (kind, expires) in [
         ("classic", Some(604_800_000)),
@@ -137,17 +137,17 @@ fn checkpoints_of_earlier_versions() {
         ("quorum", None),
     ] {
         let queue = format!("{kind}{expires:?}");
-        let cut = runs.half(&queue, &[]);
-        age(&runs.vhost, &queue, kind, expires);
+        let cut = runs.publish_half(&queue, &[]);
+        use_old_queue(&runs.vhost, &queue, kind, expires);
         let resumed = runs.run(&queue, &[]).end().expect(0);
-        runs.goes_on(&queue, &cut, &resumed);
-        // The old form is gone.
+        runs.resumes(&queue, &cut, &resumed);
+        // The queue in the old form is gone.
         assert_eq!(depths(&runs.client, &queue), [None, Some(1)], "{queue}");
     }
 }
 
 #[test]
-fn each_change_moves_it_to_the_other_queue() {
+fn a_changed_setting_moves_the_checkpoint_to_the_other_queue() {
     let runs = Runs::of(500);
     for (retain, expected) in [
         ("1h", [Some(1), None]),
@@ -161,7 +161,7 @@ fn each_change_moves_it_to_the_other_queue() {
 }
 
 #[test]
-fn cut_off_wherever_it_is_moved() {
+fn a_cut_while_the_checkpoint_is_moved_loses_nothing() {
     let runs = Runs::of(600);
     let proxy = Proxy::start(runs.vhost.port);
     let url = runs.vhost.url_by(proxy.port);
@@ -169,20 +169,20 @@ fn cut_off_wherever_it_is_moved() {
     for direction in [Direction::ToServer, Direction::ToClient] {
         for bytes in (200..3000).step_by(200) {
             let queue = format!("{direction:?}{bytes}");
-            let first = runs.half(&queue, &[]);
-            age(&runs.vhost, &queue, "classic", Some(3_600_000));
+            let first = runs.publish_half(&queue, &[]);
+            use_old_queue(&runs.vhost, &queue, "classic", Some(3_600_000));
             proxy.cut_after(bytes, direction);
-            // Where it is not cut off, a guard ends it: it does not publish.
+            // Without the cut, a guard ends the run, so it does not publish.
             let moving = run(&runs.stage, &url).args(["--queue", &queue, "--retries", "0"]);
             let mut moving = moving.args(["--min-chats", "601"]).spawn();
-            wait_until("it is cut off, or through", || {
+            wait_until("the run is cut off or has ended", || {
                 !proxy.is_armed() || moving.has_ended()
             });
             drop(moving);
             proxy.cut_after(-1, direction);
             unmoved += u32::from(depths(&runs.client, &queue)[0].is_some());
             let last = runs.run(&queue, &[]).end().expect(0);
-            runs.goes_on(&queue, &first, &last);
+            runs.resumes(&queue, &first, &last);
             assert_eq!(depths(&runs.client, &queue), [None, Some(1)], "{queue}");
         }
     }
@@ -190,12 +190,12 @@ fn cut_off_wherever_it_is_moved() {
 }
 
 #[test]
-fn of_two_checkpoints_the_newer_one_counts() {
+fn the_newer_of_two_checkpoints_counts() {
     let runs = Runs::of(600);
     for newer in [0, 1] {
         let queue = format!("newer{newer}");
         let names = names(&queue);
-        let first = runs.half(&queue, &[]);
+        let first = runs.publish_half(&queue, &[]);
         let record = runs.client.take(&names[0]).unwrap();
         let mut older = record.clone();
         older.data["at"] = "2006-01-02T15:04:05.000Z".into();
@@ -208,20 +208,20 @@ fn of_two_checkpoints_the_newer_one_counts() {
         runs.client.put(&names[newer], &record);
         runs.client.put(&names[1 - newer], &older);
         let last = runs.run(&queue, &[]).end().expect(0);
-        runs.goes_on(&queue, &first, &last);
+        runs.resumes(&queue, &first, &last);
     }
 }
 
 #[test]
-fn it_does_not_expire_under_a_run_that_waits() {
+fn the_checkpoint_of_a_waiting_run_does_not_expire() {
     let runs = Runs::of(600);
     let half = part_of(&runs.body, 0.5, Piece::Hold);
     runs.stage.mock.script("1", half);
     let process = runs.run(QUEUE, &["--retain", "4s"]).spawn();
-    wait_until("it waits for the rest", || {
+    wait_until("the run waits for the rest", || {
         depths(&runs.client, QUEUE)[0] == Some(1)
     });
-    // A message that dies after ten seconds is the clock.
+    // A message that expires after ten seconds serves as a clock.
     let arguments = [
         ("x-message-ttl", json!(10_000)),
         ("x-dead-letter-exchange", json!("")),

@@ -1,4 +1,4 @@
-//! Whatever fails in between: none missing, and repeats are few and carry the same id.
+//! Whatever fails: no chat is missing, and repeats are few and have the same id.
 
 use bytes::Bytes;
 use labelcast::mock::{Piece, Reply};
@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[test]
-fn killed_at_moments_and_run_again() {
+fn a_run_killed_at_any_moment_loses_nothing() {
     let mut numbers = Numbers(50);
     let (ids, body) = small_list(8000);
     let mut kills = 0;
@@ -21,8 +21,9 @@ fn killed_at_moments_and_run_again() {
         let kind = ["quorum", "classic"][round % 2];
         let vhost = vhost();
         let client = vhost.client();
-        // Entries that the run gets; in some rounds all of them, and only the closing bracket is
-        // missing. It is killed at an arbitrary moment while it sends these, so never too late.
+        // The number of entries that the run receives. In some rounds these are all entries, and
+        // only the closing bracket is missing. The run is killed at an arbitrary moment during
+        // these, so never too late.
         let given = match round % 4 {
             0 => ids.len(),
             _ => 2 * WINDOW + numbers.below(8000 - 2 * WINDOW as u64) as usize,
@@ -32,7 +33,7 @@ fn killed_at_moments_and_run_again() {
         stage.mock.script("1", held_after(&body, given));
         let arguments = ["--queue-type", kind];
         let process = run(&stage, &vhost.url()).args(arguments).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             client.depth(QUEUE).is_some_and(|depth| depth >= moment)
         });
         process.kill();
@@ -56,7 +57,7 @@ fn killed_at_moments_and_run_again() {
 }
 
 #[test]
-fn killed_several_times_in_one_run() {
+fn a_run_killed_several_times_loses_nothing() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(12_000);
@@ -67,7 +68,7 @@ fn killed_several_times_in_one_run() {
             .script("1", part_of(&body, f64::from(part) / 4.0, Piece::Hold));
         let asked = stage.mock.requests().len();
         let process = run(&stage, &vhost.url()).spawn();
-        wait_until("it has come further", || {
+        wait_until("the run has made progress", || {
             let requests = stage.mock.requests();
             let is_served = requests[asked..].iter().any(|r| r.path.ends_with("/chats"));
             is_served && client.depth(QUEUE).unwrap_or(0) >= part as usize * 3000 - 2000
@@ -75,14 +76,15 @@ fn killed_several_times_in_one_run() {
         process.kill();
     }
     let ended = run(&stage, &vhost.url()).end().expect(0);
-    // What is in the queue may hold the repeats of two kills, and what is not covered yet.
+    // The queue may contain the repeats of two kills, and messages that the checkpoint does not
+    // cover yet.
     assert!(ended.label()["resumed"].as_u64().unwrap() > 7000 - 3 * WINDOW as u64);
     let repeats = holds(&client, &ids);
     assert!(repeats <= 3 * WINDOW, "{repeats} repeats");
 }
 
 #[test]
-fn cut_at_places_in_either_direction() {
+fn a_connection_cut_anywhere_loses_nothing() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -91,7 +93,8 @@ fn cut_at_places_in_either_direction() {
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
     for round in 0..20 {
-        // A run sends over 1,000,000 bytes and gets over 3,500: each cut takes place.
+        // A run sends more than 1,000,000 bytes and receives more than 3,500, so each cut takes
+        // effect.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 900_000),
             _ => (Direction::ToClient, 3000),
@@ -112,25 +115,25 @@ fn cut_at_places_in_either_direction() {
 }
 
 #[test]
-fn messages_that_were_sent_and_never_arrived_are_sent_again() {
+fn messages_that_never_arrived_are_sent_again() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
     let (ids, body) = small_list(4000);
     let stage = Stage::with_body(&body);
-    // The first batch is small, and still waits for its confirm to be processed when the second
-    // one is sent.
+    // The first batch is small, and its confirm is still being waited for when the second one is
+    // sent.
     let first = 100;
     let (reply, gate) = gated_after(&body, first);
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
-    wait_until("the first batch is there", || {
+    wait_until("the first batch is published", || {
         client.depth(QUEUE) == Some(first)
     });
     proxy.drop_what_is_sent();
     gate.cancel();
-    // A message is about 250 bytes: over one batch of 256 messages has left.
-    wait_until("more than a batch is lost", || {
+    // A message has about 250 bytes, so more than one batch of 256 messages was sent.
+    wait_until("more than a batch is dropped", || {
         proxy.dropped_bytes() > 100_000
     });
     assert_eq!(client.depth(QUEUE), Some(first));
@@ -141,7 +144,7 @@ fn messages_that_were_sent_and_never_arrived_are_sent_again() {
 }
 
 #[test]
-fn a_broker_that_is_stopped_and_started_again() {
+fn a_broker_restart_loses_nothing() {
     for kind in ["quorum", "classic"] {
         let mut broker = Broker::start();
         let vhost = broker.vhost();
@@ -153,7 +156,7 @@ fn a_broker_that_is_stopped_and_started_again() {
             .args(["--retries", "30", "--queue-type", kind])
             .spawn();
         let client = vhost.client();
-        wait_until("it is sending the first half", || {
+        wait_until("the first half is being published", || {
             client.depth(QUEUE).unwrap_or(0) > 1000
         });
         broker.down();
@@ -172,7 +175,7 @@ fn a_broker_that_is_stopped_and_started_again() {
 }
 
 #[test]
-fn a_broker_that_takes_nothing_for_a_while() {
+fn a_blocking_broker_is_waited_for() {
     let broker = Broker::start();
     let vhost = broker.vhost();
     let client = vhost.client();
@@ -182,18 +185,19 @@ fn a_broker_that_takes_nothing_for_a_while() {
     let process = run(&stage, &vhost.url())
         .args(["--progress", "always"])
         .spawn();
-    wait_until("it has come to where it would write", || {
+    wait_until("the run is about to write", || {
         client.depth(CHECKPOINT).is_some()
     });
-    // The deadline holds for one that waits, too.
+    // The deadline also applies to a run that waits.
     let other = ["--queue", "other", "--deadline", "3s"];
     let ended = run(&stage, &vhost.url()).args(other).end();
     assert_eq!(ended.code, Some(75), "{ended:#?}");
-    // Nor can a second run hear of the first whether it lives; the broker keeps a dead one's connection too.
+    // A second run cannot tell whether the first is alive. The broker keeps a dead run's connection
+    // too.
     let second = run(&stage, &vhost.url()).end().expect(69);
     let error = second.label()["error"].as_str().unwrap();
     assert!(error.contains("does not answer"), "{error}");
-    assert_eq!(client.depth(QUEUE), None, "nothing was taken");
+    assert_eq!(client.depth(QUEUE), None, "the queue was not declared");
     broker.control(&["set_vm_memory_high_watermark", "0.6"]);
     let ended = process.end().expect(0);
     assert!(
@@ -204,8 +208,8 @@ fn a_broker_that_takes_nothing_for_a_while() {
     assert_eq!(holds(&client, &ids), 0);
 }
 
-/// A run that was stopped by SIGSTOP half-way, until another one had taken over its lock and had
-/// published the whole list. It is still stopped; the token gives it the second half of its list.
+/// A run that was stopped by SIGSTOP half-way, until another run had taken over its lock and
+/// published the whole list. It is still stopped. The token releases the second half of its list.
 fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, CancellationToken) {
     let client = vhost.client();
     let stage = Stage::with_body(body);
@@ -213,11 +217,11 @@ fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, Canc
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         client.depth(QUEUE) == Some(half)
     });
     process.signal("STOP");
-    // The broker misses its heartbeats after a while, and frees its lock.
+    // After a while the broker misses the run's heartbeats and releases its lock.
     let second = run(&stage, &vhost.url()).end().expect(0);
     assert!(second.label()["resumed"].as_u64().unwrap() > 0);
     assert!(holds(&client, ids) <= WINDOW);
@@ -225,18 +229,22 @@ fn overtaken(vhost: &Vhost, ids: &[String], body: &str) -> (Stage, Process, Canc
 }
 
 #[test]
-fn a_worker_that_was_away_does_not_go_on() {
+fn a_suspended_worker_does_not_continue_after_a_takeover() {
     let vhost = vhost();
     let (ids, body) = small_list(5000);
     let (_stage, process, gate) = overtaken(&vhost, &ids, &body);
     gate.cancel();
     process.signal("CONT");
     process.end().expect(81);
-    assert_eq!(vhost.client().depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        vhost.client().depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_during_a_later_run_does_not_go_on() {
+fn a_suspended_worker_does_not_continue_after_a_later_run() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(5000);
@@ -247,22 +255,30 @@ fn a_worker_that_was_away_during_a_later_run_does_not_go_on() {
     gate.cancel();
     process.signal("CONT");
     process.end().expect(81);
-    assert_eq!(client.depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        client.depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_and_gets_a_signal_stops() {
+fn a_suspended_worker_stops_on_a_signal() {
     let vhost = vhost();
     let (ids, body) = small_list(5000);
     let (_stage, process, _gate) = overtaken(&vhost, &ids, &body);
     process.signal("TERM");
     process.signal("CONT");
     process.end().expect(75);
-    assert_eq!(vhost.client().depth(QUEUE), Some(0), "it sent nothing");
+    assert_eq!(
+        vhost.client().depth(QUEUE),
+        Some(0),
+        "the suspended run sent nothing"
+    );
 }
 
 #[test]
-fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
+fn a_suspended_worker_does_not_start_after_a_takeover() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(2000);
@@ -270,7 +286,9 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
     let (reply, gate) = gated_whole(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url()).spawn();
-    wait_until("it waits for the list", || stage.mock.requests().len() == 2);
+    wait_until("the run waits for the list", || {
+        stage.mock.requests().len() == 2
+    });
     process.signal("STOP");
     run(&stage, &vhost.url()).end().expect(0);
     process.signal("CONT");
@@ -279,8 +297,8 @@ fn a_worker_that_was_away_before_its_first_chat_does_not_begin() {
     assert_eq!(holds(&client, &ids), 0);
 }
 
-/// Deletes the queue of a run that has half of the list on it. `then` is called before the run gets
-/// the second half. Returns its error.
+/// Deletes the queue of a run that has published half of the list. Calls `then` before the run
+/// receives the second half. Returns the run's error.
 fn deleted_half_way(vhost: &Vhost, port: u16, then: impl Fn()) -> String {
     let client = vhost.client();
     let (_, body) = small_list(4000);
@@ -289,29 +307,29 @@ fn deleted_half_way(vhost: &Vhost, port: u16, then: impl Fn()) -> String {
     stage.mock.script("1", reply);
     let process = run(&stage, &vhost.url_by(port)).spawn();
     let half = body[..body.len() / 2].matches('}').count();
-    wait_until("the first half is there", || {
+    wait_until("the first half is published", || {
         client.depth(QUEUE) == Some(half)
     });
     client.delete(QUEUE);
     then();
     gate.cancel();
     let ended = process.end().expect(78);
-    assert_eq!(client.depth(QUEUE), None, "it is not declared again");
+    assert_eq!(client.depth(QUEUE), None, "the queue is not declared again");
     assert_eq!(client.depth(CHECKPOINT), Some(1));
     ended.label()["error"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn a_queue_that_is_deleted_in_the_middle() {
+fn deleting_the_queue_during_a_run_is_an_error() {
     let vhost = vhost();
-    // The connection is as it was: the next message comes back.
+    // The connection is unchanged, so the next message is returned.
     let error = deleted_half_way(&vhost, vhost.port, || {});
-    let comes_back = "the default exchange has nowhere to put a message";
-    assert!(error.contains(comes_back), "{error}");
+    let unroutable = "the default exchange has nowhere to put a message";
+    assert!(error.contains(unroutable), "{error}");
 }
 
 #[test]
-fn a_queue_that_is_deleted_in_the_middle_as_the_connection_breaks() {
+fn deleting_the_queue_while_the_connection_breaks_is_an_error() {
     let vhost = vhost();
     let proxy = Proxy::start(vhost.port);
     let error = deleted_half_way(&vhost, proxy.port, || proxy.cut_connections());
@@ -319,7 +337,7 @@ fn a_queue_that_is_deleted_in_the_middle_as_the_connection_breaks() {
 }
 
 #[test]
-fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
+fn deleting_the_queue_while_a_changed_list_is_republished_is_an_error() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -334,7 +352,7 @@ fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
     stage.mock.script("1", again);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
     let halves = [&body, &changed].map(|body| body[..body.len() / 2].matches('}').count());
-    wait_until("it waits within the changed list", || {
+    wait_until("the run waits within the changed list", || {
         client.depth(QUEUE) == Some(halves.iter().sum())
     });
     client.delete(QUEUE);
@@ -346,7 +364,7 @@ fn a_queue_that_is_deleted_while_a_changed_list_is_published_again() {
 }
 
 #[test]
-fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
+fn a_run_follows_a_checkpoint_that_was_rewound() {
     let vhost = vhost();
     let client = vhost.client();
     let proxy = Proxy::start(vhost.port);
@@ -364,7 +382,7 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
     let waits_at = |end: usize| {
         let there = body[..end].matches('}').count();
-        wait_until("it waits", || client.depth(QUEUE) == Some(there));
+        wait_until("the run waits", || client.depth(QUEUE) == Some(there));
     };
     waits_at(parts[1]);
     let early = client.take(CHECKPOINT).unwrap();
@@ -378,16 +396,19 @@ fn a_checkpoint_that_goes_back_takes_the_run_with_it() {
     let ended = process.end().expect(0);
     assert!(ended.label()["rewinds"].as_u64().unwrap() >= 1);
     let from = early.data["position"].as_u64().unwrap() as usize;
-    // What was on its way when the connection broke may have come first.
+    // Messages that were in flight when the connection broke may have arrived first.
     let (mut found, _) = once(&client.drain(QUEUE));
     let mut behind = ids[from..].to_vec();
     found.sort();
     behind.sort();
-    assert!(found == behind, "all behind the checkpoint is there");
+    assert!(
+        found == behind,
+        "all chats after the checkpoint are published"
+    );
 }
 
 #[test]
-fn a_queue_that_is_deleted_between_two_processes_of_a_run() {
+fn deleting_the_queue_between_two_processes_publishes_the_list_again() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(3000);
@@ -403,7 +424,7 @@ fn a_queue_that_is_deleted_between_two_processes_of_a_run() {
 }
 
 #[test]
-fn publishing_waits_while_too_much_is_pending() {
+fn publishing_waits_while_too_many_messages_are_pending() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(3000);
@@ -411,11 +432,16 @@ fn publishing_waits_while_too_much_is_pending() {
     let process = run(&stage, &vhost.url())
         .args(["--max-pending", "500"])
         .spawn();
-    wait_until("it is full", || client.depth(QUEUE).unwrap_or(0) >= 500);
+    wait_until("the queue is full", || {
+        client.depth(QUEUE).unwrap_or(0) >= 500
+    });
     let mut messages = Vec::new();
     while messages.len() < 3000 {
-        assert!(client.depth(QUEUE).unwrap() <= 600, "it waits for us");
-        wait_until("there is more", || match client.take(QUEUE) {
+        assert!(
+            client.depth(QUEUE).unwrap() <= 600,
+            "the run does not exceed the limit"
+        );
+        wait_until("there is another message", || match client.take(QUEUE) {
             Some(message) => {
                 messages.push(message);
                 true

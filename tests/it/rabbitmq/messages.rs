@@ -1,4 +1,4 @@
-//! What a consumer finds on the queue.
+//! The messages that a consumer finds on the queue.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece};
@@ -9,7 +9,7 @@ use crate::support::rabbitmq::vhost;
 use crate::support::{Running, Stage, map_of, part_of, small_list, wait_until};
 
 #[test]
-fn a_chat_is_a_message_with_its_properties() {
+fn each_chat_is_a_message_with_its_properties() {
     let vhost = vhost();
     let (ids, body) = small_list(300);
     let stage = Stage::with_body(&body);
@@ -32,12 +32,12 @@ fn a_chat_is_a_message_with_its_properties() {
     assert_eq!(text(properties.expiration()), "604800000");
     assert_eq!(*properties.delivery_mode(), Some(2));
     assert_eq!(holds(&client, &ids[1..]), 0);
-    assert_eq!(client.depth(LOCK), None, "the lock is given back");
+    assert_eq!(client.depth(LOCK), None, "the lock is released");
     assert_eq!(client.depth(CHECKPOINT), Some(1));
 }
 
 #[test]
-fn every_kind_of_queue_and_format() {
+fn every_queue_type_and_format_works() {
     for (kind, arguments) in [
         ("classic", vec!["--retain", "forever"]),
         ("quorum", vec!["--format", "cloudevents", "--retain", "1h"]),
@@ -80,7 +80,7 @@ fn every_kind_of_queue_and_format() {
 }
 
 #[test]
-fn a_stream_is_read_by_tail_from_its_start() {
+fn tail_reads_a_stream_from_its_start() {
     let vhost = vhost();
     let (ids, body) = small_list(500);
     let stage = Stage::with_body(&body);
@@ -101,7 +101,7 @@ fn a_stream_is_read_by_tail_from_its_start() {
             .collect();
         assert_eq!(found, ids);
     }
-    // Another --retain is no reason to refuse what is there.
+    // Another --retain is not a reason to refuse the existing queue.
     run(&stage, &vhost.url())
         .args(stream)
         .args(["--retain", "3h"])
@@ -110,7 +110,7 @@ fn a_stream_is_read_by_tail_from_its_start() {
 }
 
 #[test]
-fn tail_gives_back_what_it_does_not_acknowledge() {
+fn tail_returns_unacknowledged_messages() {
     let vhost = vhost();
     let (ids, body) = small_list(20);
     let stage = Stage::with_body(&body);
@@ -142,7 +142,7 @@ fn tail_gives_back_what_it_does_not_acknowledge() {
 }
 
 #[test]
-fn markers_stand_around_the_chats_of_a_run() {
+fn markers_surround_the_chats_of_a_run() {
     let vhost = vhost();
     let (ids, body) = small_list(200);
     let stage = Stage::with_body(&body);
@@ -156,7 +156,7 @@ fn markers_stand_around_the_chats_of_a_run() {
 }
 
 #[test]
-fn an_exchange_and_a_queue_that_is_there() {
+fn an_existing_exchange_and_queue_can_be_used() {
     let vhost = vhost();
     let client = vhost.client();
     client.exchange("to-outreach", Some(QUEUE));
@@ -173,7 +173,7 @@ fn an_exchange_and_a_queue_that_is_there() {
 }
 
 #[test]
-fn an_empty_list_and_a_shrunken_one() {
+fn a_shrunken_list_is_guarded_and_an_empty_one_accepted() {
     let vhost = vhost();
     let (_, body) = small_list(1000);
     let stage = Stage::with_body(&body);
@@ -194,7 +194,7 @@ fn an_empty_list_and_a_shrunken_one() {
 }
 
 #[test]
-fn a_list_that_changed_is_published_again_under_the_same_run_id() {
+fn a_changed_list_is_published_again_under_the_same_run_id() {
     for arguments in [vec![], vec!["--ids-per-message", "7"]] {
         let vhost = vhost();
         let client = vhost.client();
@@ -202,7 +202,9 @@ fn a_list_that_changed_is_published_again_under_the_same_run_id() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
         let process = run(&stage, &vhost.url()).args(&arguments).spawn();
-        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 200);
+        wait_until("the run is publishing", || {
+            client.depth(QUEUE).unwrap_or(0) > 200
+        });
         process.signal("TERM");
         process.end().expect(75);
         let turned: Vec<String> = ids.iter().rev().cloned().collect();
@@ -224,7 +226,7 @@ fn a_list_that_changed_is_published_again_under_the_same_run_id() {
 }
 
 #[test]
-fn check_looks_and_leaves_nothing_behind() {
+fn check_leaves_nothing_behind() {
     let vhost = vhost();
     let stage = Stage::with_chats(3);
     let check = || {

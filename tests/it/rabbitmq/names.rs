@@ -1,5 +1,5 @@
-//! Names of queues that RabbitMQ does not take: they are found before anything is connected, where
-//! the labels are known by then.
+//! Queue names that RabbitMQ does not accept. They are found before any connection, if the labels
+//! are known by then.
 
 use labelcast::mock::Chats;
 
@@ -7,7 +7,7 @@ use super::run;
 use crate::support::rabbitmq::vhost;
 use crate::support::{Running, Stage};
 
-/// No broker is here: what ends with 78 has not looked for one.
+/// There is no broker, so a run that ends with 78 has not connected to one.
 const NOWHERE: &str = "amqp://127.0.0.1:1";
 
 fn check(stage: &Stage, url: &str) -> Running {
@@ -16,7 +16,7 @@ fn check(stage: &Stage, url: &str) -> Running {
 }
 
 #[test]
-fn reserved_names() {
+fn reserved_queue_names_are_refused() {
     let stage = Stage::with_chats(3);
     for queue in ["amq.chats", "amq.{label_id}"] {
         for arguments in [
@@ -32,7 +32,7 @@ fn reserved_names() {
             }
         }
     }
-    // The same of an instance's name.
+    // The same for an instance's name.
     let other = Stage::with_account("amq.x", "{}");
     let ended = run(&other, NOWHERE).args(["--queue", "{instance_id}"]);
     let ended = ended.end().expect(78);
@@ -40,7 +40,7 @@ fn reserved_names() {
 }
 
 #[test]
-fn reserved_names_of_labels_that_only_the_api_knows() {
+fn reserved_queue_names_of_listed_labels_are_refused() {
     let labels = [("amq.vip", Chats::Generated(2)), ("7", Chats::Generated(2))];
     let stage = Stage::with_labels(labels.to_vec());
     let vhost = vhost();
@@ -61,7 +61,7 @@ fn reserved_names_of_labels_that_only_the_api_knows() {
 }
 
 #[test]
-fn names_that_are_too_long_once_they_are_filled_in() {
+fn queue_names_that_are_too_long_after_replacement_are_refused() {
     let stage = Stage::with_chats(3);
     let label = "l".repeat(20);
     let labels = [
@@ -92,7 +92,7 @@ fn names_that_are_too_long_once_they_are_filled_in() {
     let ended = other.program("run").args(arguments).end().expect(78);
     let told = format!("{}", ended.report["labels"]);
     assert!(told.contains("255 bytes"), "{told}");
-    // A name that is as long as it can be, and longer before it is filled in.
+    // A name of the maximum length, which is longer before the placeholder is replaced.
     let most = format!("{}{{label_id}}{{label_id}}", "q".repeat(253));
     let arguments = ["--queue", &most];
     check(&stage, &url).args(arguments).end().expect(0);

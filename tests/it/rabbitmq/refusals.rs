@@ -1,4 +1,4 @@
-//! What the broker refuses, and what is said about it.
+//! Refusals by the broker, and the error messages.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +11,7 @@ use crate::support::rabbitmq::{Client, once, vhost};
 use crate::support::{Stage, small_list};
 
 #[test]
-fn a_wrong_password_is_77_and_is_not_said() {
+fn a_wrong_password_is_77_and_not_shown() {
     let vhost = vhost();
     let stage = Stage::with_chats(3);
     let url = vhost.url().replace(":guest@", ":wr0ng-pass@");
@@ -22,7 +22,7 @@ fn a_wrong_password_is_77_and_is_not_said() {
 }
 
 #[test]
-fn permissions_and_virtual_hosts_that_are_missing() {
+fn missing_permissions_and_virtual_hosts_are_reported() {
     let vhost = vhost();
     let stage = Stage::with_chats(3);
     let reader = vhost
@@ -44,7 +44,7 @@ fn permissions_and_virtual_hosts_that_are_missing() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_69() {
+fn an_unreachable_broker_is_69() {
     let stage = Stage::with_chats(3);
     let port = crate::support::redis::free_port();
     let url = format!("amqp://guest:guest@127.0.0.1:{port}");
@@ -60,7 +60,7 @@ fn a_broker_that_is_not_there_is_69() {
 }
 
 #[test]
-fn a_queue_of_another_type_and_one_that_is_not_there() {
+fn a_queue_of_another_type_or_a_missing_one_is_78() {
     let vhost = vhost();
     vhost
         .client()
@@ -80,7 +80,7 @@ fn a_queue_of_another_type_and_one_that_is_not_there() {
 }
 
 #[test]
-fn an_exchange_that_has_nowhere_to_put_messages() {
+fn unroutable_messages_are_an_error() {
     let vhost = vhost();
     vhost.client().exchange("empty", None);
     let stage = Stage::with_chats(3000);
@@ -93,7 +93,7 @@ fn an_exchange_that_has_nowhere_to_put_messages() {
     assert!(!ended.stderr.contains("@c.us"), "{}", ended.stderr);
 }
 
-/// A queue that refuses what is over 300 messages.
+/// A queue that refuses messages beyond 300.
 fn declare_small(client: &Client) {
     let arguments = [
         ("x-queue-type", json!("classic")),
@@ -104,7 +104,7 @@ fn declare_small(client: &Client) {
 }
 
 #[test]
-fn a_full_queue_takes_the_rest_when_there_is_room() {
+fn a_full_queue_is_retried_until_there_is_room() {
     let vhost = vhost();
     let client = vhost.client();
     declare_small(&client);
@@ -140,7 +140,7 @@ fn a_full_queue_takes_the_rest_when_there_is_room() {
 }
 
 #[test]
-fn a_queue_that_stays_full_is_69_and_is_gone_on_with() {
+fn a_queue_that_stays_full_is_69_and_the_run_is_resumed() {
     let vhost = vhost();
     let client = vhost.client();
     declare_small(&client);
@@ -174,7 +174,7 @@ fn certificates_are_checked_on_both_sides() {
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
     let error = ended.label()["error"].as_str().unwrap();
     assert!(error.contains("certificate"), "{error}");
-    // Known by a variable, or by a parameter; and with one of our own to show.
+    // The CA is set by a parameter. The second run also presents a client certificate.
     let known = vhost.tls_url("?cacertfile=AUTHORITY");
     run(&stage, &known).end().expect(0);
     let own = vhost.tls_url("?cacertfile=AUTHORITY&certfile=CERT&keyfile=KEY");
@@ -189,7 +189,7 @@ fn certificates_are_checked_on_both_sides() {
 }
 
 #[test]
-fn a_name_that_sounds_like_a_failure() {
+fn a_queue_name_that_resembles_an_error_works() {
     let vhost = vhost();
     let stage = Stage::with_chats(3);
     let arguments = ["--queue", "downstream"];
@@ -198,7 +198,7 @@ fn a_name_that_sounds_like_a_failure() {
 }
 
 #[test]
-fn a_check_of_all_labels_looks_at_their_queues_and_at_no_others() {
+fn a_check_of_all_labels_only_checks_their_queues() {
     let vhost = vhost();
     let client = vhost.client();
     let ids = ["4", "7", "9"];

@@ -1,5 +1,5 @@
-//! What is sent again after a crash is the same message, or has another id: a consumer that passes
-//! over ids that it knows loses nothing.
+//! A message that is sent again after a crash is either the same message or has another id, so a
+//! consumer that skips known ids loses nothing.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, once, vhost};
 use crate::support::{Stage, map_of, part_of, small_list, wait_until};
 
-/// Checks that all chats are there for a consumer that passes over ids that it knows.
+/// Checks that a consumer that skips known ids receives all chats.
 #[track_caller]
 fn has_all(client: &Client, ids: &[String]) {
     let (found, _) = once(&client.drain(QUEUE));
@@ -21,7 +21,7 @@ fn has_all(client: &Client, ids: &[String]) {
 }
 
 #[test]
-fn packed_messages_behind_the_checkpoint_when_the_list_has_changed_there() {
+fn packed_messages_of_a_changed_list_lose_nothing() {
     for before_end in [1, 400, 2000] {
         let vhost = vhost();
         let client = vhost.client();
@@ -31,8 +31,10 @@ fn packed_messages_behind_the_checkpoint_when_the_list_has_changed_there() {
         stage.mock.script("1", part_of(&body, 0.8, Piece::Hold));
         let packed = ["--ids-per-message", "50"];
         let process = run(&stage, &vhost.url_by(proxy.port)).args(packed).spawn();
-        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 50);
-        // From here on nothing is heard of confirms, and the checkpoint stays behind.
+        wait_until("the run is publishing", || {
+            client.depth(QUEUE).unwrap_or(0) > 50
+        });
+        // From here on, confirms no longer arrive, and the checkpoint falls behind.
         proxy.hold_connections();
         process.kill();
         let sent = client.depth(QUEUE).unwrap() * 50;
@@ -45,7 +47,7 @@ fn packed_messages_behind_the_checkpoint_when_the_list_has_changed_there() {
 }
 
 #[test]
-fn other_numbers_of_chats_in_a_message() {
+fn another_number_of_ids_per_message_loses_nothing() {
     for (first, second) in [("3", "5"), ("5", "3"), ("1", "4"), ("4", "1")] {
         let vhost = vhost();
         let client = vhost.client();
@@ -56,7 +58,9 @@ fn other_numbers_of_chats_in_a_message() {
         let process = run(&stage, &vhost.url_by(proxy.port))
             .args(["--ids-per-message", first])
             .spawn();
-        wait_until("it is at it", || client.depth(QUEUE).unwrap_or(0) > 200);
+        wait_until("the run is publishing", || {
+            client.depth(QUEUE).unwrap_or(0) > 200
+        });
         proxy.hold_connections();
         process.kill();
         run(&stage, &vhost.url())
@@ -68,7 +72,7 @@ fn other_numbers_of_chats_in_a_message() {
 }
 
 #[test]
-fn where_messages_end_does_not_depend_on_how_the_list_arrives() {
+fn message_ends_do_not_depend_on_how_the_list_arrives() {
     let entries: Vec<String> = (0..5000)
         .map(|i| match i % 97 {
             0 => "{\"id\":null}".to_owned(),
@@ -105,7 +109,7 @@ fn where_messages_end_does_not_depend_on_how_the_list_arrives() {
 }
 
 #[test]
-fn a_checkpoint_that_a_dead_process_still_holds() {
+fn a_checkpoint_held_by_a_dead_process_is_waited_for() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(3000);
@@ -117,7 +121,9 @@ fn a_checkpoint_that_a_dead_process_still_holds() {
     holder.hold(CHECKPOINT);
     let proxy = Proxy::start(vhost.port);
     let process = run(&stage, &vhost.url_by(proxy.port)).spawn();
-    wait_until("it has come to the broker", || proxy.connections() > 0);
+    wait_until("the run has connected to the broker", || {
+        proxy.connections() > 0
+    });
     drop(holder);
     let ended = process.end().expect(0);
     assert_eq!(ended.label()["run_id"], first.label()["run_id"]);
@@ -125,7 +131,7 @@ fn a_checkpoint_that_a_dead_process_still_holds() {
 }
 
 #[test]
-fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+fn a_complete_run_whose_process_did_not_know_it_is_not_published_again() {
     let vhost = vhost();
     let client = vhost.client();
     let (ids, body) = small_list(500);
@@ -133,7 +139,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
     let first = run(&stage, &vhost.url()).end().expect(0);
     let mut ended = client.take(CHECKPOINT).unwrap();
     assert_eq!(ended.data["settled"], true);
-    // As if it had been cut off behind its end.
+    // As if the run had been cut off after its end.
     ended.data["settled"] = false.into();
     client.put(CHECKPOINT, &ended);
     let second = run(&stage, &vhost.url()).end().expect(0);
@@ -146,7 +152,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
 }
 
 #[test]
-fn the_start_is_marked_wherever_the_first_process_ends() {
+fn the_start_marker_is_published_wherever_the_first_process_ends() {
     let stage = Stage::with_chats(100);
     let vhost = vhost();
     let proxy = Proxy::start(vhost.port);

@@ -1,4 +1,4 @@
-//! A list that changes while a run of it is under way: each chat of the new list is there, and none twice.
+//! A list that changes during a run: each chat of the new list is published, and none twice.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use labelcast::mock::{Chats, Piece, Reply};
 use redis::Commands;
 
 use super::{STREAM, delete, run};
-use crate::support::redis::{Server, chat_ids, kill_run, length, run_out};
+use crate::support::redis::{Server, chat_ids, expire_locks, kill_run, length};
 use crate::support::{Stage, gated_whole, held_after, map_of, part_of, small_list, wait_until};
 
-/// Chats on the stream when a run is killed.
+/// The number of chats on the stream when a run is killed.
 const BEFORE: usize = 3003;
 
-/// What the run after a kill reports.
+/// The counts that the run after a kill reports.
 #[derive(Debug, PartialEq)]
 struct Reported {
     list_changed: bool,
@@ -22,9 +22,9 @@ struct Reported {
     suppressed: usize,
 }
 
-/// Kills a run that has [`BEFORE`] chats on the stream, gives it another list, and runs again. The
-/// stream then holds the chats of the new list, once each, beside those of the old list that were
-/// there before. Returns what the second run reports.
+/// Kills a run that has [`BEFORE`] chats on the stream, changes the list, and runs again. The
+/// stream must then have the chats of the new list, once each, beside the chats of the old list
+/// that were there before. Returns the counts of the second run.
 fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> Reported {
     let arguments = ["--ids-per-message", &ids_per_message.to_string()];
     let server = Server::start(&[]);
@@ -33,7 +33,7 @@ fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> 
     let stage = Stage::with_body(&body);
     stage.mock.script("1", held_after(&body, BEFORE));
     let process = run(&stage, &server.url()).args(arguments).spawn();
-    wait_until("all that it was given is there", || {
+    wait_until("all received chats are published", || {
         length(&mut connection, STREAM) == BEFORE / ids_per_message
     });
     kill_run(process, &mut connection);
@@ -64,7 +64,7 @@ fn changed(new: impl Fn(Vec<String>) -> Vec<String>, ids_per_message: usize) -> 
     }
 }
 
-/// The list was published again: all but `suppressed` chats, which were there.
+/// The list was published again, except for `suppressed` chats that were already there.
 fn again(published: usize, suppressed: usize) -> Reported {
     Reported {
         list_changed: true,
@@ -106,7 +106,7 @@ fn reversed(ids: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn a_list_that_changed_in_what_was_published_before_a_kill() {
+fn a_list_that_changed_before_the_kill_position_is_published_again() {
     let rest = 6000 - BEFORE;
     assert_eq!(changed(reversed, 1), again(rest, BEFORE));
     assert_eq!(changed(reversed, 7), again(rest, BEFORE));
@@ -123,7 +123,7 @@ fn a_list_that_changed_in_what_was_published_before_a_kill() {
 }
 
 #[test]
-fn a_list_that_changed_behind_what_was_published_before_a_kill() {
+fn a_list_that_changed_after_the_kill_position_is_resumed() {
     let rest = 6000 - BEFORE;
     for at in [BEFORE, 6000] {
         let found = changed(|ids| with_new(ids, at), 1);
@@ -135,7 +135,7 @@ fn a_list_that_changed_behind_what_was_published_before_a_kill() {
 }
 
 #[test]
-fn a_changed_list_whose_run_is_killed_once_more() {
+fn a_second_kill_of_a_changed_list_publishes_nothing_twice() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let (ids, body) = small_list(6000);
@@ -144,9 +144,11 @@ fn a_changed_list_whose_run_is_killed_once_more() {
     let turned_body = map_of(&turned);
     stage.mock.script("1", part_of(&body, 0.5, Piece::Hold));
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it is at it", || length(&mut connection, STREAM) > 2500);
+    wait_until("the run is publishing", || {
+        length(&mut connection, STREAM) > 2500
+    });
     process.kill();
-    run_out(&mut connection);
+    expire_locks(&mut connection);
     stage
         .mock
         .set_chats("1", &Chats::Body(Bytes::from(turned_body.clone())));
@@ -156,11 +158,11 @@ fn a_changed_list_whose_run_is_killed_once_more() {
         .mock
         .script("1", part_of(&turned_body, 0.3, Piece::Hold));
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it is at it again", || {
+    wait_until("the run is publishing again", || {
         length(&mut connection, STREAM) > 4000
     });
     process.kill();
-    run_out(&mut connection);
+    expire_locks(&mut connection);
     run(&stage, &server.url()).end().expect(0);
     let found = chat_ids(&mut connection, STREAM);
     let unique: BTreeSet<&String> = found.iter().collect();
@@ -168,14 +170,14 @@ fn a_changed_list_whose_run_is_killed_once_more() {
 }
 
 #[test]
-fn a_set_of_seen_chats_that_is_gone_is_filled_again() {
+fn a_lost_set_of_published_chats_is_rebuilt() {
     with_a_set_that_is_lost(|server, _| delete(server, "labelcast:seen:*"));
 }
 
 #[test]
-fn a_set_that_another_reading_has_filled_is_as_good_as_gone() {
+fn a_set_of_published_chats_from_another_pass_is_rebuilt() {
     with_a_set_that_is_lost(|server, ids| {
-        // Of all chats: they would all be passed over.
+        // A set with all chats, which would skip all of them.
         let mut connection = server.connection();
         let key: Vec<String> = connection.keys("labelcast:seen:*").unwrap();
         let token = format!(":{}", uuid::Uuid::now_v7());
@@ -186,7 +188,7 @@ fn a_set_that_another_reading_has_filled_is_as_good_as_gone() {
     });
 }
 
-/// Publishes a list that has changed, and lets something happen to the set of seen chats meanwhile.
+/// Publishes a changed list and modifies the set of published chats meanwhile.
 fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     let server = Server::start(&[]);
     let (ids, body) = small_list(10_000);
@@ -199,7 +201,7 @@ fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
     let (whole, gate) = gated_whole(&turned);
     stage.mock.script("1", whole);
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 5);
+    wait_until("the run waits", || stage.mock.requests().len() >= 5);
     lose(&server, &ids);
     gate.cancel();
     let ended = process.end().expect(0);
@@ -212,7 +214,7 @@ fn with_a_set_that_is_lost(lose: impl Fn(&Server, &[String])) {
 }
 
 #[test]
-fn what_is_read_back_is_read_in_small_parts_however_it_was_packed() {
+fn published_chats_are_read_back_in_small_parts() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let (mut ids, body) = small_list(300_000);
@@ -220,19 +222,21 @@ fn what_is_read_back_is_read_in_small_parts_however_it_was_packed() {
     stage.mock.script("1", part_of(&body, 0.9, Piece::Hold));
     let packed = ["--ids-per-message", "10000"];
     let process = run(&stage, &server.url()).args(packed).spawn();
-    wait_until("most of it is there", || {
+    wait_until("most of the list is published", || {
         length(&mut connection, STREAM) >= 26
     });
     let before = process.peak_memory();
     process.kill();
-    run_out(&mut connection);
+    expire_locks(&mut connection);
     ids.truncate(10);
     ids.reverse();
     let changed = map_of(&ids);
     stage.mock.script("1", Reply::json(changed.clone()));
     stage.mock.script("1", part_of(&changed, 0.9, Piece::Hold));
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it has read it back", || stage.mock.requests().len() >= 5);
+    wait_until("the chats were read back", || {
+        stage.mock.requests().len() >= 5
+    });
     let after = process.peak_memory();
     process.signal("TERM");
     let ended = process.end().expect(75);

@@ -51,7 +51,7 @@ fn cluster() -> Vec<Server> {
     nodes
 }
 
-/// The node that holds a stream.
+/// Returns the node that has a stream.
 fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
     let holds = |node: &&Server| {
         redis::cmd("EXISTS")
@@ -63,7 +63,7 @@ fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
 }
 
 #[test]
-fn a_cluster_is_asked_where_the_stream_is() {
+fn a_cluster_redirects_to_the_node_of_the_stream() {
     let nodes = cluster();
     let (ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
@@ -77,7 +77,7 @@ fn a_cluster_is_asked_where_the_stream_is() {
 }
 
 #[test]
-fn a_node_of_a_cluster_by_a_url_for_one_server() {
+fn a_single_server_url_of_a_cluster_node_is_reported() {
     let nodes = cluster();
     let stage = Stage::with_chats(10);
     // Each stream is on one of the nodes, and not on the other two.
@@ -108,7 +108,7 @@ fn a_node_of_a_cluster_by_a_url_for_one_server() {
 }
 
 #[test]
-fn partitions_are_on_several_nodes() {
+fn partitions_spread_over_several_nodes() {
     let nodes = cluster();
     let (mut ids, body) = small_list(5000);
     let stage = Stage::with_body(&body);
@@ -133,7 +133,7 @@ fn partitions_are_on_several_nodes() {
 }
 
 #[test]
-fn a_failover_in_the_middle_of_a_run() {
+fn a_failover_during_a_run_loses_nothing() {
     let mut master = Server::start(&[]);
     let port = master.port.to_string();
     let replica = Server::start(&["--replicaof", "127.0.0.1", &port]);
@@ -158,7 +158,7 @@ fn a_failover_in_the_middle_of_a_run() {
     stage.mock.script("1", reply);
     let url = format!("redis+sentinel://127.0.0.1:{}/main", sentinel.port);
     let process = run(&stage, &url).args(["--retries", "20"]).spawn();
-    wait_until("it is sending the first half", || {
+    wait_until("the first half is being published", || {
         length(&mut master.connection(), STREAM) > 2000
     });
     master.kill();

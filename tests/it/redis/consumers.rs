@@ -1,4 +1,4 @@
-//! `tail` and `check`.
+//! The commands `tail` and `check`.
 
 use redis::Commands;
 use serde_json::Value;
@@ -29,7 +29,7 @@ fn published(count: u64) -> Server {
 }
 
 #[test]
-fn each_message_is_a_line() {
+fn tail_prints_each_message_as_a_line() {
     let server = published(250);
     let first = tail(&server, &[]).end().expect(0);
     let found = lines(&first);
@@ -37,13 +37,13 @@ fn each_message_is_a_line() {
     assert_eq!(found[0]["chat_id"], "4900000000000@lid");
     assert_eq!(found[0]["label_id"], "1");
     assert!(found[0]["entry_id"].is_string());
-    // Without --ack all of them are still pending.
+    // Without --ack all messages are still pending.
     let again = tail(&server, &["--count", "7"]).end().expect(0);
     assert_eq!(lines(&again), found[..7]);
 }
 
 #[test]
-fn what_is_acknowledged_does_not_come_again() {
+fn acknowledged_messages_are_not_delivered_again() {
     let server = published(20);
     assert_eq!(
         lines(&tail(&server, &["--ack", "--count", "15"]).end().expect(0)).len(),
@@ -51,14 +51,14 @@ fn what_is_acknowledged_does_not_come_again() {
     );
     assert_eq!(lines(&tail(&server, &["--ack"]).end().expect(0)).len(), 5);
     assert!(lines(&tail(&server, &["--ack"]).end().expect(0)).is_empty());
-    // Another group has its own place.
+    // Another group has its own position.
     let arguments = ["--group", "other", "--delete"];
     assert_eq!(lines(&tail(&server, &arguments).end().expect(0)).len(), 20);
     assert_eq!(length(&mut server.connection(), STREAM), 0);
 }
 
 #[test]
-fn packed_ids_and_data_are_json() {
+fn tail_prints_packed_ids_and_data_as_json() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(4);
     let packed = ["--ids-per-message", "4"];
@@ -80,22 +80,22 @@ fn groups(server: &Server) -> usize {
 }
 
 #[test]
-fn following_sees_what_comes_later() {
+fn tail_follow_reads_later_messages() {
     let server = Server::start(&[]);
     let process = tail(&server, &["--follow", "--ack", "--count", "30"]).spawn();
-    wait_until("it reads", || groups(&server) == 1);
+    wait_until("tail is reading", || groups(&server) == 1);
     let stage = Stage::with_chats(30);
     run(&stage, &server.url()).end().expect(0);
     assert_eq!(lines(&process.end()).len(), 30);
 
     let process = tail(&server, &["--follow", "--group", "late"]).spawn();
-    wait_until("it reads", || groups(&server) == 2);
+    wait_until("tail is reading", || groups(&server) == 2);
     process.signal("TERM");
     assert_eq!(process.end().code, Some(0));
 }
 
 #[test]
-fn a_queue_with_a_placeholder_is_none() {
+fn tail_refuses_a_queue_with_a_placeholder() {
     let server = Server::start(&[]);
     let ended = Running::new("tail").args(["--sink", &server.url()]).end();
     assert_eq!(ended.code, Some(78), "{ended:?}");
@@ -112,7 +112,7 @@ fn check(stage: &Stage, url: &str) -> Ended {
 }
 
 #[test]
-fn a_check_leaves_nothing_behind() {
+fn check_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(3);
     let ended = check(&stage, &server.url()).expect(0);
@@ -129,7 +129,7 @@ fn a_check_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_check_finds_what_would_go_wrong() {
+fn check_finds_problems_of_a_run() {
     let stage = Stage::with_chats(3);
     let evicting = Server::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let ended = check(&stage, &evicting.url()).expect(0);
@@ -153,7 +153,7 @@ fn a_check_finds_what_would_go_wrong() {
     let url = locked.url().replace("right", "wrong");
     check(&stage, &url).expect(77);
 
-    // A user that may read, and not write.
+    // A user with read access only.
     let mut connection = locked.connection();
     redis::cmd("ACL")
         .arg(&[
@@ -171,7 +171,7 @@ fn a_check_finds_what_would_go_wrong() {
         .unwrap();
     let url = format!("redis://reader:pw@127.0.0.1:{}", locked.port);
     check(&stage, &url).expect(77);
-    // What the check alone asks need not be allowed; what a run writes to does.
+    // Permissions that only the check needs may be missing. Those that a run needs may not.
     let seen = "warn  sink: this user may not ask";
     for (rules, code, says) in [
         (&["~*", "+@all", "-@dangerous"][..], 0, seen),

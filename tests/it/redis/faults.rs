@@ -1,4 +1,4 @@
-//! Whatever fails in between: none missing, none twice, and in the list's order.
+//! Whatever fails: no chat is missing or published twice, and the order is that of the list.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,16 @@ use crate::support::redis::{Server, entries, field, kill_run, length};
 use crate::support::{Ended, Numbers, Stage, gated, held_after, small_list, wait_until};
 
 #[test]
-fn killed_at_fifty_moments_and_run_again() {
+fn a_run_killed_at_any_moment_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(50);
     let (ids, body) = small_list(10_000);
     let mut kills = 0;
     for round in 0..50 {
-        // Entries that the run gets; in some rounds all of them, and only the closing bracket is
-        // missing. It is killed at an arbitrary moment while it sends these, so never too late.
+        // The number of entries that the run receives. In some rounds these are all entries, and
+        // only the closing bracket is missing. The run is killed at an arbitrary moment during
+        // these, so never too late.
         let given = match round % 10 {
             0 => ids.len(),
             _ => 1 + numbers.below(10_000) as usize,
@@ -27,7 +28,7 @@ fn killed_at_fifty_moments_and_run_again() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             length(&mut connection, STREAM) >= moment
         });
         kill_run(process, &mut connection);
@@ -43,7 +44,7 @@ fn killed_at_fifty_moments_and_run_again() {
     assert_eq!(kills, 50);
 }
 
-/// Checks that a run has published exactly what was missing.
+/// Checks that a run has published exactly the missing chats.
 #[track_caller]
 fn resumed(ended: &Ended, before: usize, chats: usize) {
     let label = ended.label();
@@ -52,13 +53,14 @@ fn resumed(ended: &Ended, before: usize, chats: usize) {
     assert_eq!(label.get("list_changed"), None, "{label}");
 }
 
-/// Checks that the stream holds each chat once, in the list's order, all under the id of this run.
+/// Checks that the stream has each chat once, in the order of the list, all under the id of this
+/// run.
 #[track_caller]
 fn holds_one_run(server: &Server, ids: &[String], ended: &Ended) {
     holds_of_run(&mut server.connection(), STREAM, ids, ended);
 }
 
-/// Checks that a stream holds these chats, once each and in this order, all under the id of this run.
+/// Checks that a stream has these chats, once each and in this order, all under the id of this run.
 #[track_caller]
 fn holds_of_run(connection: &mut redis::Connection, stream: &str, ids: &[String], ended: &Ended) {
     let (found, runs): (Vec<String>, BTreeSet<String>) = entries(connection, stream)
@@ -73,7 +75,7 @@ fn holds_of_run(connection: &mut redis::Connection, stream: &str, ids: &[String]
 }
 
 #[test]
-fn killed_several_times_in_one_run() {
+fn a_run_killed_several_times_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let (ids, body) = small_list(30_000);
@@ -81,7 +83,7 @@ fn killed_several_times_in_one_run() {
     for part in 1..=5 {
         stage.mock.script("1", held_after(&body, part * 5000));
         let process = run(&stage, &server.url()).spawn();
-        wait_until("it has sent more than the one before", || {
+        wait_until("the run has sent more than the previous one", || {
             length(&mut connection, STREAM) > (part - 1) * 5000 + 1000
         });
         kill_run(process, &mut connection);
@@ -94,7 +96,7 @@ fn killed_several_times_in_one_run() {
 }
 
 #[test]
-fn cut_at_forty_places_in_either_direction() {
+fn a_connection_cut_anywhere_loses_and_repeats_nothing() {
     let server = Server::start(&[]);
     let proxy = Proxy::start(server.port);
     let mut connection = server.connection();
@@ -103,7 +105,8 @@ fn cut_at_forty_places_in_either_direction() {
     let stage = Stage::with_body(&body);
     let mut cuts = 0;
     for round in 0..40 {
-        // A run sends over 480,000 bytes and gets over 1,000: each cut takes place.
+        // A run sends more than 480,000 bytes and receives more than 1,000, so each cut takes
+        // effect.
         let (direction, most) = match round % 2 {
             0 => (Direction::ToServer, 450_000),
             _ => (Direction::ToClient, 900),
@@ -120,14 +123,14 @@ fn cut_at_forty_places_in_either_direction() {
 }
 
 #[test]
-fn a_server_that_is_stopped_and_started_again() {
+fn a_server_restart_loses_and_repeats_nothing() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is sending the first half", || {
+    wait_until("the first half is being published", || {
         length(&mut server.connection(), STREAM) > 2000
     });
     server.kill();
@@ -139,14 +142,14 @@ fn a_server_that_is_stopped_and_started_again() {
 }
 
 #[test]
-fn a_server_that_is_started_again_empty() {
+fn a_server_restarted_without_data_gets_the_whole_list() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(20_000);
     let stage = Stage::with_body(&body);
     let (reply, gate) = gated(&body);
     stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it is sending the first half", || {
+    wait_until("the first half is being published", || {
         length(&mut server.connection(), STREAM) > 5000
     });
     server.kill();
@@ -161,7 +164,7 @@ fn a_server_that_is_started_again_empty() {
 }
 
 #[test]
-fn partitions_go_on_each_from_its_own_place() {
+fn each_partition_resumes_at_its_own_position() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let mut numbers = Numbers(3);
@@ -183,7 +186,7 @@ fn partitions_go_on_each_from_its_own_place() {
         let stage = Stage::with_body(&body);
         stage.mock.script("1", held_after(&body, given));
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("the moment has come", || {
+        wait_until("the moment to kill has come", || {
             length(&mut connection, &streams[1]) >= moment
         });
         kill_run(process, &mut connection);

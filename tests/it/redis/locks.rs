@@ -1,19 +1,19 @@
-//! One at a time: who may write, and who may not any more.
+//! One run at a time: which run may write.
 
 use redis::Commands;
 
 use super::{half_way, holds, run};
-use crate::support::redis::{Server, keep_locks, run_out};
+use crate::support::redis::{Server, expire_locks, keep_locks};
 use crate::support::{Process, Stage, small_list, wait_until};
 
 #[test]
-fn a_worker_that_was_away_cannot_write_any_more() {
+fn a_suspended_worker_cannot_write_after_a_takeover() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
     let (process, gate) = half_way(&stage, &server, &body);
     process.signal("STOP");
-    run_out(&mut server.connection());
+    expire_locks(&mut server.connection());
     run(&stage, &server.url()).end().expect(0);
     holds(&server, &ids);
     process.signal("CONT");
@@ -22,20 +22,22 @@ fn a_worker_that_was_away_cannot_write_any_more() {
     holds(&server, &ids);
 }
 
-/// A second run that has found the lock taken by the first, and has seen no heartbeat of it since.
-/// Both are stopped by SIGSTOP when this returns, and the lock does not expire.
-fn behind(stage: &Stage, server: &Server, first: &Process) -> Process {
+/// A second run that has found the lock taken by the first and has seen no heartbeat since. Both
+/// are stopped by SIGSTOP when this returns, and the lock does not expire.
+fn waiting_second_run(stage: &Stage, server: &Server, first: &Process) -> Process {
     let mut connection = server.connection();
     first.signal("STOP");
     keep_locks(&mut connection);
     let second = run(stage, &server.url()).spawn();
-    wait_until("it has met the lock", || looks_at_locks(&mut connection));
+    wait_until("the run has found the lock", || {
+        has_checked_locks(&mut connection)
+    });
     second.signal("STOP");
     second
 }
 
-/// Whether a script has looked at how long a lock still holds: that of another process.
-fn looks_at_locks(connection: &mut redis::Connection) -> bool {
+/// Returns whether a script of another process has read how long a lock still holds.
+fn has_checked_locks(connection: &mut redis::Connection) -> bool {
     let info: String = redis::cmd("INFO")
         .arg("commandstats")
         .query(connection)
@@ -44,16 +46,16 @@ fn looks_at_locks(connection: &mut redis::Connection) -> bool {
 }
 
 #[test]
-fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
+fn a_second_run_does_not_resume_a_run_that_was_alive() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, gate) = half_way(&stage, &server, &body);
-    let second = behind(&stage, &server, &first);
+    let second = waiting_second_run(&stage, &server, &first);
     gate.cancel();
     first.signal("CONT");
     first.end().expect(0);
-    // The lock is free when it looks again.
+    // The lock is free when the second run checks again.
     second.signal("CONT");
     let second = second.end().expect(81);
     assert_eq!(second.label()["published"], 0);
@@ -61,16 +63,16 @@ fn a_second_run_does_not_follow_on_the_first_that_was_alive() {
 }
 
 #[test]
-fn a_second_run_resumes_the_first_that_stopped_without_a_heartbeat() {
+fn a_second_run_resumes_a_first_run_without_a_heartbeat() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, _gate) = half_way(&stage, &server, &body);
-    let second = behind(&stage, &server, &first);
+    let second = waiting_second_run(&stage, &server, &first);
     first.signal("TERM");
     first.signal("CONT");
     let first = first.end().expect(75);
-    // The lock is free when it looks again.
+    // The lock is free when the second run checks again.
     second.signal("CONT");
     let second = second.end().expect(0);
     let (first, second) = (first.label(), second.label());
@@ -80,12 +82,13 @@ fn a_second_run_resumes_the_first_that_stopped_without_a_heartbeat() {
 }
 
 #[test]
-fn a_second_run_ends_when_it_sees_a_heartbeat_of_the_first() {
+fn a_second_run_ends_when_the_first_sends_a_heartbeat() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let (first, _gate) = half_way(&stage, &server, &body);
-    // It waits for the rest of its list until it is told to stop, so only a heartbeat can tell.
+    // The run waits for the rest of its list until it is told to stop, so only a heartbeat can
+    // reveal it.
     let second = run(&stage, &server.url()).end().expect(81);
     assert_eq!(second.label()["published"], 0);
     first.signal("TERM");
@@ -97,7 +100,7 @@ fn a_second_run_ends_when_it_sees_a_heartbeat_of_the_first() {
 }
 
 #[test]
-fn a_lock_that_never_runs_out_is_another_s() {
+fn a_lock_that_never_expires_is_not_taken_over() {
     let server = Server::start(&[]);
     let (_, body) = small_list(10);
     let stage = Stage::with_body(&body);
@@ -107,6 +110,6 @@ fn a_lock_that_never_runs_out_is_another_s() {
     let lock = checkpoint[0].replace(":checkpoint:", ":lock:");
     let _: () = connection.set(&lock, "somebody").unwrap();
     run(&stage, &server.url()).end().expect(81);
-    run_out(&mut connection);
+    expire_locks(&mut connection);
     run(&stage, &server.url()).end().expect(0);
 }

@@ -1,4 +1,4 @@
-//! How servers and sentinels are spoken to and logged in to.
+//! Protocol and login of servers and sentinels.
 
 use redis::Commands;
 
@@ -7,7 +7,7 @@ use crate::support::redis::{Server, chat_ids, free_port};
 use crate::support::resp::answering;
 use crate::support::{Stage, make_certificate, small_list};
 
-/// A sentinel that watches a master as "main", with these lines in its configuration.
+/// Starts a sentinel that watches a master as "main", with these lines in its configuration.
 fn sentinel(folder: &tempfile::TempDir, master: &str, lines: &str) -> Server {
     let config = folder.path().join("sentinel.conf");
     let text = format!("{lines}\nsentinel monitor main {master} 1\n");
@@ -16,7 +16,7 @@ fn sentinel(folder: &tempfile::TempDir, master: &str, lines: &str) -> Server {
 }
 
 #[test]
-fn sentinels_with_and_without_passwords() {
+fn sentinels_work_with_and_without_passwords() {
     let master = Server::with_password("m@ster+pw");
     let mut connection = master.connection_as(":m%40ster+pw@");
     redis::cmd("ACL")
@@ -61,7 +61,7 @@ fn sentinels_with_and_without_passwords() {
 }
 
 #[test]
-fn sentinels_that_refuse_every_login() {
+fn a_login_refused_by_all_sentinels_is_77() {
     let master = Server::with_password("m4ster");
     let address = format!("127.0.0.1 {}", master.port);
     let folder = tempfile::tempdir().unwrap();
@@ -71,7 +71,7 @@ fn sentinels_that_refuse_every_login() {
         (":m4ster@", ""),
         ("", ""),
         (":m4ster@", "?sentinel_password=wr0ng"),
-        // Where the sentinels' login is given, no other is tried.
+        // If a login for the sentinels is set, no other is tried.
         (":other@", "?sentinel_password=wr0ng"),
     ] {
         let url = format!(
@@ -87,7 +87,7 @@ fn sentinels_that_refuse_every_login() {
             "{told}"
         );
     }
-    // The master's own refusal is told as such.
+    // A refusal by the master is reported as such.
     let url = format!("redis+sentinel://:other@127.0.0.1:{}/main", sentinel.port);
     let ended = run(&stage, &url).end().expect(77);
     let error = ended.label()["error"].as_str().unwrap();
@@ -95,7 +95,7 @@ fn sentinels_that_refuse_every_login() {
 }
 
 #[test]
-fn sentinels_and_their_master_by_tls() {
+fn sentinels_and_their_master_work_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -129,7 +129,7 @@ fn sentinels_and_their_master_by_tls() {
 }
 
 #[test]
-fn a_server_that_knows_no_hello() {
+fn a_server_without_hello_works() {
     let server = Server::start(&["--rename-command", "HELLO", "", "--requirepass", "right"]);
     let stage = Stage::with_chats(10);
     for (login, code) in [(":right@", 0), (":wr0ng@", 77), ("", 77)] {
@@ -147,7 +147,7 @@ fn a_server_that_knows_no_hello() {
 }
 
 #[test]
-fn hello_is_refused_in_whatever_words() {
+fn a_refused_hello_is_recognised_in_any_wording() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
     let mut connection = server.connection();
@@ -172,7 +172,7 @@ fn hello_is_refused_in_whatever_words() {
 }
 
 #[test]
-fn a_protocol_that_is_asked_for() {
+fn the_protocol_parameter_is_respected() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
     let (sender, asked) = std::sync::mpsc::channel();
@@ -190,7 +190,7 @@ fn a_protocol_that_is_asked_for() {
 }
 
 #[test]
-fn a_refusal_that_quotes_the_command() {
+fn an_error_that_quotes_the_command_shows_no_secret() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
     for words in [
@@ -208,7 +208,7 @@ fn a_refusal_that_quotes_the_command() {
 }
 
 #[test]
-fn what_may_pass_is_no_refused_login() {
+fn transient_errors_are_not_refused_logins() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
     for words in [
@@ -229,7 +229,7 @@ fn what_may_pass_is_no_refused_login() {
 }
 
 #[test]
-fn databases_by_path_and_by_parameter() {
+fn databases_are_set_by_path_or_parameter() {
     let server = Server::start(&["--unixsocket", "redis.sock"]);
     let stage = Stage::with_chats(10);
     let folder: (String, String) = redis::cmd("CONFIG")

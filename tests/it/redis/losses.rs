@@ -1,4 +1,4 @@
-//! What is beside the stream is lost, and the stream itself: nothing is missing, nothing is twice.
+//! Lost keys beside the stream, and a lost stream: no chat is missing, and none is published twice.
 
 use bytes::Bytes;
 use labelcast::mock::{Chats, Piece, Reply};
@@ -9,7 +9,8 @@ use super::{STREAM, delete, half_way, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
 use crate::support::{Stage, gated_whole, map_of, part_of, small_list, wait_until};
 
-/// The first half of a body, and at the next attempt the whole body when the token is cancelled.
+/// Scripts the first half of a body, and at the next attempt the whole body when the token is
+/// cancelled.
 fn interrupted(body: &str) -> (Stage, CancellationToken) {
     interrupted_at(body, 0.5)
 }
@@ -23,13 +24,13 @@ fn interrupted_at(body: &str, part: f64) -> (Stage, CancellationToken) {
 }
 
 #[test]
-fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
+fn a_lost_checkpoint_does_not_cause_repeats() {
     for arguments in [&["--marker"][..], &["--partitions", "2"]] {
         let server = Server::start(&[]);
         let (mut ids, body) = small_list(10_000);
         let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        wait_until("the run waits", || stage.mock.requests().len() >= 3);
         delete(&server, "labelcast:checkpoint:*");
         gate.cancel();
         let ended = process.end().expect(0);
@@ -52,7 +53,7 @@ fn a_checkpoint_that_is_gone_is_no_reason_to_publish_twice() {
     }
 }
 
-/// What is on all streams of a queue, in order where there is one.
+/// Returns the entries of all streams of a queue, in order if there is one.
 fn all_of(server: &Server, streams: &[&str]) -> Vec<String> {
     let mut connection = server.connection();
     let mut found = Vec::new();
@@ -66,7 +67,7 @@ fn all_of(server: &Server, streams: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
+fn a_deleted_stream_is_filled_again_by_the_same_process() {
     let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
     for (arguments, streams) in [
         (&["--marker"][..], &[STREAM][..]),
@@ -76,7 +77,7 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
         let (mut ids, body) = small_list(10_000);
         let (stage, gate) = interrupted(&body);
         let process = run(&stage, &server.url()).args(arguments).spawn();
-        wait_until("it waits", || stage.mock.requests().len() >= 3);
+        wait_until("the run waits", || stage.mock.requests().len() >= 3);
         delete(&server, streams[streams.len() - 1]);
         gate.cancel();
         let ended = process.end().expect(0);
@@ -94,7 +95,7 @@ fn a_stream_that_is_gone_is_filled_again_by_the_process_that_had_filled_it() {
 }
 
 #[test]
-fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
+fn a_deleted_stream_is_filled_again_by_the_next_process() {
     let spread = &["labelcast:1:{0}", "labelcast:1:{1}"][..];
     for (arguments, streams) in [
         (&["--marker"][..], &[STREAM][..]),
@@ -116,12 +117,12 @@ fn a_stream_that_is_gone_is_filled_again_by_the_next_process() {
 }
 
 #[test]
-fn a_server_that_loses_all_before_the_last_byte() {
+fn a_server_that_loses_everything_before_the_last_byte_gets_the_whole_list() {
     let mut server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let (stage, gate) = interrupted_at(&body, 0.999_999);
     let process = run(&stage, &server.url()).args(["--retries", "20"]).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
     server.kill();
     server.up();
     gate.cancel();
@@ -131,12 +132,12 @@ fn a_server_that_loses_all_before_the_last_byte() {
 }
 
 #[test]
-fn scripts_that_are_forgotten_are_taught_again() {
+fn flushed_scripts_are_loaded_again() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(5000);
     let (stage, gate) = interrupted(&body);
     let process = run(&stage, &server.url()).spawn();
-    wait_until("it waits", || stage.mock.requests().len() >= 3);
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
     redis::cmd("SCRIPT")
         .arg("FLUSH")
         .exec(&mut server.connection())
@@ -147,7 +148,7 @@ fn scripts_that_are_forgotten_are_taught_again() {
 }
 
 #[test]
-fn a_socket_of_the_file_system_is_a_server_too() {
+fn unix_sockets_work() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");
     let server = Server::start(&["--unixsocket", socket.to_str().unwrap()]);
@@ -159,7 +160,7 @@ fn a_socket_of_the_file_system_is_a_server_too() {
 }
 
 #[test]
-fn accounts_with_one_queue_have_checkpoints_of_their_own() {
+fn accounts_that_share_a_queue_have_separate_checkpoints() {
     let server = Server::start(&[]);
     let (_, body) = small_list(2000);
     let stage = Stage::with_body(&body);
@@ -178,7 +179,7 @@ fn accounts_with_one_queue_have_checkpoints_of_their_own() {
 }
 
 #[test]
-fn what_was_not_begun_leaves_nothing_on_the_stream() {
+fn a_run_that_did_not_start_leaves_nothing_on_the_stream() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(5);
     let arguments = ["--marker", "--min-chats", "10"];
@@ -197,12 +198,12 @@ fn what_was_not_begun_leaves_nothing_on_the_stream() {
     assert_eq!(
         length(&mut server.connection(), STREAM),
         2,
-        "begun and ended"
+        "a start marker and an end marker"
     );
 }
 
 #[test]
-fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
+fn a_complete_run_whose_process_did_not_know_it_is_not_published_again() {
     let server = Server::start(&[]);
     let (mut ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
@@ -211,7 +212,8 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
         .end()
         .expect(0);
     let mut connection = server.connection();
-    // As if it had been killed, or cut off, between writing its end down and giving the lock back.
+    // As if the process had been killed or cut off between recording its end and releasing the
+    // lock.
     let forget = |connection: &mut redis::Connection| {
         let _: () = connection.hdel(checkpoint(&server), "settled").unwrap();
     };
@@ -226,7 +228,7 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
     holds(&server, &ids);
     assert_eq!(length(&mut connection, STREAM), 3002, "two markers");
 
-    // With a chat more, that one is published.
+    // The list has one more chat, which is published.
     forget(&mut connection);
     ids.push("new@c.us".to_owned());
     stage
@@ -250,14 +252,14 @@ fn a_run_whose_end_its_process_did_not_come_to_know_is_not_published_again() {
 }
 
 #[test]
-fn a_run_that_has_begun_and_published_nothing_is_resumed() {
+fn a_run_that_started_and_published_nothing_is_resumed() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let full = ["--marker", "--max-pending", "1"];
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
     let process = run(&stage, &server.url()).args(full).spawn();
-    wait_until("it has begun, and waits for room", || {
+    wait_until("the run has started and waits for room", || {
         length(&mut connection, STREAM) == 1
     });
     process.signal("TERM");
@@ -272,7 +274,7 @@ fn a_run_that_has_begun_and_published_nothing_is_resumed() {
 }
 
 #[test]
-fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
+fn a_run_that_started_on_some_partitions_is_marked_on_all() {
     let server = Server::start(&[]);
     let mut connection = server.connection();
     let arguments = ["--marker", "--partitions", "2"];
@@ -281,7 +283,7 @@ fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
     stage.mock.script("1", part_of(&body, 0.5, Piece::Cut));
     let first = run(&stage, &server.url()).args(arguments);
     let first = first.args(["--retries", "0"]).end().expect(69);
-    // As if it had been cut off before it came to the second.
+    // As if the process had been cut off before the second partition.
     delete(&server, "labelcast:1:{1}");
     delete(&server, "labelcast:checkpoint:{1}*");
     let key = "labelcast:checkpoint:{0}:labelcast:1:{0}:inst-1:1";
@@ -301,19 +303,19 @@ fn a_run_that_has_begun_on_some_of_its_partitions_is_marked_on_each() {
     assert_eq!(chats, 100);
 }
 
-/// A checkpoint's key.
+/// The key of a checkpoint.
 fn checkpoint(server: &Server) -> String {
     let keys: Vec<String> = server.connection().keys("labelcast:checkpoint:*").unwrap();
     keys.into_iter().next().unwrap()
 }
 
 #[test]
-fn a_server_that_is_set_back_to_before_the_lock() {
+fn a_server_restored_to_before_the_lock_loses_nothing() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
     let (process, gate) = half_way(&stage, &server, &body);
-    // The same position, and the fence of the run before: what a snapshot may hold.
+    // The same position and an earlier fencing token, as a snapshot may have them.
     let mut connection = server.connection();
     let fence = [("fence", "1"), ("fence_owner", "somebody")];
     let _: () = connection
@@ -337,7 +339,7 @@ fn the_resume_window_counts_from_when_a_run_was_last_alive() {
         let long_ago = "2020-01-01T00:00:00.000Z";
         let _: () = connection.hset(&key, "at", long_ago).unwrap();
         if signal == "KILL" {
-            wait_until("its heart has beaten", || {
+            wait_until("a heartbeat was recorded", || {
                 let at: String = connection.hget(&key, "at").unwrap();
                 at != long_ago
             });
@@ -352,14 +354,14 @@ fn the_resume_window_counts_from_when_a_run_was_last_alive() {
 }
 
 #[test]
-fn a_count_that_was_lost_does_not_keep_the_rest_back() {
+fn a_lost_count_does_not_trigger_a_guard() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(2000);
     let stage = Stage::with_body(&body);
     let (process, _gate) = half_way(&stage, &server, &body);
     process.signal("KILL");
     process.end();
-    // As after a checkpoint that was lost: only what was added since is counted.
+    // As after a lost checkpoint: only entries that were added since are counted.
     let key = checkpoint(&server);
     let _: () = server.connection().hset(&key, "chats", 10).unwrap();
     let arguments = ["--min-chats", "1500"];

@@ -1,4 +1,4 @@
-//! What is on the stream, and beside it.
+//! The stream, and the keys beside it.
 
 use labelcast::mock::Chats;
 use redis::Commands;
@@ -16,7 +16,7 @@ fn data(server: &Server) -> Vec<Value> {
 }
 
 #[test]
-fn fields_are_the_ordinary_format() {
+fn fields_is_the_default_format() {
     let server = Server::start(&[]);
     let stage = Stage::with_body(r#"[{"id":"1@c.us","name":"A"},{"id":"2@lid"}]"#);
     let ended = run(&stage, &server.url()).end().expect(0);
@@ -33,7 +33,7 @@ fn fields_are_the_ordinary_format() {
 }
 
 #[test]
-fn names_and_packed_ids_as_fields() {
+fn fields_can_have_names_and_packed_ids() {
     let server = Server::start(&[]);
     let body = r#"[{"id":"1@c.us","name":"Zoë"},{"id":"2@lid"},{"id":"3@c.us","name":"C"}]"#;
     let stage = Stage::with_body(body);
@@ -58,7 +58,7 @@ fn names_and_packed_ids_as_fields() {
 }
 
 #[test]
-fn json_and_events_are_one_field() {
+fn json_and_events_are_in_one_field() {
     for format in ["json", "cloudevents"] {
         let server = Server::start(&[]);
         let stage = Stage::with_body(r#"[{"id":"1@c.us"}]"#);
@@ -77,7 +77,7 @@ fn json_and_events_are_one_field() {
 }
 
 #[test]
-fn a_manifest_says_when_a_run_is_whole() {
+fn a_manifest_tells_when_a_run_is_complete() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(body);
@@ -106,7 +106,7 @@ fn a_manifest_says_when_a_run_is_whole() {
 }
 
 #[test]
-fn a_manifest_of_a_part_counts_what_is_there() {
+fn a_manifest_of_a_partial_run_counts_published_chats() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body[..body.len() / 2]);
@@ -124,7 +124,7 @@ fn a_manifest_of_a_part_counts_what_is_there() {
 }
 
 #[test]
-fn all_beside_a_stream_expires_also_where_nothing_was_published() {
+fn keys_beside_a_stream_expire_even_if_nothing_was_published() {
     let server = Server::start(&[]);
     let stage = Stage::with_chats(10);
     let arguments = ["--min-chats", "11", "--partitions", "3"];
@@ -139,7 +139,7 @@ fn all_beside_a_stream_expires_also_where_nothing_was_published() {
 }
 
 #[test]
-fn markers_stand_around_the_chats() {
+fn markers_surround_the_chats_of_a_run() {
     for format in ["fields", "json", "cloudevents"] {
         let server = Server::start(&[]);
         let (_, body) = small_list(10);
@@ -160,7 +160,7 @@ fn markers_stand_around_the_chats() {
 }
 
 #[test]
-fn what_is_too_old_is_trimmed_away() {
+fn old_entries_are_trimmed() {
     let server = Server::start(&["--stream-node-max-entries", "10"]);
     let mut connection = server.connection();
     for id in 1..=100 {
@@ -206,13 +206,13 @@ fn chats_are_spread_over_partitions_by_their_ids() {
             .filter(|id| labelcast::broker::partition_of(id.as_bytes(), 4) == partition)
             .cloned()
             .collect();
-        assert!(expected.len() > 500, "an even spread");
+        assert!(expected.len() > 500, "chats are spread evenly");
         assert_eq!(found, expected);
     }
 }
 
 #[test]
-fn what_is_beside_each_partition_is_kept_while_a_run_waits() {
+fn keys_beside_each_partition_are_kept_while_a_run_waits() {
     let server = Server::start(&[]);
     let (_, body) = small_list(1000);
     let stage = Stage::with_body(body);
@@ -220,13 +220,15 @@ fn what_is_beside_each_partition_is_kept_while_a_run_waits() {
     let process = run(&stage, &server.url()).args(arguments).spawn();
     let mut connection = server.connection();
     for partition in ["labelcast:1:{0}", "labelcast:1:{1}"] {
-        wait_until("it is full", || length(&mut connection, partition) >= 50);
+        wait_until("the partition is full", || {
+            length(&mut connection, partition) >= 50
+        });
     }
     let checkpoints: Vec<String> = connection.keys("labelcast:checkpoint:*").unwrap();
     assert_eq!(checkpoints.len(), 2);
     for key in checkpoints {
         let mut before: i64 = i64::MAX;
-        wait_until("a heartbeat has lengthened its life", || {
+        wait_until("a heartbeat has extended the lock", || {
             let now: i64 = connection.pttl(&key).unwrap();
             let is_longer = now > before;
             before = now;
@@ -238,7 +240,7 @@ fn what_is_beside_each_partition_is_kept_while_a_run_waits() {
 }
 
 #[test]
-fn a_stream_that_is_full_is_waited_for() {
+fn a_full_stream_is_waited_for() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(1000);
     let stage = Stage::with_body(body);
@@ -247,7 +249,7 @@ fn a_stream_that_is_full_is_waited_for() {
         .spawn();
     let mut connection = server.connection();
     let mut found = Vec::new();
-    wait_until("all has come through", || {
+    wait_until("all data has arrived", || {
         let length: usize = redis::cmd("XLEN")
             .arg(STREAM)
             .query(&mut connection)
@@ -282,7 +284,7 @@ fn waiting_for_consumers_ends_with_the_deadline() {
 }
 
 #[test]
-fn the_lag_of_groups_counts_where_there_are_groups() {
+fn max_pending_uses_the_lag_of_consumer_groups() {
     let server = Server::start(&[]);
     let (_, body) = small_list(200);
     let stage = Stage::with_body(body);
@@ -298,11 +300,11 @@ fn the_lag_of_groups_counts_where_there_are_groups() {
         ])
         .query(&mut connection)
         .unwrap();
-    // All were read, and none deleted: there is room.
+    // All entries were read, so nothing is pending although none was deleted.
     let arguments = ["--max-pending", "300"];
     run(&stage, &server.url()).args(arguments).end().expect(0);
     assert_eq!(chat_ids(&mut connection, STREAM).len(), 400);
-    // Somebody has a look: of what that group leaves nobody takes the rest.
+    // The group of `tail` reads one entry only. The rest of its entries does not count as pending.
     let look = ["--queue", STREAM, "--sink", &server.url(), "--count", "1"];
     Running::new("tail").args(look).end().expect(0);
     let _: redis::Value = redis::cmd("XREADGROUP")
@@ -327,7 +329,7 @@ fn a_chat_that_the_list_names_twice_is_published_twice() {
 }
 
 #[test]
-fn a_replica_has_to_confirm_where_it_is_asked_for() {
+fn min_replicas_waits_for_a_replica() {
     let master = Server::start(&[]);
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(body);
@@ -346,7 +348,7 @@ fn a_replica_has_to_confirm_where_it_is_asked_for() {
     );
     let port = master.port.to_string();
     let replica = Server::start(&["--replicaof", "127.0.0.1", &port]);
-    crate::support::redis::run_out(&mut master.connection());
+    crate::support::redis::expire_locks(&mut master.connection());
     run(&stage, &master.url()).args(arguments).end().expect(0);
     holds(&master, &ids);
     holds(&replica, &ids);

@@ -1,9 +1,9 @@
-//! What a server refuses, and what is told of it.
+//! Refusals by a server, and the error messages.
 
 use redis::Commands;
 
 use super::{STREAM, holds, run};
-use crate::support::redis::{Server, chat_ids, length, run_out};
+use crate::support::redis::{Server, chat_ids, expire_locks, length};
 use crate::support::{Ended, Stage, gated, make_certificate, small_list, wait_until};
 
 fn error(ended: &Ended) -> String {
@@ -11,7 +11,7 @@ fn error(ended: &Ended) -> String {
 }
 
 #[test]
-fn a_server_that_nobody_runs() {
+fn an_unreachable_server_is_69() {
     let stage = Stage::with_chats(10);
     let url = format!("redis://127.0.0.1:{}", crate::support::redis::free_port());
     let ended = run(&stage, &url).args(["--retries", "1"]).end().expect(69);
@@ -24,7 +24,7 @@ fn a_server_that_nobody_runs() {
 }
 
 #[test]
-fn a_wrong_password() {
+fn a_wrong_password_is_77_and_not_shown() {
     let server = Server::with_password("right");
     let stage = Stage::with_chats(10);
     for url in [
@@ -43,7 +43,7 @@ fn a_wrong_password() {
 }
 
 #[test]
-fn a_key_of_another_type() {
+fn a_key_of_another_type_is_an_error() {
     let server = Server::start(&[]);
     let _: () = server.connection().set(STREAM, "text").unwrap();
     let stage = Stage::with_chats(10);
@@ -54,7 +54,7 @@ fn a_key_of_another_type() {
 }
 
 #[test]
-fn a_server_without_memory() {
+fn a_server_without_memory_is_an_error() {
     let server = Server::start(&["--maxmemory", "3mb", "--maxmemory-policy", "noeviction"]);
     let (ids, body) = small_list(60_000);
     let stage = Stage::with_body(body);
@@ -68,13 +68,13 @@ fn a_server_without_memory() {
         .arg(&["SET", "maxmemory", "0"])
         .exec(&mut connection)
         .unwrap();
-    run_out(&mut connection);
+    expire_locks(&mut connection);
     run(&stage, &server.url()).end().expect(0);
     holds(&server, &ids);
 }
 
 #[test]
-fn a_replica_takes_nothing() {
+fn a_replica_is_refused() {
     let master = Server::start(&[]);
     let port = master.port.to_string();
     let replica = Server::start(&["--replicaof", "127.0.0.1", &port]);
@@ -85,7 +85,7 @@ fn a_replica_takes_nothing() {
 }
 
 #[test]
-fn a_certificate_of_nobody_known() {
+fn a_certificate_of_an_unknown_authority_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     make_certificate(folder.path());
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -111,7 +111,7 @@ fn a_certificate_of_nobody_known() {
 }
 
 #[test]
-fn a_queue_whose_name_cannot_lend_a_slot() {
+fn a_queue_name_that_cannot_be_a_hash_tag_is_refused() {
     let stage = Stage::with_chats(10);
     let arguments = ["--queue", "a{}b"];
     let ended = run(&stage, "redis://127.0.0.1:1")
@@ -122,7 +122,7 @@ fn a_queue_whose_name_cannot_lend_a_slot() {
 }
 
 #[test]
-fn ids_stay_out_of_all_that_is_told() {
+fn error_messages_contain_no_ids() {
     let server = Server::start(&["--maxmemory", "2mb", "--maxmemory-policy", "noeviction"]);
     let stage = Stage::with_chats(60_000);
     let arguments = ["--retries", "1", "-vv"];
@@ -132,7 +132,7 @@ fn ids_stay_out_of_all_that_is_told() {
 }
 
 #[test]
-fn invalid_entries_do_not_hide_that_the_last_chats_were_refused() {
+fn invalid_entries_do_not_hide_refused_chats() {
     let server = Server::start(&["--maxmemory-policy", "noeviction"]);
     let (_, body) = small_list(500);
     let stage = Stage::with_body(&body);
@@ -142,7 +142,9 @@ fn invalid_entries_do_not_hide_that_the_last_chats_were_refused() {
     stage.mock.script("1", reply);
     let process = run(&stage, &server.url()).args(["--retries", "1"]).spawn();
     let mut connection = server.connection();
-    wait_until("it has begun", || length(&mut connection, STREAM) > 100);
+    wait_until("the run has started", || {
+        length(&mut connection, STREAM) > 100
+    });
     redis::cmd("CONFIG")
         .arg(&["SET", "maxmemory", "1"])
         .exec(&mut connection)

@@ -1,4 +1,4 @@
-//! What the tests have in common: a stand-in, the program, and a folder for its files.
+//! Common parts of the tests: a stand-in, the program, and a folder for its files.
 
 mod program;
 pub(crate) mod proxy;
@@ -18,10 +18,10 @@ pub(crate) use self::program::{Ended, Process, Running};
 pub(crate) const TOKEN: &str = "t0ken-that-nobody-may-see";
 pub(crate) const INSTANCE: &str = "inst-1";
 
-/// Long enough for any machine; a test that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for any machine. A test that waits this long has failed.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// A stand-in with the label "1", and a folder of its own.
+/// A stand-in with the label "1", and its own folder.
 pub(crate) struct Stage {
     instance_id: String,
     pub(crate) mock: Mock,
@@ -29,18 +29,18 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// With this list.
+    /// Creates a stage with this list.
     pub(crate) fn with_body(body: impl AsRef<[u8]>) -> Self {
         let body = bytes::Bytes::copy_from_slice(body.as_ref());
         Self::with_labels(vec![("1", Chats::Body(body))])
     }
 
-    /// With a list of so many chats.
+    /// Creates a stage with a list of this many chats.
     pub(crate) fn with_chats(count: u64) -> Self {
         Self::with_labels(vec![("1", Chats::Generated(count))])
     }
 
-    /// With this list, of another account.
+    /// Creates a stage with this list, for another account.
     pub(crate) fn with_account(instance_id: &str, body: &str) -> Self {
         let body = bytes::Bytes::copy_from_slice(body.as_bytes());
         Self::of(instance_id, vec![("1", Chats::Body(body))])
@@ -70,18 +70,18 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    /// Where the runs of this stage put chats.
+    /// The file to which the runs of this stage publish chats.
     pub(crate) fn out(&self) -> PathBuf {
         self.path("out.jsonl")
     }
 
-    /// A run into [`Stage::out`], with a report beside it.
+    /// Creates a run to [`Stage::out`], with a report beside it.
     pub(crate) fn run(&self) -> Running {
         let sink = format!("file:{}", self.out().display());
         self.program("run").args(["--label", "1", "--sink", &sink])
     }
 
-    /// A command that talks to the stand-in.
+    /// Creates a command that uses the stand-in.
     pub(crate) fn program(&self, command: &str) -> Running {
         let program = Running::new(command).args([
             "--api-url",
@@ -96,7 +96,7 @@ impl Stage {
         }
     }
 
-    /// Makes all that the journal knows of years old.
+    /// Makes all records of the journal years old.
     pub(crate) fn age_journal(&self) {
         let journal = self.path("out.jsonl.labelcast");
         let text = std::fs::read_to_string(&journal).unwrap();
@@ -108,19 +108,19 @@ impl Stage {
         std::fs::write(&journal, aged.collect::<String>()).unwrap();
     }
 
-    /// The newest whole record of the journal.
+    /// Returns the newest complete record of the journal.
     pub(crate) fn journal(&self) -> Option<Value> {
         let journal = std::fs::read_to_string(self.path("out.jsonl.labelcast")).ok()?;
         let (whole, _) = journal.rsplit_once('\n')?;
         Some(serde_json::from_str(whole.lines().last()?).unwrap())
     }
 
-    /// The ids that are in the file, in its order.
+    /// Returns the ids in the file, in their order.
     pub(crate) fn ids(&self) -> Vec<String> {
         ids_in(&self.out())
     }
 
-    /// The messages that are in the file.
+    /// Returns the messages in the file.
     pub(crate) fn messages(&self) -> Vec<Value> {
         messages_in(&self.out())
     }
@@ -143,7 +143,7 @@ pub(crate) fn ids_in(path: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The ids of a map like `{"0":{"id":"0@c.us"},…}`, and the map.
+/// Returns the ids of a map like `{"0":{"id":"0@c.us"},…}`, and the map.
 pub(crate) fn small_list(count: usize) -> (Vec<String>, String) {
     let ids: Vec<String> = (0..count).map(|i| format!("{i}5551234@c.us")).collect();
     (ids.clone(), map_of(&ids))
@@ -158,33 +158,35 @@ pub(crate) fn map_of(ids: &[String]) -> String {
     format!("{{{}}}", entries.join(","))
 }
 
-/// The first part of a body, and then this.
+/// Creates a reply with the first part of a body and then this piece.
 pub(crate) fn part_of(body: &str, part: f64, then: Piece) -> Reply {
     let length = (body.len() as f64 * part) as usize;
     let start = bytes::Bytes::copy_from_slice(&body.as_bytes()[..length]);
     Reply::pieces([Piece::Bytes(start), then])
 }
 
-/// The number of bytes of a [`small_list`] up to the end of its first `entries` entries.
+/// Returns the number of bytes of a [`small_list`] up to the end of its first `entries` entries.
 pub(crate) fn bytes_of(body: &str, entries: usize) -> usize {
     let mut ends = body.match_indices('}').map(|(at, _)| at + 1);
     ends.nth(entries - 1).unwrap()
 }
 
-/// The first `entries` entries of a [`small_list`], and then silence on an open connection. A run
-/// that is given this reply cannot finish, even if `entries` is the length of the list.
+/// Creates a reply with the first `entries` entries of a [`small_list`], and then silence on an
+/// open connection. A run that receives this reply cannot finish, even if `entries` is the length
+/// of the list.
 pub(crate) fn held_after(body: &str, entries: usize) -> Reply {
     let start = &body.as_bytes()[..bytes_of(body, entries)];
     let start = bytes::Bytes::copy_from_slice(start);
     Reply::pieces([Piece::Bytes(start), Piece::Hold])
 }
 
-/// A body of which the second half waits until the token is cancelled.
+/// Creates a reply whose second half waits until the token is cancelled.
 pub(crate) fn gated(body: &str) -> (Reply, CancellationToken) {
     gated_at(body, body.len() / 2)
 }
 
-/// The first `entries` entries of a [`small_list`], and the rest when the token is cancelled.
+/// Creates a reply with the first `entries` entries of a [`small_list`], and the rest when the
+/// token is cancelled.
 pub(crate) fn gated_after(body: &str, entries: usize) -> (Reply, CancellationToken) {
     gated_at(body, bytes_of(body, entries))
 }
@@ -197,7 +199,7 @@ fn gated_at(body: &str, bytes: usize) -> (Reply, CancellationToken) {
     (reply, gate)
 }
 
-/// A body that waits, from its first byte on, until the token is cancelled.
+/// Creates a reply that waits before its first byte until the token is cancelled.
 pub(crate) fn gated_whole(body: &str) -> (Reply, CancellationToken) {
     let gate = CancellationToken::new();
     let whole = Piece::Bytes(bytes::Bytes::copy_from_slice(body.as_bytes()));
@@ -205,11 +207,14 @@ pub(crate) fn gated_whole(body: &str) -> (Reply, CancellationToken) {
     (reply, gate)
 }
 
-/// Looks until something is so.
+/// Waits until a condition holds.
 pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < PATIENCE, "waited too long until {what}");
+        assert!(
+            begin.elapsed() < TIME_LIMIT,
+            "timed out waiting until {what}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -219,7 +224,7 @@ pub(crate) fn lines_in(path: &Path) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Numbers that are as good as random, and the same each time.
+/// A deterministic sequence of pseudo-random numbers.
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
@@ -233,7 +238,7 @@ impl Numbers {
     }
 }
 
-/// Makes `cert.pem` and `key.pem` in a folder, for localhost, by an authority that nobody knows:
+/// Creates `cert.pem` and `key.pem` in a folder, for localhost, issued by an unknown authority,
 /// `ca.pem`.
 pub(crate) fn make_certificate(folder: &Path) {
     let make = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! The program under test, as a process of its own.
+//! The program under test, as a separate process.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -6,33 +6,33 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-/// A command that is to be run, or runs.
+/// A command before it runs.
 pub(crate) struct Running {
     command: Command,
     report_file: Option<PathBuf>,
 }
 
-/// A process that runs.
+/// A running process.
 pub(crate) struct Process {
     child: Option<Child>,
     report_file: Option<PathBuf>,
 }
 
-/// What it has left.
+/// The results of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code; none when a signal ended it.
+    /// The exit code, or `None` if a signal ended the process.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The report, from its file.
+    /// Reads the report from its file.
     pub(crate) report: Value,
 }
 
 impl Running {
     pub(crate) fn new(command: &str) -> Self {
         let mut program = Command::new(env!("CARGO_BIN_EXE_labelcast"));
-        // What is set on the machine must not reach a test.
+        // Variables of the machine must not affect a test.
         program.env_clear().arg(command);
         program.stdin(Stdio::null());
         program.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -69,18 +69,18 @@ impl Running {
         self
     }
 
-    /// Lets no file grow over so many blocks of 512 bytes, as a full disk would. The signal that
-    /// comes with it is ignored, so that a write fails, after the part of it that fits.
+    /// Limits files to this many blocks of 512 bytes, like a full disk. The signal that comes with
+    /// the limit is ignored, so that a write fails after the part that fits.
     pub(crate) fn with_disk_of(self, blocks: u32) -> Self {
         self.after(&format!("trap '' XFSZ; ulimit -f {blocks}"))
     }
 
-    /// Takes permissions from each file that is created.
+    /// Removes permissions from each file that is created.
     pub(crate) fn with_umask(self, mask: &str) -> Self {
         self.after(&format!("umask {mask}"))
     }
 
-    /// Starts the program in a shell, after other commands of it.
+    /// Starts the program in a shell, after other commands.
     fn after(mut self, commands: &str) -> Self {
         let line = format!(r#"{commands}; exec "$0" "$@""#);
         let mut shell = Command::new("sh");
@@ -111,7 +111,7 @@ impl Running {
         }
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub(crate) fn end(self) -> Ended {
         self.spawn().end()
     }
@@ -122,20 +122,20 @@ impl Process {
         self.child.as_ref().unwrap().id()
     }
 
-    /// Sends a signal, by its name.
+    /// Sends a signal by its name.
     pub(crate) fn signal(&self, signal: &str) {
         let line = format!("kill -{signal} {}", self.id());
         let status = Command::new("sh").args(["-c", &line]).status().unwrap();
         assert!(status.success(), "{line}");
     }
 
-    /// Kills it with SIGKILL. Panics if it had ended before: then there was nothing to kill.
+    /// Kills the process with SIGKILL. Panics if it had already ended.
     pub(crate) fn kill(mut self) {
         self.child.as_mut().unwrap().kill().unwrap();
         assert_eq!(self.end().code, None);
     }
 
-    /// The most memory it has had so far, in KiB.
+    /// Returns the peak memory so far, in KiB.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM"));
@@ -143,7 +143,7 @@ impl Process {
         words[1].parse().unwrap()
     }
 
-    /// Its stdout, for the test to read or to close.
+    /// Takes the stdout of the process, so that the test can read or close it.
     pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
         self.child.as_mut().unwrap().stdout.take().unwrap()
     }
@@ -153,10 +153,10 @@ impl Process {
         child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub(crate) fn end(mut self) -> Ended {
         let mut child = self.child.take().unwrap();
-        // Both at once, so that neither pipe fills up.
+        // Read both at once, so that neither pipe fills up.
         let stderr = child.stderr.take().map(|mut pipe| {
             std::thread::spawn(move || {
                 let mut text = String::new();
@@ -194,12 +194,12 @@ impl Drop for Process {
 }
 
 impl Ended {
-    /// The report on the first label.
+    /// Returns the report on the first label.
     pub(crate) fn label(&self) -> &Value {
         &self.report["labels"][0]
     }
 
-    /// Checks the exit code, and shows all when it is another.
+    /// Checks the exit code, and prints everything if it is another.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");

@@ -1,4 +1,4 @@
-//! A TCP proxy that cuts, and that holds back.
+//! A TCP proxy that cuts connections and holds data back.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ pub(crate) enum Direction {
     ToClient,
 }
 
-/// Forwards to a port, until it is dropped.
+/// A proxy that forwards to a port until it is dropped.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     shared: Arc<Shared>,
@@ -19,16 +19,16 @@ pub(crate) struct Proxy {
 
 struct Shared {
     target: AtomicU16,
-    /// So many bytes more in that direction, and the connection breaks; below 0 for never.
+    /// The number of bytes in that direction after which the connection breaks. Negative for never.
     cut_to_server: AtomicI64,
     cut_to_client: AtomicI64,
-    /// Connections so far.
+    /// The number of connections so far.
     connections: AtomicU64,
-    /// Of these, so many from the first on hear nothing any more.
+    /// The number of connections, from the first on, that receive no more data.
     held: AtomicU64,
-    /// Whatever this many of the first connections send is dropped.
+    /// The number of connections, from the first on, whose data is dropped.
     dropping: AtomicU64,
-    /// Bytes that were dropped.
+    /// The number of dropped bytes.
     dropped: AtomicU64,
     /// The clients' ends of all connections.
     clients: Mutex<Vec<TcpStream>>,
@@ -83,44 +83,44 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Breaks whichever connection carries the byte after so many more.
+    /// Breaks the connection that carries the byte after this many more.
     pub(crate) fn cut_after(&self, bytes: i64, direction: Direction) {
         self.shared.budget(direction).store(bytes, Ordering::SeqCst);
     }
 
-    /// Whether a cut is still to come.
+    /// Returns whether a cut is still to come.
     pub(crate) fn is_armed(&self) -> bool {
         [Direction::ToServer, Direction::ToClient]
             .iter()
             .any(|direction| self.shared.budget(*direction).load(Ordering::SeqCst) >= 0)
     }
 
-    /// How many connections there have been.
+    /// Returns the number of connections so far.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Breaks all connections that there are.
+    /// Breaks all open connections.
     pub(crate) fn cut_connections(&self) {
         for client in self.shared.clients.lock().unwrap().drain(..) {
             let _ = client.shutdown(Shutdown::Both);
         }
     }
 
-    /// On the connections that there are, nothing that the server says is heard any more.
+    /// Stops forwarding the server's data on all open connections.
     pub(crate) fn hold_connections(&self) {
         let all = self.shared.connections.load(Ordering::SeqCst);
         self.shared.held.store(all, Ordering::SeqCst);
     }
 
-    /// Drops everything that clients send from now on over the connections that there are. The
-    /// clients do not notice: what the server sends still arrives.
+    /// Drops all further data that clients send on the open connections. The clients do not notice,
+    /// because the server's data still arrives.
     pub(crate) fn drop_what_is_sent(&self) {
         let all = self.shared.connections.load(Ordering::SeqCst);
         self.shared.dropping.store(all, Ordering::SeqCst);
     }
 
-    /// How many bytes were dropped since [`Proxy::drop_what_is_sent`].
+    /// Returns the number of bytes that were dropped since [`Proxy::drop_what_is_sent`].
     pub(crate) fn dropped_bytes(&self) -> u64 {
         self.shared.dropped.load(Ordering::SeqCst)
     }
@@ -149,7 +149,7 @@ impl Shared {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             if self.is_held(number, direction) {
-                // What comes is taken, so that the server is not held up.
+                // Data is still read, so that the server does not block.
                 continue;
             }
             let dropping = self.dropping.load(Ordering::SeqCst);

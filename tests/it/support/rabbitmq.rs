@@ -1,4 +1,4 @@
-//! RabbitMQ brokers of the tests' own, on free ports, with their data in a folder of their own.
+//! Private RabbitMQ brokers, on free ports, with their data in a folder of their own.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,14 +20,14 @@ use serde_json::Value;
 use super::redis::free_ports;
 use super::{make_certificate, wait_until};
 
-/// Virtual hosts of the broker that tests share: each takes one for itself.
+/// Virtual hosts of the shared broker. Each test takes one for itself.
 const VHOSTS: usize = 120;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
-/// A broker that is stopped when it is dropped, or when this process ends.
+/// A broker that is stopped when it is dropped or when this process ends.
 pub(crate) struct Broker {
-    /// A shell that ends the broker when its stdin does, however that comes.
+    /// A shell that stops the broker when its stdin closes for any reason.
     guard: Option<Child>,
     pub(crate) port: u16,
     tls_port: u16,
@@ -37,7 +37,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// One for this test alone.
+    /// Starts a broker for one test.
     pub(crate) fn start() -> Self {
         Self::with_vhosts(1)
     }
@@ -57,7 +57,7 @@ impl Broker {
         broker
     }
 
-    /// One for all tests that only need a virtual host.
+    /// Returns a broker for all tests that only need a virtual host.
     fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(|| Self::with_vhosts(VHOSTS))
@@ -122,14 +122,14 @@ impl Broker {
             .env("RABBITMQ_CONFIG_FILE", path("rabbit"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
             .env("HOME", &self.folder)
-            // What it leaves when it crashes.
+            // For crash dumps.
             .current_dir(&self.folder)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
     }
 
-    /// Starts it, on the same port, with what is in its folder.
+    /// Starts the broker on the same port, with the data in its folder.
     pub(crate) fn up(&mut self) {
         assert!(
             Path::new(SERVER).exists(),
@@ -156,17 +156,19 @@ impl Broker {
 
     fn wait_for_listener(&self) {
         let vhost = self.vhost_of(0);
-        wait_until("the broker lets us in", || vhost.try_client().is_some());
+        wait_until("the broker accepts connections", || {
+            vhost.try_client().is_some()
+        });
     }
 
-    /// Stops it, in the middle of whatever it does; what it has written down stays.
+    /// Stops the broker. Data that it has written remains.
     pub(crate) fn down(&mut self) {
         let mut guard = self.guard.take().unwrap();
         guard.stdin.take().unwrap().write_all(b"stop\n").unwrap();
         guard.wait().unwrap();
     }
 
-    /// Lets the broker's own tool do something.
+    /// Runs rabbitmqctl.
     pub(crate) fn control(&self, arguments: &[&str]) {
         let status = self.command(CONTROL).args(arguments).status().unwrap();
         assert!(status.success(), "rabbitmqctl {arguments:?}");
@@ -200,7 +202,7 @@ impl Drop for Broker {
 pub(crate) fn vhost() -> Vhost {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::SeqCst);
-    assert!(number < VHOSTS, "there are too few virtual hosts");
+    assert!(number < VHOSTS, "too few virtual hosts");
     Broker::shared().vhost_of(number)
 }
 
@@ -217,12 +219,13 @@ impl Vhost {
         self.url_by(self.port)
     }
 
-    /// By another port, as a proxy's.
+    /// The URL with another port, such as a proxy's.
     pub(crate) fn url_by(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
     }
 
-    /// With TLS, and with these parameters, where `AUTHORITY`, `CERT` and `KEY` are the broker's files.
+    /// The URL with TLS and these parameters, in which `AUTHORITY`, `CERT` and `KEY` stand for the
+    /// broker's files.
     pub(crate) fn tls_url(&self, parameters: &str) -> String {
         let file = |name: &str| self.folder.join(name).display().to_string();
         let parameters = parameters
@@ -260,7 +263,7 @@ impl Vhost {
     }
 }
 
-/// A message as it was on a queue.
+/// A message from a queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) properties: BasicProperties,
@@ -280,7 +283,7 @@ impl Message {
         })
     }
 
-    /// The chats that are in it.
+    /// The chats in the message.
     pub(crate) fn chats(&self) -> Vec<String> {
         let data = match &self.data["data"] {
             Value::Null => &self.data,
@@ -294,7 +297,7 @@ impl Message {
     }
 }
 
-/// Somebody else who looks at the queues.
+/// Another client, which inspects the queues.
 pub(crate) struct Client {
     runtime: tokio::runtime::Runtime,
     vhost: Vhost,
@@ -318,7 +321,7 @@ impl Client {
         self.runtime.block_on(declared).unwrap();
     }
 
-    /// Declares an exchange, and a queue that it puts messages in, if there is to be one.
+    /// Declares an exchange, and optionally a queue that is bound to it.
     pub(crate) fn exchange(&self, name: &str, queue: Option<&str>) {
         let options = ExchangeDeclareOptions::default();
         let table = FieldTable::default;
@@ -343,9 +346,9 @@ impl Client {
         self.runtime.block_on(deleted).unwrap();
     }
 
-    /// How many messages are in a queue; none where there is no queue.
+    /// Returns the number of messages in a queue, or `None` if there is no queue.
     pub(crate) fn depth(&self, queue: &str) -> Option<usize> {
-        // The broker closes a channel over a queue that is not there.
+        // The broker closes the channel if the queue does not exist.
         let client = self.vhost.client();
         let options = QueueDeclareOptions::durable().passive();
         let found = client
@@ -373,7 +376,7 @@ impl Client {
         })
     }
 
-    /// Puts a message back.
+    /// Publishes a message again.
     pub(crate) fn put(&self, queue: &str, message: &Message) {
         let payload = serde_json::to_vec(&message.data).unwrap();
         let options = BasicPublishOptions::default();
@@ -382,10 +385,12 @@ impl Client {
             self.channel
                 .basic_publish("".into(), queue.into(), options, &payload, properties);
         drop(self.runtime.block_on(put).unwrap());
-        wait_until("it is there", || self.depth(queue) == Some(1));
+        wait_until("the message is in the queue", || {
+            self.depth(queue) == Some(1)
+        });
     }
 
-    /// Holds the next message of a queue, as long as this client lives.
+    /// Holds the next message of a queue as long as this client lives.
     pub(crate) fn hold(&self, queue: &str) {
         let got = self
             .channel
@@ -404,7 +409,7 @@ impl Client {
         }
     }
 
-    /// How many messages of an existing queue can be delivered now.
+    /// Returns the number of messages of an existing queue that can be delivered now.
     fn ready(&self, queue: &str) -> usize {
         let options = QueueDeclareOptions::durable().passive();
         let found = self
@@ -418,7 +423,7 @@ impl Client {
         let count = count.min(60_000);
         self.runtime.block_on(async {
             let channel = self.connection.create_channel().await.unwrap();
-            // No more than these are delivered, so none has to be returned to the queue.
+            // No more than these are delivered, so none must be returned to the queue.
             let prefetch = channel.basic_qos(count as u16, BasicQosOptions::default());
             prefetch.await.unwrap();
             let options = BasicConsumeOptions::default();
@@ -435,7 +440,7 @@ impl Client {
                     data: serde_json::from_slice(&delivery.data).unwrap(),
                 });
             }
-            // Before the acknowledgement, which would let the broker deliver more.
+            // Cancel before the acknowledgement, which would let the broker deliver more.
             let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
             cancelled.await.unwrap();
             let all = BasicAckOptions { multiple: true };
@@ -446,14 +451,14 @@ impl Client {
     }
 }
 
-/// The chats of some messages, each message once: how a consumer sees them that knows ids.
-/// Returns them, and how many messages were repeats.
+/// Returns the chats as a consumer sees them that skips known ids, and the number of repeated
+/// messages.
 pub(crate) fn once(messages: &[Message]) -> (Vec<String>, usize) {
     let mut seen: BTreeMap<String, Value> = BTreeMap::new();
     let mut chats = Vec::new();
     for message in messages.iter().filter(|message| message.event().is_none()) {
         match seen.insert(message.id(), message.data.clone()) {
-            Some(before) => assert_eq!(before, message.data, "a repeat is the same message"),
+            Some(before) => assert_eq!(before, message.data, "a repeat is identical"),
             None => chats.extend(message.chats()),
         }
     }

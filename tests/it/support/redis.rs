@@ -1,4 +1,4 @@
-//! Redis servers of the tests' own, on free ports, with their data in a folder of their own.
+//! Private Redis servers, on free ports, with their data in a folder of their own.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use super::{Process, wait_until};
 pub(crate) struct Server {
     child: Option<Child>,
     pub(crate) port: u16,
-    /// What stands for `{port}` in its arguments.
+    /// The text that replaces `{port}` in its arguments.
     pub(crate) other_port: u16,
     folder: PathBuf,
     arguments: Vec<String>,
@@ -19,13 +19,13 @@ pub(crate) struct Server {
     _guard: Option<tempfile::TempDir>,
 }
 
-/// A port that nothing listens on right now.
+/// Returns a port that is currently free.
 pub(crate) fn free_port() -> u16 {
     let [port] = free_ports();
     port
 }
 
-/// Different ports that nothing listens on right now.
+/// Returns different ports that are currently free.
 pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let listeners = [(); COUNT].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
@@ -43,7 +43,7 @@ impl Server {
             password: None,
             _guard: Some(folder),
         };
-        // Somebody else may take a port between looking for it and using it.
+        // Another process may take a port before it is used, so retry.
         wait_until("the server is up", || {
             [server.port, server.other_port] = free_ports();
             server.try_up();
@@ -52,7 +52,7 @@ impl Server {
         server
     }
 
-    /// A sentinel with this configuration, which it writes to.
+    /// Starts a sentinel with this configuration, which the sentinel overwrites.
     pub(crate) fn sentinel(config: &str) -> Self {
         let mut server = Self::start(&[config, "--sentinel"]);
         server.password = None;
@@ -107,7 +107,7 @@ impl Server {
         }
     }
 
-    /// Starts it again, on the same port, with what is in its folder.
+    /// Starts the server again on the same port, with the data in its folder.
     pub(crate) fn up(&mut self) {
         wait_until("the server is up again", || {
             self.try_up();
@@ -119,7 +119,7 @@ impl Server {
         });
     }
 
-    /// Ends it at once.
+    /// Kills the server.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
@@ -138,7 +138,7 @@ impl Server {
         self.connect(&self.url())
     }
 
-    /// With a login as it stands in a URL, with its `@`.
+    /// The URL with a login, including its `@`.
     pub(crate) fn connection_as(&self, login: &str) -> Connection {
         self.connect(&format!("redis://{login}127.0.0.1:{}", self.port))
     }
@@ -146,7 +146,7 @@ impl Server {
     fn connect(&self, url: &str) -> Connection {
         let client = redis::Client::open(url).unwrap();
         let mut connection = None;
-        wait_until("the server lets us in", || {
+        wait_until("the server accepts connections", || {
             connection = client.get_connection().ok();
             connection.is_some()
         });
@@ -183,7 +183,7 @@ pub(crate) fn field(entry: &Entry, name: &str) -> Option<String> {
     found.map(|(_, value)| value.clone())
 }
 
-/// The chat ids on a stream, in its order.
+/// Returns the chat ids on a stream, in their order.
 pub(crate) fn chat_ids(connection: &mut Connection, stream: &str) -> Vec<String> {
     let entries = entries(connection, stream);
     entries
@@ -196,8 +196,7 @@ pub(crate) fn length(connection: &mut Connection, stream: &str) -> usize {
     connection.xlen_or_zero(stream)
 }
 
-/// Whether the server serves nobody else: it has read what others had sent, and seen that they are
-/// gone.
+/// Returns whether the server has processed everything from other connections and has closed them.
 pub(crate) fn is_alone(connection: &mut Connection) -> bool {
     let clients: String = redis::cmd("CLIENT").arg("LIST").query(connection).unwrap();
     clients.lines().count() == 1
@@ -213,14 +212,14 @@ impl XLen for Connection {
     }
 }
 
-/// Kills a run. Returns when the server has processed everything the run had sent and has closed
-/// its connections, and the lock of the run has expired. `connection` must be the only other one.
+/// Kills a run. Returns when the server has processed everything from the run and closed its
+/// connections, and the lock of the run has expired. `connection` must be the only other one.
 pub(crate) fn kill_run(process: Process, connection: &mut Connection) {
     process.kill();
     wait_until("the server has closed its connections", || {
         is_alone(connection)
     });
-    run_out(connection);
+    expire_locks(connection);
 }
 
 /// Keeps the lock of a stopped process from expiring, however long the test takes.
@@ -233,8 +232,8 @@ pub(crate) fn keep_locks(connection: &mut Connection) {
     }
 }
 
-/// Lets the lock of a dead run be as old as it would be later.
-pub(crate) fn run_out(connection: &mut Connection) {
+/// Makes the lock of a dead run as old as it would be later.
+pub(crate) fn expire_locks(connection: &mut Connection) {
     let locks: Vec<String> = connection.keys("labelcast:lock:*").unwrap();
     for lock in locks {
         let _: () = connection.del(lock).unwrap();

@@ -1,13 +1,13 @@
-//! A proxy for Redis that answers some commands itself, as other proxies do.
+//! A proxy for Redis that answers some commands itself, as some real proxies do.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// What a command is answered with; none for the server's own answer.
+/// Returns the answer to a command, or `None` to forward it to the server.
 type Answers = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// Starts it, in front of the server at a port, until the test process ends. Returns its port.
+/// Starts the proxy in front of a server until the test process ends. Returns its port.
 pub(crate) fn answering(
     server: u16,
     answers: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
@@ -44,7 +44,7 @@ fn serve(mut client: TcpStream, server: u16, answers: &Answers) {
     let _ = server.shutdown(Shutdown::Both);
 }
 
-/// The next command: its name, and its bytes.
+/// Reads the next command: its name and its bytes.
 fn command(from: &mut impl BufRead) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let number = |from: &mut dyn BufRead, bytes: &mut Vec<u8>| {

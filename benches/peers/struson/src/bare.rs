@@ -1,10 +1,10 @@
-//! The least that has to be done with struson to get at the chat ids of a list.
+//! The minimum work with struson that yields the chat ids of a list.
 
 use std::hint::black_box;
 
 use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings};
 
-/// Looks at each chat id of a list in the map shape. Returns how many there are.
+/// Reads each chat id of a list in the map shape. Returns their number.
 pub(crate) fn chats(list: &[u8]) -> Result<u64, Box<dyn std::error::Error>> {
     let settings = ReaderSettings {
         track_path: false,

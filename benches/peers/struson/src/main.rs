@@ -1,5 +1,5 @@
-//! Goes through a file with a list so many times, and tells how many chats there were, and how many
-//! nanoseconds of CPU they took: `bare-struson FILE TIMES`.
+//! Parses a file with a list several times and prints the number of chats and the nanoseconds of
+//! CPU time: `bare-struson FILE TIMES`.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What this thread has had of the CPU: see `/proc/PID/schedstat` in the kernel's `sched-stats.rst`.
+/// Returns the CPU time of this thread: see `/proc/PID/schedstat` in the kernel's
+/// `sched-stats.rst`.
 fn cpu_nanos() -> Result<u64, Box<dyn std::error::Error>> {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = stat.split(' ').next().unwrap_or_default();
