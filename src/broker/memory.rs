@@ -25,6 +25,8 @@ const WINDOW: usize = 2;
 /// A fault, met by one append.
 #[derive(Clone, Debug)]
 pub enum Fault {
+    /// None: the append succeeds, and the next one meets the next fault.
+    Skip,
     /// The broker rejects it with a transient error.
     Refuse,
     /// The connection breaks before the broker has it.
@@ -127,7 +129,7 @@ impl Memory {
         let fault = self.lock().faults.pop_front();
         let failed = |text: &str| Err(Failure::Transient(text.to_owned()));
         match fault {
-            None => Ok(append(&mut self.lock())),
+            None | Some(Fault::Skip) => Ok(append(&mut self.lock())),
             Some(Fault::Refuse) => failed("it is full"),
             Some(Fault::Cut) => failed("the connection is gone"),
             Some(Fault::LoseReply) => {

@@ -22,6 +22,7 @@ mod labels;
 mod limits;
 mod metrics;
 mod rabbitmq;
+mod recovery;
 mod redis;
 mod report;
 mod resume;

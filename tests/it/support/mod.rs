@@ -5,6 +5,7 @@ pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 pub(crate) mod resp;
+pub(crate) mod thread_worker;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
