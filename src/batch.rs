@@ -283,6 +283,7 @@ impl fmt::Debug for Batch {
 }
 
 /// An iterator over the valid entries of a [`Batch`].
+#[derive(Clone)]
 pub struct Chats<'a> {
     position: Position,
     arena: &'a [u8],

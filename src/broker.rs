@@ -30,6 +30,7 @@ mod retries;
 mod url;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -138,6 +139,8 @@ pub struct SessionContext {
     pub layout: Layout,
     /// How to retry, and until when.
     pub retry: RetryPolicy,
+    /// Time since the last publication in which a chat is not published to the queue again.
+    pub suppress_for: Option<Duration>,
     /// Who is told of pauses.
     pub pauses: Arc<dyn PauseObserver>,
 }

@@ -201,6 +201,7 @@ impl ConfigSources {
         let deadline = read.optional("run.deadline", Reader::duration);
         let resume_window = read.duration("run.resume_window");
         let no_resume = read.switch("run.no_resume");
+        let suppress_for = read.optional("run.suppress_for", Reader::duration);
         let min_chats = read.number("run.min_chats", 0..=u64::MAX);
         let max_shrink = read.optional("run.max_shrink", Reader::percent);
         let max_invalid = read.number("run.max_invalid", 0..=u64::MAX);
@@ -213,6 +214,7 @@ impl ConfigSources {
             concurrency: usize::try_from(concurrency?).ok()?,
             deadline: deadline?,
             resume_window: resumes.then_some(resume_window),
+            suppress_for: suppress_for?,
             min_chats: min_chats?,
             max_shrink: max_shrink?,
             max_invalid: max_invalid?,

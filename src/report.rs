@@ -141,7 +141,7 @@ pub struct Counts {
     pub published: u64,
     /// Chats that an earlier process of the same run had published.
     pub resumed: u64,
-    /// Chats that were already on the queue when a changed list was published again.
+    /// Chats that were left out because they had been published before.
     pub suppressed: u64,
     /// Entries without a valid chat id.
     pub invalid: u64,

@@ -172,6 +172,14 @@ impl Address {
         }
     }
 
+    /// Whether the broker remembers what was published earlier, beside its queues.
+    pub fn keeps_state(&self) -> bool {
+        match &self.0 {
+            Kind::Redis(_) => true,
+            Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => false,
+        }
+    }
+
     /// Whether messages go to this process's stdout, which keeps no record of earlier runs.
     pub fn is_stdout(&self) -> bool {
         matches!(self.0, Kind::Stdout)

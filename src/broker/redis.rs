@@ -17,6 +17,7 @@ mod keys;
 mod lifecycle;
 mod link;
 mod lock;
+mod published;
 mod reconcile;
 mod session;
 mod stream;
@@ -107,7 +108,11 @@ impl Redis {
                 fencing_token: String::new(),
                 keep: retain.to_string(),
             };
-            Stream::new(&self.settings, keys, lease, retries.sibling())
+            let mut stream = Stream::new(&self.settings, keys, lease, retries.sibling());
+            if let Some(window) = self.context.suppress_for {
+                stream.suppress_for(window);
+            }
+            stream
         };
         match self.settings.partitions {
             None => vec![stream(None)],

@@ -203,6 +203,7 @@ async fn publish_label(
             target: target.clone(),
             layout: settings.sink.layout.clone(),
             retry: context.retry.clone(),
+            suppress_for: settings.run.suppress_for,
             pauses: Arc::new(line.clone()),
         })
     };

@@ -1,5 +1,7 @@
 //! The settings of sinks, and which settings go with which sink.
 
+use std::time::Duration;
+
 use super::values::Reader;
 use super::{ConfigSources, Labels, Origin};
 use crate::broker::factory::{Address, Broker, SinkSettings, fill_in, problem_with_braces};
@@ -166,6 +168,7 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, dry_run: bool) {
             );
         }
     }
+    check_suppression(read, &address, dry_run);
     for (name, file) in [
         ("report.file", report_file),
         ("report.metrics_file", metrics_file),
@@ -175,6 +178,30 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, dry_run: bool) {
         }
     }
     check_names(read, &address);
+}
+
+/// Checks that chats which were published before can be known.
+fn check_suppression(read: &mut Reader<'_>, address: &Address, dry_run: bool) {
+    let key = "run.suppress_for";
+    let Some(window) = read.optional(key, Reader::duration).flatten() else {
+        return;
+    };
+    if window < Duration::from_secs(1) {
+        read.error(key, "is under a second");
+    }
+    if !dry_run && !address.keeps_state() {
+        let problem = "needs a sink that remembers what was published: use a Redis sink";
+        read.error(key, problem);
+    }
+    if read.number("sink.ids_per_message", 1..=10_000) != Some(1) {
+        let problem = "goes with single chats only: leave out --ids-per-message";
+        read.error(key, problem);
+    }
+    if let Some(Some(retain)) = read.retain("sink.retain")
+        && window > retain
+    {
+        read.error(key, "is longer than --retain, after which nothing is known");
+    }
 }
 
 /// Checks the names of queues, as far as the labels are known.

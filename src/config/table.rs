@@ -164,6 +164,8 @@ pub const SETTINGS: &[Setting] = &[
         "How long an unfinished run can be resumed; after that a new run starts"),
     switch(Group::Run, "run.no_resume", "no-resume", "LABELCAST_NO_RESUME",
         "Always start a new run"),
+    value(Group::Run, "run.suppress_for", "suppress-for", "LABELCAST_SUPPRESS_FOR", "DURATION", "",
+        "Do not publish a chat again that was published to the queue within this time (Redis)"),
     value(Group::Run, "run.min_chats", "min-chats", "LABELCAST_MIN_CHATS", "N", "0",
         "Publish nothing if the list has fewer chats"),
     value(Group::Run, "run.max_shrink", "max-shrink", "LABELCAST_MAX_SHRINK", "PERCENT", "",

@@ -26,6 +26,8 @@ pub struct RunSettings {
     pub deadline: Option<Duration>,
     /// How long an unfinished run can be resumed; `None` for never.
     pub resume_window: Option<Duration>,
+    /// Time since the last publication in which a chat is not published to the queue again.
+    pub suppress_for: Option<Duration>,
     /// `--min-chats`.
     pub min_chats: u64,
     /// `--max-shrink`, in percent.

@@ -98,6 +98,7 @@ fn context(format: Format) -> SessionContext {
             include_names: false,
         },
         retry: retry.with_first_pause(Duration::from_millis(10)),
+        suppress_for: None,
         pauses: Arc::new(NoPauses),
     }
 }

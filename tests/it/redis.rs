@@ -9,6 +9,7 @@ mod logins;
 mod losses;
 mod messages;
 mod refusals;
+mod suppression;
 
 use redis::Commands;
 use tokio_util::sync::CancellationToken;

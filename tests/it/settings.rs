@@ -319,6 +319,7 @@ fn the_example_file_matches_the_settings_and_is_accepted() {
                 "max_pending",
                 "partitions",
                 "exchange",
+                "suppress_for",
                 "shard",
                 "metrics_",
             ];

@@ -56,7 +56,7 @@ impl RedisSession {
         &self,
         index: usize,
         batch: &Batch,
-        chats: impl Iterator<Item = Chat<'b>>,
+        chats: impl Iterator<Item = Chat<'b>> + Clone,
         count: u64,
         suppressed: u64,
     ) -> (Append, Cmd) {
@@ -79,7 +79,7 @@ impl RedisSession {
         &self,
         index: usize,
         append: &Append,
-        chats: impl Iterator<Item = Chat<'b>>,
+        chats: impl Iterator<Item = Chat<'b>> + Clone,
         bytes: usize,
     ) -> Cmd {
         let stream = &self.streams[index];
@@ -97,7 +97,15 @@ impl RedisSession {
         };
         let layout = [stream.lease.keep.as_str(), values, field, label];
         let mut command = stream.command(append, &layout, bytes);
-        if is_fields && !is_packed {
+        if stream.filter.is_some() && !is_fields {
+            // The append script looks the chat up by its id, which the message contains as JSON.
+            let mut ids = chats.clone().map(|chat| chat.id);
+            if let Some(encoder) = &self.encoder {
+                encoder.each(chats, |parts| {
+                    command.arg(ids.next().unwrap_or_default()).arg(parts);
+                });
+            }
+        } else if is_fields && !is_packed {
             for chat in chats {
                 command.arg(chat.id);
                 if self.context.layout.include_names {

@@ -18,6 +18,9 @@ pub(super) struct Keys {
     manifest: String,
     /// Prefix of the keys that remember events, which an event's id follows.
     event: String,
+    /// A hash: chat id → when it was last published to the stream, by any label's run, in seconds
+    /// since 1970.
+    pub(super) published: String,
 }
 
 impl Keys {
@@ -40,6 +43,7 @@ impl Keys {
             dedup: beside("seen"),
             manifest: format!("labelcast:run:{{{tag}}}:"),
             event: beside("event") + ":",
+            published: format!("labelcast:published:{{{tag}}}:{stream}"),
             stream,
         }
     }
@@ -96,6 +100,7 @@ mod tests {
                 &keys.dedup,
                 &keys.manifest(uuid::Uuid::nil()),
                 &keys.event("1"),
+                &keys.published,
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");
             assert_eq!(hash_tag(&keys.stream).unwrap_or(&keys.stream), tag);

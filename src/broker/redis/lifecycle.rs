@@ -39,6 +39,7 @@ impl Stream {
                 fence => {
                     fence.clone_into(&mut self.lease.fencing_token);
                     self.restart(beginning.run_id, 0);
+                    self.restart_counts();
                     return Ok(());
                 }
             }
@@ -169,7 +170,10 @@ impl RedisSession {
             let at = stored.of(run_id);
             self.suppress |= at.is_none() || stored.suppress;
             match at {
-                Some(at) => self.streams[index].restart(run_id, at.position),
+                Some(at) => {
+                    self.streams[index].restart(run_id, at.position);
+                    self.streams[index].take_counts(&stored);
+                }
                 None => {
                     // The checkpoint or the stream was lost, but the other may remain: skip chats
                     // that are still there.

@@ -16,6 +16,18 @@ use crate::broker::error::Failure;
 
 /// How long a lock lasts without a heartbeat, and therefore the longest wait before a takeover.
 pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
+/// The append script for all chats.
+const APPEND_ALL: &str = concat!(
+    include_str!("append_check.lua"),
+    include_str!("append_all.lua"),
+    include_str!("append_move.lua"),
+);
+/// The append script for chats that were not published recently.
+const APPEND_UNPUBLISHED: &str = concat!(
+    include_str!("append_check.lua"),
+    include_str!("append_unpublished.lua"),
+    include_str!("append_move.lua"),
+);
 /// Time limit for replicas to confirm a write.
 const REPLICAS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -25,6 +37,7 @@ pub(super) struct Link {
     endpoint: Endpoint,
     key: String,
     connection: Option<MultiplexedConnection>,
+    append: Script,
     knows_append: bool,
 }
 
@@ -34,8 +47,20 @@ impl Link {
             endpoint,
             key,
             connection: None,
+            append: Script::new(APPEND_ALL),
             knows_append: false,
         }
+    }
+
+    /// Lets appends leave out chats that were published recently.
+    pub(super) fn append_unpublished_only(&mut self) {
+        self.append = Script::new(APPEND_UNPUBLISHED);
+        self.knows_append = false;
+    }
+
+    /// Name of the append script at the server.
+    pub(super) fn append_hash(&self) -> &str {
+        self.append.get_hash()
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -62,10 +87,10 @@ impl Link {
 
     /// Returns the connection after making sure that the server has loaded the append script.
     async fn with_append(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
-        let knows_append = self.is_connected() && self.knows_append;
+        let (knows_append, append) = (self.knows_append, self.append.clone());
+        let is_known = self.is_connected() && knows_append;
         let connection = self.connection().await?;
-        if !knows_append {
-            let append = Script::new(include_str!("append.lua"));
+        if !is_known {
             append.prepare_invoke().load_async(connection).await?;
             self.knows_append = true;
         }
@@ -135,10 +160,10 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
 /// Contents of the checkpoint, and whether the stream exists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
-    pub(super) fencing_token: Option<String>,
-    /// Owner that the fencing token was issued to.
-    pub(super) fence_owner: Option<String>,
+    pub(super) fence: Fence,
     pub(super) checkpoint: Option<Checkpoint>,
+    /// Chats of the run that were not appended because they had been published recently.
+    pub(super) suppressed: u64,
     /// Whether the run has ended, complete or rejected, and its process knew it. A run whose
     /// process did not know is resumed, with nothing left to publish.
     pub(super) is_over: bool,
@@ -159,6 +184,14 @@ pub(super) struct Stored {
     pub(super) partitions: Option<usize>,
 }
 
+/// The newest fencing token.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fence {
+    pub(super) token: Option<String>,
+    /// Owner that the token was issued to.
+    pub(super) owner: Option<String>,
+}
+
 impl Stored {
     /// Returns the progress of this run, if it is recorded and the stream still exists.
     pub(super) fn of(&self, run_id: Uuid) -> Option<Checkpoint> {
@@ -169,7 +202,8 @@ impl Stored {
 
 /// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    const FIELDS: [&str; 14] = [
+    const FIELDS: [&str; 15] = [
+        "suppressed",
         "fence",
         "run_id",
         "position",
@@ -208,9 +242,12 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         })
     };
     Ok(Stored {
-        fencing_token: field("fence"),
-        fence_owner: field("fence_owner"),
+        fence: Fence {
+            token: field("fence"),
+            owner: field("fence_owner"),
+        },
         checkpoint: checkpoint(),
+        suppressed: number("suppressed").unwrap_or(0),
         is_over: field("status").is_some_and(|status| status != "running")
             && field("settled") == field("run_id"),
         settled: field("settled"),

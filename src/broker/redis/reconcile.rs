@@ -82,13 +82,13 @@ pub(super) enum Ownership {
 
 /// Decides by the stored fencing token whether this process still owns the stream.
 pub(super) fn ownership(ours: &Lease, stored: &Stored) -> Ownership {
-    let Some(token) = &stored.fencing_token else {
+    let Some(token) = &stored.fence.token else {
         return Ownership::Unknown;
     };
     if *token == ours.fencing_token {
         return Ownership::Kept;
     }
-    if stored.fence_owner.as_ref() == Some(&ours.owner) {
+    if stored.fence.owner.as_ref() == Some(&ours.owner) {
         return Ownership::Renewed(token.clone());
     }
     let number = |token: &str| token.parse::<u64>().unwrap_or(0);
@@ -102,6 +102,7 @@ pub(super) fn ownership(ours: &Lease, stored: &Stored) -> Ownership {
 mod tests {
     use super::*;
     use crate::batch::{Digest, Position};
+    use crate::broker::redis::link::Fence;
 
     fn digest(of: u8) -> Digest {
         format!("{of:032x}").parse().unwrap_or(Digest::of_nothing())
@@ -179,8 +180,10 @@ mod tests {
             keep: "0".to_owned(),
         };
         let stored = |token: Option<&str>, owner: &str| Stored {
-            fencing_token: token.map(str::to_owned),
-            fence_owner: Some(owner.to_owned()),
+            fence: Fence {
+                token: token.map(str::to_owned),
+                owner: Some(owner.to_owned()),
+            },
             ..Stored::default()
         };
         let cases = [

@@ -152,6 +152,28 @@ impl RedisSession {
         result
     }
 
+    /// Removes times of publication that are too old to be kept. What is left is removed after the
+    /// next run.
+    async fn sweep(&mut self) {
+        let (Some(_), Some(keep)) = (self.context.suppress_for, self.settings.retain) else {
+            return;
+        };
+        let shutdown = self.context.retry.shutdown().clone();
+        let sweeping = async {
+            for stream in &mut self.streams {
+                stream.sweep(keep).await?;
+            }
+            Ok::<(), SessionError>(())
+        };
+        let is_swept = tokio::select! {
+            swept = sweeping => swept.is_ok(),
+            _ = shutdown.stopped() => false,
+        };
+        if !is_swept {
+            info!("old times of publication not removed; the next run removes them");
+        }
+    }
+
     /// Releases the locks. Gives up after a time limit, since locks expire by themselves.
     async fn release(&mut self, settles: bool) {
         let shutdown = self.context.retry.shutdown().clone();
@@ -225,12 +247,18 @@ impl SnapshotSession for RedisSession {
         for stream in &self.streams {
             sum.add(stream.delivered);
         }
+        for filter in self.streams.iter().filter_map(|stream| stream.filter) {
+            sum.suppressed += filter.suppressed;
+        }
         sum.take_back(self.lost_chats, self.context.layout.ids_per_message);
         sum
     }
 
     async fn finish(mut self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError> {
         let result = self.finish_all(outcome).await;
+        if result.is_ok() && matches!(outcome, Outcome::Complete { .. }) {
+            self.sweep().await;
+        }
         self.heartbeats.clear();
         let settles = result.is_ok() && outcome != Outcome::Unfinished;
         self.release(settles).await;

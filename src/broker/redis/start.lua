@@ -26,6 +26,7 @@ if at[1] ~= ARGV[1] then
   return 'fence'
 end
 local fence = string.format('%.0f', at[1] + 1)
+redis.call('HDEL', KEYS[2], 'suppressed')
 redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4],
   'status', 'running', 'suppress', ARGV[6], 'at', ARGV[7], 'partitions', ARGV[8],
   'start', ARGV[10], 'fence', fence)

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, RedisError, Script, Value};
+use redis::{Cmd, ErrorKind, RedisError, Value};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ use super::keys::Keys;
 use super::lifecycle::now;
 use super::link::{Acquired, Link, Stored, acquire, load, word};
 use super::lock::{self, Heartbeat};
+use super::published;
 use super::reconcile::{Ownership, ownership};
 use crate::batch::{Chat, Digest, Position};
 use crate::broker::error::{Failure, SessionError};
@@ -62,13 +64,26 @@ pub(super) struct Append {
     pub(super) delivers: Delivered,
 }
 
+/// The filter for chats that were published recently, and its counts. The append script decides, so
+/// the counts come from its replies, or from the checkpoint if replies were lost.
+#[derive(Clone, Copy)]
+pub(super) struct Filter {
+    /// Time since the last publication in which a chat is left out, in seconds.
+    window: u64,
+    /// Chats that earlier processes of the run appended; `None` until the run is known.
+    chats_before: Option<u64>,
+    /// Chats of the run that were left out, by this process or earlier ones.
+    pub(super) suppressed: u64,
+}
+
 /// A stream that is written to.
 pub(super) struct Stream {
     pub(super) keys: Keys,
     pub(super) link: Link,
     pub(super) lease: Lease,
     run_id: Uuid,
-    append: Script,
+    /// Set if chats that were published recently are left out.
+    pub(super) filter: Option<Filter>,
     /// Token of the read-back that filled the dedup set, if there is one.
     dedup: Option<Token>,
     in_flight: VecDeque<InFlight>,
@@ -106,7 +121,7 @@ impl Stream {
             keys,
             lease,
             run_id: Uuid::nil(),
-            append: Script::new(include_str!("append.lua")),
+            filter: None,
             dedup: None,
             in_flight: VecDeque::new(),
             next: 0,
@@ -157,10 +172,14 @@ impl Stream {
         let mut command = Cmd::with_capacity(values + 16, bytes + 512);
         command
             .arg("EVALSHA")
-            .arg(self.append.get_hash())
-            .arg(2)
+            .arg(self.link.append_hash())
+            .arg(2 + usize::from(self.filter.is_some()))
             .arg(&self.keys.stream)
-            .arg(&self.keys.checkpoint)
+            .arg(&self.keys.checkpoint);
+        if self.filter.is_some() {
+            command.arg(&self.keys.published);
+        }
+        command
             .arg(&self.lease.fencing_token)
             .arg(self.run_id.to_string())
             .arg(self.next)
@@ -170,7 +189,32 @@ impl Stream {
             .arg(layout[0])
             .arg(now())
             .arg(&layout[1..]);
+        if let Some(filter) = &self.filter {
+            command.arg(filter.window);
+        }
         command
+    }
+
+    /// Leaves out chats that were published within this time.
+    pub(super) fn suppress_for(&mut self, window: Duration) {
+        self.link.append_unpublished_only();
+        self.filter = Some(Filter {
+            window: window.as_secs(),
+            chats_before: None,
+            suppressed: 0,
+        });
+    }
+
+    /// Takes the counts of a checkpoint that covers all batches that were counted.
+    pub(super) fn take_counts(&mut self, stored: &Stored) {
+        let (Some(filter), Some(at)) = (&mut self.filter, stored.of(self.run_id)) else {
+            return;
+        };
+        let before = filter.chats_before.unwrap_or(at.chats).min(at.chats);
+        filter.chats_before = Some(before);
+        filter.suppressed = stored.suppressed;
+        self.delivered.chats = at.chats - before;
+        self.delivered.messages = self.delivered.chats;
     }
 
     /// Sends a batch. Waits only if the maximum number of batches is in flight.
@@ -219,9 +263,10 @@ impl Stream {
         // The future has completed and must not be polled again. The code below handles its result.
         oldest.reply = not_sent();
         let failure = match reply {
-            Ok(Value::Int(_)) => {
+            Ok(Value::Int(suppressed)) => {
                 self.retries.reset();
                 self.count_oldest(1);
+                self.count_suppressed(u64::try_from(suppressed).unwrap_or(0));
                 return Ok(());
             }
             // The script rejected the batch; the stored checkpoint shows how to continue.
@@ -244,6 +289,14 @@ impl Stream {
     fn count_oldest(&mut self, batches: usize) {
         for batch in self.in_flight.drain(..batches) {
             self.delivered.add(batch.delivers);
+        }
+    }
+
+    /// Counts chats of the batch before as left out.
+    fn count_suppressed(&mut self, suppressed: u64) {
+        if let Some(filter) = &mut self.filter {
+            filter.suppressed += suppressed;
+            self.delivered.take_back(suppressed, 1);
         }
     }
 
@@ -276,6 +329,7 @@ impl Stream {
         let same_token = self.lease.fencing_token == token;
         let reconciled = reconcile(self.run_id, found, &extents, self.next, same_token);
         self.count_oldest(reconciled.applied);
+        self.take_counts(&stored);
         if let Next::Rewind(to) = reconciled.next {
             return Err(self.rewind(to));
         }
@@ -370,7 +424,10 @@ impl Stream {
         let found = stored.of(self.run_id);
         // Nothing is in flight, so the fencing token of this process may have changed.
         match reconcile(self.run_id, found, &[], self.next, true).next {
-            Next::Resend => Ok(()),
+            Next::Resend => {
+                self.take_counts(&stored);
+                Ok(())
+            }
             Next::Rewind(to) => {
                 let _ = self.rewind(to.clone());
                 Err(SessionError::Rewound(Box::new(to)))
@@ -383,6 +440,28 @@ impl Stream {
         self.in_flight.clear();
         self.run_id = run_id;
         self.next = next;
+    }
+
+    /// Counts anew what is left out, from the start of a list.
+    pub(super) fn restart_counts(&mut self) {
+        if let Some(filter) = &mut self.filter {
+            filter.chats_before.get_or_insert(0);
+            filter.suppressed = 0;
+        }
+    }
+
+    /// Removes times of publication that are older than `keep`.
+    pub(super) async fn sweep(&mut self, keep: Duration) -> Result<(), SessionError> {
+        let mut cursor = "0".to_owned();
+        loop {
+            cursor = with_retry!(
+                self,
+                published::sweep_page(&mut self.link, &self.keys, &cursor, keep)
+            )?;
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
     }
 }
 
