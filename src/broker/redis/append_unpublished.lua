@@ -5,9 +5,9 @@
 local window, now = tonumber(ARGV[12]), tonumber(call('TIME')[1])
 local is_data, has_name = field == 'data', ARGV[9] == '2'
 local step = (is_data or has_name) and 2 or 1
-local ids, published = {}, {}
+local ids, published, marks = {}, {}, 0
 for i = 13, #ARGV, step do
-  ids[#ids + 1] = ARGV[i]
+  ids[(i - 13) / step + 1] = ARGV[i]
 end
 local times = #ids > 0 and call('HMGET', KEYS[3], unpack(ids)) or {}
 local is_repeat = {}
@@ -26,11 +26,11 @@ for k, id in ipairs(ids) do
     end
     first = first or last
     is_repeat[id] = true
-    published[#published + 1] = id
-    published[#published + 1] = now
+    published[marks + 1], published[marks + 2] = id, now
+    marks = marks + 2
   end
 end
-if #published > 0 then
+if marks > 0 then
   call('HSET', KEYS[3], unpack(published))
 end
 if ARGV[7] ~= '0' then

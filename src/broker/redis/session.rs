@@ -152,8 +152,7 @@ impl RedisSession {
         result
     }
 
-    /// Removes times of publication that are too old to be kept. What is left is removed after the
-    /// next run.
+    /// Removes times of publication that are too old to be kept, from time to time.
     async fn sweep(&mut self) {
         let (Some(_), Some(keep)) = (self.context.suppress_for, self.settings.retain) else {
             return;
@@ -170,7 +169,7 @@ impl RedisSession {
             _ = shutdown.stopped() => false,
         };
         if !is_swept {
-            info!("old times of publication not removed; the next run removes them");
+            info!("old times of publication not removed; a later run removes them");
         }
     }
 

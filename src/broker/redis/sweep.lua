@@ -1,12 +1,27 @@
--- Removes one page of the times of publication that are too old to be kept.
+-- Removes one page of the times of publication that are too old to be kept, if the last sweep was
+-- long enough ago.
 --
 --   KEYS[1]  times of publication
+--   KEYS[2]  checkpoint
 --   ARGV[1]  cursor, '0' for the first page
 --   ARGV[2]  approximate number of entries in a page
 --   ARGV[3]  seconds to keep an entry
+--   ARGV[4]  seconds from one sweep to the next
 --
 -- Returns the cursor of the next page, '0' after the last one.
-local oldest = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[3])
+local now = tonumber(redis.call('TIME')[1])
+if ARGV[1] == '0' then
+  local swept = redis.call('HGET', KEYS[2], 'swept')
+  if swept and now - swept < tonumber(ARGV[4]) then
+    return '0'
+  end
+  redis.call('HSET', KEYS[2], 'swept', now)
+  if not swept then
+    -- The first run: nothing is old.
+    return '0'
+  end
+end
+local oldest = now - tonumber(ARGV[3])
 local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 local old = {}
 for i = 1, #page[2], 2 do
