@@ -41,7 +41,7 @@ pub(super) async fn read_back(
     link: &mut Link,
     keys: &Keys,
     run_id: Uuid,
-    first_id: Option<&str>,
+    read_from: Option<&str>,
 ) -> Result<Token, Failure> {
     let (token, script) = (Token::new(), Script::new(include_str!("page.lua")));
     let connection = link.connection().await?;
@@ -55,7 +55,7 @@ pub(super) async fn read_back(
         .exec_async(&mut *connection)
         .await?;
     let run_id = run_id.to_string();
-    let mut from = first_id.unwrap_or("-").to_owned();
+    let mut from = read_from.unwrap_or("-").to_owned();
     loop {
         let mut page = script.key(&keys.stream);
         let page: Value = page

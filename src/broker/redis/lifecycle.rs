@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use redis::{Script, Value};
 use uuid::Uuid;
 
-use super::link::{Stored, word};
+use super::link::{Stored, StreamState, word};
 use super::reconcile::resume_point_of;
 use super::session::{Phase, RedisSession};
 use super::stream::Stream;
@@ -177,7 +177,7 @@ impl RedisSession {
                 None => {
                     // The checkpoint or the stream was lost, but the other may remain: skip chats
                     // that are still there.
-                    let is_unmarked = stored.is_gone || (is_spread && begins);
+                    let is_unmarked = stored.stream != StreamState::Exists || (is_spread && begins);
                     let marker = self.settings.marker && is_unmarked;
                     self.begin(index, true, marker).await?;
                 }

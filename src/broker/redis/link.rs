@@ -174,14 +174,23 @@ pub(super) struct Stored {
     /// On the first of several streams: the last run that was started on all of them.
     pub(super) begun: Option<String>,
     pub(super) last_complete: Option<u64>,
-    /// Id of the run's first entry.
-    pub(super) first_id: Option<String>,
-    /// Whether the stream was deleted, with the run's entries. A stream that is read, trimmed or
-    /// emptied still exists.
-    pub(super) is_gone: bool,
+    /// Where the run's entries begin on the stream: an id, or `-` if that is not known.
+    pub(super) read_from: Option<String>,
+    pub(super) stream: StreamState,
     pub(super) at: Option<SystemTime>,
     /// Number of streams that the run was spread over.
     pub(super) partitions: Option<usize>,
+}
+
+/// Whether a stream exists. One that is read, trimmed or emptied still does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StreamState {
+    Exists,
+    /// It does not exist, and no entry of the run is known.
+    #[default]
+    Missing,
+    /// It was deleted, with the run's entries.
+    Deleted,
 }
 
 /// The newest fencing token.
@@ -196,13 +205,14 @@ impl Stored {
     /// Returns the progress of this run, if it is recorded and the stream still exists.
     pub(super) fn of(&self, run_id: Uuid) -> Option<Checkpoint> {
         self.checkpoint
-            .filter(|at| at.run_id == run_id && !self.is_gone)
+            .filter(|at| at.run_id == run_id && self.stream != StreamState::Deleted)
     }
 }
 
 /// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    const FIELDS: [&str; 15] = [
+    const FIELDS: [&str; 16] = [
+        "read_from",
         "suppressed",
         "fence",
         "run_id",
@@ -255,8 +265,12 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
         suppress: field("suppress").as_deref() == Some("1"),
         last_complete: number("last_complete"),
         partitions: field("partitions").and_then(|count| count.parse().ok()),
-        is_gone: field("first_id").is_some() && !is_there,
-        first_id: field("first_id"),
+        stream: match (is_there, field("first_id")) {
+            (true, _) => StreamState::Exists,
+            (false, Some(_)) => StreamState::Deleted,
+            (false, None) => StreamState::Missing,
+        },
+        read_from: field("read_from").or_else(|| field("first_id")),
         at: field("at").and_then(|at| humantime::parse_rfc3339(&at).ok()),
     })
 }

@@ -102,7 +102,7 @@ pub(super) fn ownership(ours: &Lease, stored: &Stored) -> Ownership {
 mod tests {
     use super::*;
     use crate::batch::{Digest, Position};
-    use crate::broker::redis::link::Fence;
+    use crate::broker::redis::link::{Fence, StreamState};
 
     fn digest(of: u8) -> Digest {
         format!("{of:032x}").parse().unwrap_or(Digest::of_nothing())
@@ -145,7 +145,7 @@ mod tests {
             ..stored(run)
         };
         let gone = Stored {
-            is_gone: true,
+            stream: StreamState::Deleted,
             ..stored(run)
         };
         let other = |partitions| Stored {

@@ -33,7 +33,11 @@ redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4
 local is_new = at[2] ~= ARGV[2]
 if is_new or redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('HSET', KEYS[2], 'chats', '0')
-  redis.call('HDEL', KEYS[2], 'first_id', 'last_id')
+  redis.call('HDEL', KEYS[2], 'first_id', 'last_id', 'read_from')
+  if is_new and ARGV[6] == '1' then
+    -- The checkpoint was lost, and entries of the run may be anywhere on the stream.
+    redis.call('HSET', KEYS[2], 'read_from', '-')
+  end
   if #ARGV > 10 then
     redis.call('XADD', KEYS[1], '*', unpack(ARGV, 11))
   end

@@ -403,8 +403,8 @@ impl Stream {
     }
 
     async fn try_read_back(&mut self) -> Result<Token, Failure> {
-        let first = load(&mut self.link, &self.keys).await?.first_id;
-        dedup::read_back(&mut self.link, &self.keys, self.run_id, first.as_deref()).await
+        let from = load(&mut self.link, &self.keys).await?.read_from;
+        dedup::read_back(&mut self.link, &self.keys, self.run_id, from.as_deref()).await
     }
 
     /// Loads the checkpoint, and makes sure that this process still owns the stream.

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{STREAM, delete, half_way, holds, run};
 use crate::support::redis::{Server, chat_ids, entries, field, length};
-use crate::support::{Stage, gated_whole, map_of, part_of, small_list, wait_until};
+use crate::support::{Stage, gated, gated_whole, map_of, part_of, small_list, wait_until};
 
 /// Scripts the first half of a body, and at the next attempt the whole body when the token is
 /// cancelled.
@@ -51,6 +51,62 @@ fn a_lost_checkpoint_does_not_cause_repeats() {
             assert!(found == ids);
         }
     }
+}
+
+#[test]
+fn a_lost_checkpoint_and_then_a_changed_list_cause_no_repeats() {
+    for arguments in [&["--marker"][..], &["--partitions", "2"]] {
+        let server = Server::start(&[]);
+        let (ids, body) = small_list(10_000);
+        // The whole list, whose second half comes after the loss; a part of it, which adds entries
+        // behind the loss; and a list without one chat.
+        let stage = Stage::with_body(&body);
+        let (whole, gate) = gated(&body);
+        stage.mock.script("1", whole);
+        stage.mock.script("1", part_of(&body, 0.75, Piece::Cut));
+        let mut changed = ids.clone();
+        changed.remove(100);
+        let changed = Chats::Body(Bytes::from(map_of(&changed)));
+        stage.mock.set_chats("1", &changed);
+        let streams = ["labelcast:1:{0}", "labelcast:1:{1}"];
+        let streams = match arguments {
+            ["--marker"] => &[STREAM][..],
+            _ => &streams,
+        };
+        let process = run(&stage, &server.url()).args(arguments).spawn();
+        wait_until("the first half is published", || {
+            all_of(&server, streams).len() > 4000
+        });
+        delete(&server, "labelcast:checkpoint:*");
+        gate.cancel();
+        let ended = process.end().expect(0);
+        assert_eq!(ended.label()["list_changed"], true);
+        assert!(ended.label()["rewinds"].as_u64().unwrap() >= 1);
+        let mut found = all_of(&server, streams);
+        found.sort();
+        let mut expected = ids;
+        expected.sort();
+        assert_eq!(found.len(), expected.len(), "{arguments:?}");
+        assert!(found == expected);
+    }
+}
+
+#[test]
+fn a_server_that_lost_everything_gets_both_markers_again() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(10_000);
+    let (stage, gate) = interrupted(&body);
+    let process = run(&stage, &server.url()).args(["--marker"]).spawn();
+    wait_until("the run waits", || stage.mock.requests().len() >= 3);
+    redis::cmd("FLUSHALL")
+        .exec(&mut server.connection())
+        .unwrap();
+    gate.cancel();
+    process.end().expect(0);
+    holds(&server, &ids);
+    let entries = entries(&mut server.connection(), STREAM);
+    let events: Vec<_> = entries.iter().filter_map(|it| field(it, "event")).collect();
+    assert_eq!(events, ["run.started", "run.completed"]);
 }
 
 /// Returns the entries of all streams of a queue, in order if there is one.
