@@ -251,9 +251,7 @@ fn config_flag() -> Arg {
         .long("config")
         .value_name("PATH")
         .value_parser(value_parser!(PathBuf))
-        .help(format!(
-            "TOML file with settings [env: {CONFIG_VARIABLE}]"
-        ))
+        .help(format!("TOML file with settings [env: {CONFIG_VARIABLE}]"))
 }
 
 fn argument(setting: &'static Setting) -> Arg {

@@ -22,7 +22,7 @@ use crate::message::LabelEvent;
 /// Batches in flight.
 const WINDOW: usize = 2;
 
-/// A fault, met by one append.
+/// A fault, which affects one append.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// The broker rejects it with a transient error.
@@ -92,12 +92,12 @@ impl Memory {
         })
     }
 
-    /// Adds a fault, which the next append that has met no other will meet.
+    /// Adds a fault. Each append takes the oldest fault that is left.
     pub fn script(&self, fault: Fault) {
         self.lock().faults.push_back(fault);
     }
 
-    /// Number of scripted faults that were not met yet.
+    /// Returns the number of scripted faults that no append has taken yet.
     pub fn faults_left(&self) -> usize {
         self.lock().faults.len()
     }
@@ -122,7 +122,7 @@ impl Memory {
         Ok(found.filter(|found| found.run_id == run_id))
     }
 
-    /// Runs an append, which meets the next of the faults.
+    /// Runs an append, affected by the oldest fault that is left.
     async fn append<T>(&self, append: impl FnOnce(&mut Queue) -> T) -> Result<T, Failure> {
         let fault = self.lock().faults.pop_front();
         let failed = |text: &str| Err(Failure::Transient(text.to_owned()));
@@ -292,7 +292,7 @@ impl MemorySession {
     }
 
     /// Prepares a batch for sending, without chats that are already on the queue.
-    fn sent(&self, batch: &Batch) -> InFlight {
+    fn prepare(&self, batch: &Batch) -> InFlight {
         let chats = batch.iter().map(|chat| String::from_utf8_lossy(chat.id));
         let mut chat_ids: Vec<String> = chats.map(String::from).collect();
         let all = chat_ids.len();
@@ -368,7 +368,7 @@ impl MemorySession {
         while self.in_flight.len() >= WINDOW {
             self.confirm_oldest().await?;
         }
-        let sent = self.sent(batch);
+        let sent = self.prepare(batch);
         self.in_flight.push_back(sent);
         self.resume_point.advance(batch);
         Ok(())

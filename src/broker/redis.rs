@@ -105,7 +105,7 @@ impl Redis {
             let lease = Lease {
                 owner: owner.clone(),
                 fencing_token: String::new(),
-                keep: retain.to_string(),
+                keep_ms: retain.to_string(),
             };
             Stream::new(&self.settings, keys, lease, retries.sibling())
         };
