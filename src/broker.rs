@@ -121,43 +121,44 @@ pub trait EventSink: Send {
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError>;
 }
 
-/// What became of an event.
+/// The outcome of publishing an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
     /// It is on the queue.
     Published,
-    /// It was on the queue before, by its id. Only brokers that remember ids tell this.
+    /// An event with the same id was already on the queue. Only brokers that remember ids report
+    /// this.
     Duplicate,
 }
 
-/// What a session is told of its surroundings.
+/// The context of a session.
 #[derive(Clone)]
 pub struct SessionContext {
     /// The queue and its label.
     pub target: Target,
-    /// What messages look like.
+    /// The layout of messages.
     pub layout: Layout,
     /// How to retry, and until when.
     pub retry: RetryPolicy,
     /// Time since the last publication in which a chat is not published to the queue again.
     pub suppress_for: Option<Duration>,
-    /// Who is told of pauses.
+    /// The observer of pauses.
     pub pauses: Arc<dyn PauseObserver>,
 }
 
-/// Told when publishing pauses for reasons that a user should see.
+/// An observer of pauses in publishing whose reasons a user should see.
 pub trait PauseObserver: Send + Sync {
     /// Publishing pauses, for this reason.
     fn paused(&self, reason: &'static str);
 
-    /// Publishing goes on.
+    /// Publishing continues.
     fn resumed(&self);
 }
 
-/// Result of a check that a run could publish.
+/// The result of checking that a run could publish.
 #[derive(Debug, Default)]
 pub struct Finding {
-    /// What is in order, as text.
+    /// A description of what works.
     pub good: String,
     /// Warnings: what works, but may lose data later.
     pub doubtful: Vec<String>,

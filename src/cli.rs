@@ -98,8 +98,9 @@ pub fn command() -> Command {
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(format!(
             "The access token is never a flag: it comes from {TOKEN_VARIABLE} or a file.\n\
-             Exit codes: 0 complete, 64 wrong command line, 65 bad data, 69 unavailable, 70 bug, \
-             74 file, 75 cut short, 76 API error, 77 credentials, 78 settings, 80 guard, 81 locked."
+             Exit codes: 0 complete, 64 wrong command line, 65 invalid data, 69 unavailable, 70 bug, \
+             74 file error, 75 cut short (run again to resume), 76 API error, 77 credentials, \
+             78 settings, 80 stopped by a guard, 81 locked by another run."
         ))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -136,7 +137,7 @@ pub fn command() -> Command {
                 Arg::new("counts")
                     .long("counts")
                     .action(ArgAction::SetTrue)
-                    .help("Also count the chats that carry each label, as a bar chart"),
+                    .help("Also count the chats of each label, and show a bar chart"),
             )
             .arg(
                 Arg::new("svg")
@@ -144,7 +145,7 @@ pub fn command() -> Command {
                     .value_name("FILE")
                     .requires("counts")
                     .value_parser(value_parser!(PathBuf))
-                    .help("Also write the chart to an SVG file"),
+                    .help("Also write the bar chart to an SVG file"),
             ),
         )
         .subcommand(tail())
@@ -179,11 +180,11 @@ fn tail() -> Command {
         Command::new("tail").about("Read messages from the queue, as a consumer would"),
         TAIL,
     )
-    .arg(text("group", TAIL_GROUP, "The consumer group"))
+    .arg(text("group", TAIL_GROUP, "Consumer group (Redis)"))
     .arg(text(
         "consumer",
         "labelcast",
-        "The consumer's name in the group",
+        "Consumer's name in the group (Redis)",
     ))
     .arg(switch("ack", "Acknowledge messages that were read"))
     .arg(switch(
@@ -228,7 +229,7 @@ fn demo() -> Command {
             .value_name("ADDR")
             .default_value("127.0.0.1:0")
             .value_parser(value_parser!(SocketAddr))
-            .help("Address that the stand-in listens on; with port 0, a free port"),
+            .help("Address that the stand-in listens on; port 0 selects a free port"),
     )
 }
 
@@ -250,9 +251,7 @@ fn config_flag() -> Arg {
         .long("config")
         .value_name("PATH")
         .value_parser(value_parser!(PathBuf))
-        .help(format!(
-            "A TOML file with settings [env: {CONFIG_VARIABLE}]"
-        ))
+        .help(format!("TOML file with settings [env: {CONFIG_VARIABLE}]"))
 }
 
 fn argument(setting: &'static Setting) -> Arg {

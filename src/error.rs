@@ -1,5 +1,5 @@
-//! Errors that end a run, and the one table of what follows from each error of any module: exit
-//! code, transient or not, and a hint for the fix.
+//! Errors that end a run, and one table for the errors of all modules: exit code, hint for the fix,
+//! and whether the error is transient.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -117,7 +117,7 @@ pub enum Guard {
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         match error {
-            // The reader's error carries the API's own, which says more.
+            // The error of the reader contains the error of the API, which is more precise.
             DecodeError::Input { at, error } => match error.downcast::<ApiError>() {
                 Ok(error) => Self::Api(error),
                 Err(error) => Self::Decode(DecodeError::Input { at, error }),
@@ -172,7 +172,7 @@ impl Error {
     }
 }
 
-/// What follows from an error. The functions below are the table of all errors.
+/// Classification of an error. The functions below are the table of all errors.
 #[derive(Clone, Copy)]
 struct Class {
     exit: Exit,
@@ -182,7 +182,7 @@ struct Class {
 }
 
 impl Class {
-    /// An error that a retry does not help.
+    /// An error after which a retry would fail in the same way.
     const fn of(exit: Exit) -> Self {
         Self {
             exit,
@@ -191,7 +191,7 @@ impl Class {
         }
     }
 
-    /// An error that a retry may help; the exit code counts when it has not.
+    /// An error after which a retry may succeed. The exit code applies after the last retry.
     const fn transient() -> Self {
         Self {
             exit: Exit::Unavailable,
@@ -338,7 +338,7 @@ impl Retryable for BrokerError {
         broker(self).is_transient
     }
 
-    /// No broker says how long to wait.
+    /// Always `None`, because brokers do not state how long to wait.
     fn retry_after(&self) -> Option<Duration> {
         None
     }

@@ -1,8 +1,8 @@
 //! One label's run: attempts, resume, guards, and an orderly end.
 //!
-//! An attempt fetches the list once and publishes the entries after the checkpoint. After a transient
-//! error the next attempt resumes there, once the digest has proven that the list up to that position is
-//! unchanged.
+//! An attempt fetches the list once and publishes the entries after the checkpoint. After a
+//! transient error the next attempt resumes there, if the digest shows that the list up to that
+//! position is unchanged.
 
 mod attempt;
 mod count;
@@ -73,7 +73,7 @@ impl Tally {
     }
 }
 
-/// How publishing ended, where it did not fail.
+/// How publishing ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Published {
     /// The whole list is on the queue, with this many chats.
@@ -96,7 +96,7 @@ pub async fn publish_label(
     report(label.clone(), target, &tally, result.as_ref())
 }
 
-/// The report of a label whose run did not start.
+/// Returns the report of a label whose run did not start.
 pub fn not_tried(label: Label, target: &Target, error: &Error) -> LabelReport {
     report(label, target, &Tally::new(), Err(error))
 }
@@ -160,9 +160,9 @@ async fn run(
     line: &LabelLine,
     tally: &mut Tally,
 ) -> Result<Published, Error> {
-    let (recovered, mut session) = within(context.shutdown(), sink.open()).await?;
+    let (recovered, mut session) = until_drained(context.shutdown(), sink.open()).await?;
     let last_complete = recovered.last_complete;
-    let start = match to_resume(recovered, context.run.resume_window) {
+    let start = match resumable(recovered, context.run.resume_window) {
         Some(unfinished) => {
             tally.run_id = unfinished.resume_point.at.run_id;
             tally.counts.resumed = unfinished.resume_point.at.chats;
@@ -171,7 +171,7 @@ async fn run(
         }
         None => Start::New(tally.run_id),
     };
-    let published = match within(context.shutdown(), session.start(start)).await {
+    let published = match until_drained(context.shutdown(), session.start(start)).await {
         Ok(()) => {
             let mut publishing = Publishing {
                 context,
@@ -188,8 +188,8 @@ async fn run(
     conclude(context, session, tally, published).await
 }
 
-/// The unfinished run, if it is to be resumed.
-fn to_resume(recovered: Recovered, window: Option<Duration>) -> Option<Unfinished> {
+/// Returns the unfinished run, if it is to be resumed.
+fn resumable(recovered: Recovered, window: Option<Duration>) -> Option<Unfinished> {
     let (unfinished, window) = recovered.unfinished.zip(window)?;
     let at = unfinished.resume_point.at;
     let age = SystemTime::now().duration_since(unfinished.updated_at);
@@ -202,7 +202,7 @@ fn to_resume(recovered: Recovered, window: Option<Duration>) -> Option<Unfinishe
     Some(unfinished)
 }
 
-/// A run that has started, with all that it needs.
+/// A run that has started, with its context.
 struct Publishing<'a, 'c> {
     context: &'a Context<'c>,
     label_id: &'a str,
@@ -231,7 +231,7 @@ impl Publishing<'_, '_> {
             match attempted {
                 Ok(Attempted::Whole(chats)) => {
                     if chats == 0 && self.context.run.check_label {
-                        still_exists(self.context, self.label_id).await?;
+                        check_still_exists(self.context, self.label_id).await?;
                     }
                     return Ok(Published::Whole(chats));
                 }
@@ -246,9 +246,9 @@ impl Publishing<'_, '_> {
         }
     }
 
-    /// Makes the list durable, which may still find that entries were lost.
+    /// Makes the list durable. This may show that entries were lost.
     async fn flush(&mut self, attempted: Attempted) -> Result<Attempted, Error> {
-        let flushed = within(self.context.shutdown(), self.session.flush()).await?;
+        let flushed = until_drained(self.context.shutdown(), self.session.flush()).await?;
         Ok(match flushed {
             Written::Done => attempted,
             Written::Rewound => Attempted::Rewound,
@@ -262,7 +262,7 @@ impl Publishing<'_, '_> {
         warn!(position, "list changed; publishing it from the start");
         self.tally.history.list_changed = true;
         self.tally.counts.resumed = 0;
-        within(self.context.shutdown(), self.session.restart()).await
+        until_drained(self.context.shutdown(), self.session.restart()).await
     }
 
     fn note_rewind(&mut self) -> Result<(), Error> {
@@ -284,7 +284,7 @@ impl Publishing<'_, '_> {
 ///
 /// # Errors
 ///
-/// As [`Client::labels`], when no try is left; or that a stop came first.
+/// The error of [`Client::labels`] after the last retry, or [`Error::Interrupted`].
 pub async fn fetch_labels(client: &Client, retry: &RetryPolicy) -> Result<LabelList, Error> {
     let mut retries = retry.retries();
     loop {
@@ -300,8 +300,8 @@ pub async fn fetch_labels(client: &Client, retry: &RetryPolicy) -> Result<LabelL
     }
 }
 
-/// Checks the label again: an empty list may be that of a label that was just deleted.
-async fn still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
+/// Checks again that the label exists, because the list of a deleted label is empty.
+async fn check_still_exists(context: &Context<'_>, label_id: &str) -> Result<(), Error> {
     let labels = fetch_labels(context.client, context.retry).await?;
     match labels.find(label_id).map_err(ApiError::labels)? {
         Some(_) => Ok(()),
@@ -323,19 +323,19 @@ async fn conclude(
     };
     if outcome == Outcome::Unfinished {
         // The error that ended the run is the one to report.
-        let _ = within(context.shutdown(), session.flush()).await;
+        let _ = until_drained(context.shutdown(), session.flush()).await;
     }
     let delivered = session.delivered();
     tally.counts.published = delivered.chats;
     tally.counts.messages = delivered.messages;
     tally.counts.suppressed = delivered.suppressed;
-    let finished = within(context.shutdown(), session.finish(outcome)).await;
+    let finished = until_drained(context.shutdown(), session.finish(outcome)).await;
     let published = published?;
     finished.map(|()| published)
 }
 
-/// Waits for the broker, after a stop only for a limited time.
-pub(crate) async fn within<T>(
+/// Waits for an operation of the broker; after a stop, only until the time for draining is over.
+pub(crate) async fn until_drained<T>(
     shutdown: &Shutdown,
     work: impl Future<Output = Result<T, BrokerError>>,
 ) -> Result<T, Error> {

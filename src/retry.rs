@@ -1,4 +1,4 @@
-//! Retry policy, for the API as for brokers: the pause after each failure, and when to give up.
+//! Retry policy for the API and for brokers: the pause after each failure, and when to give up.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tracing::warn;
 
 use crate::shutdown::{Cause, Shutdown};
 
-/// The first pause: long enough for a connection to be set up elsewhere.
-const SHORTEST: Duration = Duration::from_millis(500);
-/// The longest pause: a gateway that restarts is back within it.
-const LONGEST: Duration = Duration::from_secs(30);
+/// The first and shortest pause.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause. A gateway usually restarts within this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that a run waits for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -23,10 +23,10 @@ pub trait Retryable: std::fmt::Display + Sized {
     /// How long the other side asks to wait.
     fn retry_after(&self) -> Option<Duration>;
 
-    /// The error for a signal or the deadline that came first.
+    /// Returns the error for a signal or the deadline.
     fn interrupted(cause: Cause) -> Self;
 
-    /// This error, where the other side asks to wait longer than a run waits.
+    /// Returns this error, with the note that the other side asks to wait longer than a run waits.
     fn waits_too_long(self, asked: Duration, longest: Duration) -> Self;
 }
 
@@ -43,12 +43,13 @@ impl RetryPolicy {
     pub fn new(retries: usize, shutdown: Shutdown) -> Self {
         Self {
             retries,
-            first_pause: SHORTEST,
+            first_pause: SHORTEST_PAUSE,
             shutdown,
         }
     }
 
-    /// Sets the first pause, which the following ones double, for tests that do not wait.
+    /// Sets the first pause, which is doubled for each further one. Used by tests, to avoid
+    /// waiting.
     pub fn with_first_pause(mut self, first_pause: Duration) -> Self {
         self.first_pause = first_pause;
         self
@@ -62,7 +63,7 @@ impl RetryPolicy {
     fn pauses(&self) -> ExponentialBackoff {
         ExponentialBuilder::default()
             .with_min_delay(self.first_pause)
-            .with_max_delay(LONGEST)
+            .with_max_delay(LONGEST_PAUSE)
             .with_max_times(self.retries)
             .with_jitter()
             .build()
@@ -77,7 +78,7 @@ impl RetryPolicy {
     }
 }
 
-/// The retries of one operation, or of a sequence of operations since the last success.
+/// Retries of one operation, or of a sequence of operations since the last success.
 pub struct Retries {
     policy: RetryPolicy,
     /// The pauses that are left since the last success; `None` before the first failure.
@@ -157,8 +158,8 @@ fn decide(
     };
     let pause = match retry_after {
         Some(asked) if asked > LONGEST_RETRY_AFTER => return Decision::WaitsTooLong(asked),
-        Some(asked) => asked.max(SHORTEST),
-        None => pause.min(LONGEST),
+        Some(asked) => asked.max(SHORTEST_PAUSE),
+        None => pause.min(LONGEST_PAUSE),
     };
     if until_deadline.is_some_and(|left| left <= pause) {
         return Decision::PastDeadline;
@@ -178,9 +179,12 @@ mod tests {
             ((false, None, Some(1), None), Decision::GiveUp),
             ((true, None, None, None), Decision::GiveUp),
             ((true, None, Some(1), None), Decision::Pause(seconds(1))),
-            ((true, None, Some(60), None), Decision::Pause(LONGEST)),
+            ((true, None, Some(60), None), Decision::Pause(LONGEST_PAUSE)),
             ((true, Some(7), Some(1), None), Decision::Pause(seconds(7))),
-            ((true, Some(0), Some(1), None), Decision::Pause(SHORTEST)),
+            (
+                (true, Some(0), Some(1), None),
+                Decision::Pause(SHORTEST_PAUSE),
+            ),
             ((true, Some(7), None, None), Decision::GiveUp),
             (
                 (true, Some(3601), Some(1), None),
@@ -209,7 +213,7 @@ mod tests {
         let policy = RetryPolicy::new(10, Shutdown::manual(None));
         let all: Vec<Duration> = policy.pauses().collect();
         assert_eq!(all.len(), 10);
-        assert!(all[0] >= SHORTEST && all[0] < 2 * SHORTEST);
-        assert!(all.last().is_some_and(|last| *last >= LONGEST));
+        assert!(all[0] >= SHORTEST_PAUSE && all[0] < 2 * SHORTEST_PAUSE);
+        assert!(all.last().is_some_and(|last| *last >= LONGEST_PAUSE));
     }
 }

@@ -7,7 +7,7 @@ use tracing::info;
 use super::{BrokerError, SessionContext};
 
 /// Interval of checks while the queue is full.
-const CHECK_EVERY: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A wait for consumers to catch up. Dropping it ends the pause that it announced.
 pub(super) struct Backpressure<'a> {
@@ -54,7 +54,7 @@ impl<'a> Backpressure<'a> {
         }
         tokio::select! {
             cause = self.context.retry.shutdown().stopped() => Err(BrokerError::Interrupted(cause)),
-            () = tokio::time::sleep(CHECK_EVERY) => Ok(None),
+            () = tokio::time::sleep(CHECK_INTERVAL) => Ok(None),
         }
     }
 }

@@ -50,13 +50,14 @@ impl Checkpoint {
     }
 }
 
-/// Where the next batch must begin, and what the list must be like up to there and beyond.
+/// Where the next batch must begin, and the digests that the list must have there and at later
+/// positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumePoint {
     /// Position, digest there, and chats up to there.
     pub at: Checkpoint,
-    /// Further positions behind `at` at which the list must have these digests, because parts of
-    /// the queue may have got further than others.
+    /// Digests that the list must have at positions behind `at`, because some messages behind `at`
+    /// may already have been published.
     pub expected_digests: Vec<(Position, Digest)>,
 }
 

@@ -1,12 +1,12 @@
-//! The other end of a queue: messages are received, and acknowledged once they were processed.
+//! Consumers of a queue, which receive messages and acknowledge them after processing.
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::BrokerError;
 
-/// Default consumer group of `labelcast tail`. Backpressure ignores it: it remains after somebody
-/// has looked at a queue.
+/// Default consumer group of `labelcast tail`. Backpressure ignores it, because the group remains
+/// after somebody has run `tail`.
 pub(crate) const TAIL_GROUP: &str = "labelcast-tail";
 
 /// How a consumer reads a queue.

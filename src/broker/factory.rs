@@ -147,7 +147,7 @@ impl Address {
     }
 
     /// Returns what is wrong with the options, or with the name of a queue whose placeholders were
-    /// replaced by nothing: the key of the setting, and the problem.
+    /// replaced by empty strings: the key of the setting, and the problem.
     pub fn problems(&self, options: &BrokerOptions, queue: &str) -> Vec<(&'static str, String)> {
         match &self.0 {
             Kind::Redis(_) => redis::problems(options, queue).into_iter().collect(),
@@ -211,7 +211,7 @@ impl Address {
 }
 
 /// Returns the problem with a queue whose name still has braces after its placeholders were
-/// replaced by nothing.
+/// replaced by empty strings.
 pub(crate) fn problem_with_braces(queue: &str) -> Option<(&'static str, String)> {
     let problem = "only {label_id} and {instance_id} can be filled in";
     queue

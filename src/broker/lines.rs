@@ -57,7 +57,7 @@ enum Writer {
 }
 
 /// Result of a write, which returns the writer and the buffer.
-struct Ended {
+struct FinishedWrite {
     writer: Writer,
     buffer: Vec<u8>,
     delivers: Delivered,
@@ -80,7 +80,7 @@ struct LinesSession {
 /// The writer, or the write that has it.
 enum Output {
     Idle(Writer),
-    Writing(JoinHandle<Ended>),
+    Writing(JoinHandle<FinishedWrite>),
     /// The writer is lost with a thread that ended unexpectedly.
     Lost,
 }
@@ -108,7 +108,7 @@ impl SnapshotSink for Lines {
                 let target = self.context.target.clone();
                 let open =
                     tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
-                let (file, recovered) = open.await.map_err(died)??;
+                let (file, recovered) = open.await.map_err(writer_panicked)??;
                 (Writer::File(Box::new(file)), recovered)
             }
         };
@@ -132,7 +132,7 @@ impl LinesSession {
         };
         let ended = writing.await.map_err(|error| {
             self.output = Output::Lost;
-            died(error)
+            writer_panicked(error)
         })?;
         self.spare = ended.buffer;
         self.output = Output::Idle(ended.writer);
@@ -167,7 +167,7 @@ impl LinesSession {
             }
         };
         let work = tokio::task::spawn_blocking(move || (work(&mut file), file));
-        let (result, file) = work.await.map_err(died)?;
+        let (result, file) = work.await.map_err(writer_panicked)?;
         self.output = Output::Idle(Writer::File(file));
         result.map(|()| Written::Done)
     }
@@ -224,7 +224,7 @@ impl SnapshotSession for LinesSession {
         let reached = self.resume_point.at;
         self.output = Output::Writing(tokio::task::spawn_blocking(move || {
             let result = writer.write(&buffer, reached);
-            Ended {
+            FinishedWrite {
                 writer,
                 buffer,
                 delivers,
@@ -268,7 +268,7 @@ impl Writer {
 }
 
 /// Drops the panic message, which may contain data.
-fn died(_: tokio::task::JoinError) -> BrokerError {
+fn writer_panicked(_: tokio::task::JoinError) -> BrokerError {
     BrokerError::Bug("the writing thread ended early".to_owned())
 }
 

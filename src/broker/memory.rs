@@ -17,7 +17,7 @@ use super::error::Failure;
 use super::{BrokerError, Checkpoint, EventOutcome, EventSink, SessionContext, SnapshotSink};
 use crate::message::LabelEvent;
 
-/// A fault, met by one append.
+/// A fault, which affects one append.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// None: the append succeeds, and the next one meets the next fault.
@@ -83,12 +83,12 @@ impl Memory {
         Box::new(MemoryEvents::new(self.clone(), context))
     }
 
-    /// Adds a fault, which the next append that has met no other will meet.
+    /// Adds a fault. Each append takes the oldest fault that is left.
     pub fn script(&self, fault: Fault) {
         self.lock().faults.push_back(fault);
     }
 
-    /// Number of scripted faults that were not met yet.
+    /// Returns the number of scripted faults that no append has taken yet.
     pub fn faults_left(&self) -> usize {
         self.lock().faults.len()
     }
@@ -113,7 +113,7 @@ impl Memory {
         Ok(found.filter(|found| found.run_id == run_id))
     }
 
-    /// Runs an append, which meets the next of the faults.
+    /// Runs an append, affected by the oldest fault that is left.
     async fn append<T>(&self, append: impl FnOnce(&mut Queue) -> T) -> Result<T, Failure> {
         let fault = self.lock().faults.pop_front();
         let failed = |text: &str| Err(Failure::Transient(text.to_owned()));

@@ -1,4 +1,4 @@
-//! Options that a user sets for a broker. Each broker takes those that it has a use for.
+//! Options that a user sets for a broker. Each broker uses some of them.
 
 use std::time::Duration;
 

@@ -106,7 +106,7 @@ impl Redis {
             let lease = Lease {
                 owner: owner.clone(),
                 fencing_token: String::new(),
-                keep: retain.to_string(),
+                keep_ms: retain.to_string(),
             };
             let mut stream = Stream::new(&self.settings, keys, lease, retries.sibling());
             if let Some(window) = self.context.suppress_for {

@@ -1,4 +1,4 @@
-//! `labelcast check`: could a run work? Each question is asked, and nothing is published.
+//! `labelcast check`: checks that a run could work, and publishes nothing.
 
 use super::run::Settings;
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
@@ -27,7 +27,7 @@ pub(super) async fn check(sources: ConfigSources) -> Exit {
         let good = |()| format!("{} can be written", path.display());
         findings.add("report", check_report_path(&settings.report).map(good));
     }
-    let known = match labels::ask(&settings.api, &shutdown).await {
+    let known = match labels::fetch_labels(&settings.api, &shutdown).await {
         Err(error) => {
             findings.fail("API", &error);
             Vec::new()
@@ -80,18 +80,18 @@ impl Findings {
         self.exit = self.exit.heavier(error.exit());
     }
 
-    /// What does not keep a run from working.
-    fn doubt(&mut self, what: &str, text: &str) {
+    /// Adds a warning: something that does not prevent a run.
+    fn warn(&mut self, what: &str, text: &str) {
         self.text.push_str(&format!("warn  {what}: {text}\n"));
     }
 }
 
 fn check_labels(wanted: &Labels, known: &LabelList, findings: &mut Findings) {
-    let one_page = |error| Error::from(ApiError::labels(error));
+    let label_error = |error| Error::from(ApiError::labels(error));
     let ids = match wanted {
         Labels::All => {
             match known.clone().whole() {
-                Err(error) => findings.fail("labels", &one_page(error)),
+                Err(error) => findings.fail("labels", &label_error(error)),
                 Ok(labels) if labels.is_empty() => {
                     findings.fail("labels", &Guard::NoLabels.into());
                 }
@@ -105,13 +105,14 @@ fn check_labels(wanted: &Labels, known: &LabelList, findings: &mut Findings) {
         let result = match known.find(id) {
             Ok(Some(label)) => Ok(printable(label.name.as_deref().unwrap_or("exists"))),
             Ok(None) => Err(Guard::LabelGone(id.clone()).into()),
-            Err(error) => Err(one_page(error)),
+            Err(error) => Err(label_error(error)),
         };
         findings.add(&format!("label {id}"), result);
     }
 }
 
-/// The labels that a run would publish. None, where all are wanted and the API does not tell which.
+/// Returns the labels that a run would publish. With `--all-labels`, this is empty if the API did
+/// not return them.
 fn labels_to_publish(settings: &Settings, known: Vec<Label>) -> Vec<String> {
     let mut labels = match &settings.run.labels {
         Labels::These(labels) => labels.clone(),
@@ -129,14 +130,14 @@ async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findi
         .collect();
     let checked = settings.sink.broker.check(&targets).await;
     if checked.is_empty() {
-        findings.doubt("sink", "not checked, because there is no label to publish");
+        findings.warn("sink", "not checked, because there is no label to publish");
     }
     for found in checked {
         match found {
             Ok(finding) => {
                 findings.add("sink", Ok(finding.good));
                 for doubtful in finding.doubtful {
-                    findings.doubt("sink", &doubtful);
+                    findings.warn("sink", &doubtful);
                 }
             }
             Err(error) => findings.fail("sink", &error.into()),

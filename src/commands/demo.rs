@@ -14,7 +14,7 @@ use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
 
 /// The stand-in's label.
 const LABEL: &str = "1";
-/// As many lines of the file as are shown.
+/// Number of lines of the file that are shown.
 const SHOWN_LINES: usize = 3;
 
 pub(super) async fn demo(
@@ -78,14 +78,14 @@ async fn run_against(mock: &Mock, mut sources: ConfigSources) -> Result<Exit, Er
     }
     let settings = load(sources, |sources| Settings::read(sources, false))?;
     let exit = run_with(&settings).await;
-    // A run that failed need not have come as far as the file.
+    // A failed run may not have created the file.
     if let Some(path) = file.filter(|path| path.exists()) {
         show(&path)?;
     }
     Ok(exit)
 }
 
-/// Shows where the synthetic chats went, and the first of them.
+/// Prints the path of the file with the synthetic chats, and its first lines.
 fn show(path: &PathBuf) -> Result<(), Error> {
     let unreadable = |error| Error::File {
         what: "could not read",

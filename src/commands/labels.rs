@@ -1,5 +1,5 @@
-//! `labelcast labels`: the account's labels, as a table or as JSON lines, with how many chats carry
-//! each where that is asked for.
+//! `labelcast labels`: the account's labels as a table or as JSON lines, and with `--counts` the
+//! number of chats of each.
 
 mod chart;
 mod counts;
@@ -35,7 +35,7 @@ pub(super) async fn labels(sources: ConfigSources, flags: LabelsFlags) -> Exit {
 async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
     init_log(log, &Progress::new(ProgressMode::Never, true));
     let (shutdown, _listener) = listen(None)?;
-    let labels = ask(api, &shutdown).await?;
+    let labels = fetch_labels(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;
     print(&if flags.json {
         lines(&labels)
@@ -47,7 +47,7 @@ async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Resu
 
 async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
     let progress = Progress::new(ProgressMode::Auto, log.quiet);
-    // That the list of each label came to its end is shown by its count.
+    // The log message for each finished list is not needed, because its count is shown.
     let level = log.level.min(tracing::Level::WARN);
     let log = match log.level {
         tracing::Level::INFO => LogSettings { level, ..log },
@@ -55,7 +55,7 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     };
     init_log(&log, &progress);
     let (shutdown, _listener) = listen(None)?;
-    let labels = ask(api, &shutdown).await?;
+    let labels = fetch_labels(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
     // The picture first: stdout may be closed.
@@ -78,8 +78,11 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     Ok(exits.fold(Exit::Complete, Exit::heavier))
 }
 
-/// Asks for the labels until they come, or a signal does.
-pub(super) async fn ask(settings: &ApiSettings, shutdown: &Shutdown) -> Result<LabelList, Error> {
+/// Fetches the labels, with retries, unless a signal arrives.
+pub(super) async fn fetch_labels(
+    settings: &ApiSettings,
+    shutdown: &Shutdown,
+) -> Result<LabelList, Error> {
     let client = Client::new(settings)?;
     let retry = RetryPolicy::new(settings.retries, shutdown.clone());
     pipeline::fetch_labels(&client, &retry).await

@@ -22,7 +22,7 @@ use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
 
-/// All that a run needs to know.
+/// All settings of a run.
 pub(super) struct Settings {
     pub(super) api: ApiSettings,
     pub(super) run: RunSettings,
@@ -32,7 +32,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Reads them all, so that all errors are found.
+    /// Reads all settings even after an error, so that all errors are found.
     pub(super) fn read(sources: &mut ConfigSources, dry_run: bool) -> Option<Self> {
         let report = sources.report().ok();
         Self::read_with(sources, report, dry_run)
@@ -74,15 +74,16 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     let started_at = SystemTime::now();
     let progress = Progress::new(settings.report.progress, settings.log.quiet);
     init_log(&settings.log, &progress);
-    let (mut reports_to, writable) = (settings.report.clone(), check_report_path(&settings.report));
-    if writable.is_err() {
-        // There it would fail once more.
-        reports_to.file = None;
+    let (mut report_settings, report_path_check) =
+        (settings.report.clone(), check_report_path(&settings.report));
+    if report_path_check.is_err() {
+        // Writing the report there would fail too.
+        report_settings.file = None;
     }
-    // The listener lives until the report is given: that can get stuck too.
+    // Signals are handled until the report is written, because writing can block too.
     let (published, _listener) = match listen(settings.run.deadline) {
         Ok((shutdown, listener)) => {
-            let published = match writable {
+            let published = match report_path_check {
                 Ok(()) => publish(settings, &shutdown, &progress).await,
                 Err(error) => Err(error),
             };
@@ -99,16 +100,16 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
-    let exit = write_report(&report, exit, &reports_to, settings.log.quiet);
-    // After the report, since a gateway can take its time, and there may be none left after a stop.
+    let exit = write_report(&report, exit, &report_settings, settings.log.quiet);
+    // After the report, since a gateway can be slow, and the time after a stop is limited.
     if !settings.run.dry_run {
         write_metrics(&report, settings).await;
     }
     exit
 }
 
-/// Gives metrics where they were asked for. A run is no worse for metrics that could not be given,
-/// and is not to be run again over them.
+/// Writes the requested metrics. A failure does not change the exit code, because a retry would
+/// publish the list again.
 async fn write_metrics(report: &Report, settings: &Settings) {
     let (instance_id, shard) = (&settings.api.instance_id, settings.run.shard);
     if let Some(path) = &settings.report.metrics_file
@@ -144,8 +145,9 @@ async fn publish(
         (Ok(labels), _) => labels,
         (Err(error), Labels::All) => return Err(error),
         (Err(error), Labels::These(ids)) => {
-            let not_tried =
-                |id: &String| pipeline::not_tried(bare(id), &target(settings, id), &error);
+            let not_tried = |id: &String| {
+                pipeline::not_tried(label_without_name(id), &target(settings, id), &error)
+            };
             let ours = ids.iter().filter(|id| settings.run.is_for(id));
             return Ok(ours.map(not_tried).collect());
         }
@@ -156,7 +158,8 @@ async fn publish(
         .enumerate()
         .map(|(index, (label, found))| async move {
             let target = target(settings, &label.id);
-            // Both are known only when it is the label's turn.
+            // Checked when it is the label's turn, because a stop may have been requested
+            // meanwhile.
             let report = match (found, shutdown.cause()) {
                 (Err(error), _) => pipeline::not_tried(label, &target, &error),
                 (Ok(()), Some(cause)) => {
@@ -174,17 +177,17 @@ async fn publish(
     Ok(reports.into_iter().map(|(_, report)| report).collect())
 }
 
-/// Number of labels to publish at once: as many as asked for, and as the sink takes.
+/// Returns the number of labels to publish at once: the setting, limited by the sink.
 fn labels_at_once(settings: &Settings) -> usize {
     let asked = settings.run.concurrency;
-    let most = match settings.run.dry_run {
+    let limit = match settings.run.dry_run {
         true => asked,
         false => settings.sink.broker.address.sessions_at_once(),
     };
-    if asked > most {
-        warn!(concurrency = most, "sink takes one label after the other");
+    if asked > limit {
+        warn!(concurrency = limit, "sink takes one label after the other");
     }
-    asked.min(most)
+    asked.min(limit)
 }
 
 async fn publish_label(
@@ -216,8 +219,8 @@ fn target(settings: &Settings, label_id: &str) -> Target {
     settings.sink.target(label_id, &settings.api.instance_id)
 }
 
-/// A label of which only the id is known.
-fn bare(id: &str) -> Label {
+/// Returns a label of which only the id is known.
+fn label_without_name(id: &str) -> Label {
     Label {
         id: id.to_owned(),
         name: None,
@@ -225,7 +228,7 @@ fn bare(id: &str) -> Label {
     }
 }
 
-/// The labels to publish, each with what speaks against it.
+/// Returns the labels to publish, each with the error that prevents its run, if there is one.
 async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>, Error> {
     let wanted = match &context.run.labels {
         Labels::All => {
@@ -251,13 +254,19 @@ async fn labels(context: &Context<'_>) -> Result<Vec<(Label, Result<(), Error>)>
         }
     };
     if !context.run.check_label {
-        return Ok(wanted.into_iter().map(|id| (bare(id), Ok(()))).collect());
+        return Ok(wanted
+            .into_iter()
+            .map(|id| (label_without_name(id), Ok(())))
+            .collect());
     }
     let known = known_labels(context).await?;
     let find = |id: &String| match known.find(id).map_err(ApiError::labels) {
         Ok(Some(label)) => (label.clone(), Ok(())),
-        Ok(None) => (bare(id), Err(Guard::LabelGone(id.clone()).into())),
-        Err(error) => (bare(id), Err(error.into())),
+        Ok(None) => (
+            label_without_name(id),
+            Err(Guard::LabelGone(id.clone()).into()),
+        ),
+        Err(error) => (label_without_name(id), Err(error.into())),
     };
     Ok(wanted.into_iter().map(find).collect())
 }

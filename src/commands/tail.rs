@@ -1,4 +1,4 @@
-//! `labelcast tail`: what is on the queue, one JSON line for each message.
+//! `labelcast tail`: prints the messages in the queue, one JSON line per message.
 
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(super) async fn tail(sources: ConfigSources, flags: TailFlags) -> Exit {
     }
 }
 
-/// Prints up to `count` messages, until a stop, or until the queue is empty.
+/// Prints up to `count` messages. Ends at a stop, and without `--follow` when the queue is empty.
 async fn read(broker: &Broker, options: ConsumerOptions, count: u64) -> Result<(), Error> {
     let (shutdown, _listener) = listen(None)?;
     let follow = options.follow;
@@ -58,7 +58,7 @@ async fn read(broker: &Broker, options: ConsumerOptions, count: u64) -> Result<(
             .map(|delivery| format!("{}\n", Value::from(delivery.message.clone())))
             .collect();
         if !print_open(&lines)? {
-            // Nobody has seen these messages: they are delivered again.
+            // stdout was closed, so these messages are not acknowledged and are delivered again.
             return Ok(());
         }
         consumer.acknowledge(&deliveries).await?;

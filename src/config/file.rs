@@ -117,8 +117,8 @@ fn unknown(key: &str) -> String {
 /// Returns an example file with every setting, commented out.
 pub fn example() -> String {
     let mut text = "\
-# Settings of labelcast. Every key is optional. The values shown are the defaults, or, in capitals, the
-# kind of value where there is no default.
+# Settings of labelcast. Each key is shown with its default. A key without a default is shown with a
+# placeholder in capitals, or with its possible values.
 # Flags override environment variables, and these override this file.
 #
 # Do not put secrets here: the access token comes from WAWP_ACCESS_TOKEN or a file, and a sink URL with a

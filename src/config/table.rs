@@ -54,7 +54,7 @@ pub struct Setting {
     pub env: &'static str,
     /// The kind of value that the flag takes. Empty for a switch.
     pub takes: &'static str,
-    /// The default, as it would be written. Empty if there is none.
+    /// The default, as a user would write it. Empty if there is none.
     pub default: &'static str,
     /// Whether the flag may be repeated and the file takes a list.
     pub is_list: bool,
@@ -72,7 +72,7 @@ impl Setting {
         self.takes.is_empty()
     }
 
-    /// Returns the name of its table in the file.
+    /// Returns the name of the table in the file that the setting is in.
     pub fn table(&self) -> &'static str {
         self.key.split_once('.').map_or("", |(table, _)| table)
     }
@@ -140,28 +140,28 @@ pub const SETTINGS: &[Setting] = &[
     value(Group::Api, "api.instance_id", "instance-id", "WAWP_INSTANCE_ID", "ID", "",
         "Account id (for WAHA: the session)"),
     Setting { is_sensitive: true, ..value(Group::Api, "api.access_token_file", "access-token-file", "WAWP_ACCESS_TOKEN_FILE", "PATH", "",
-        "File that holds the access token; default: the token in WAWP_ACCESS_TOKEN") },
+        "File with the access token; without it, the token in WAWP_ACCESS_TOKEN is used") },
     value(Group::Api, "api.auth", "auth", "WAWP_AUTH", "query|bearer", "query",
         "Login by query parameters or by headers (WAHA: always the X-Api-Key header)"),
     value(Group::Api, "api.connect_timeout", "connect-timeout", "LABELCAST_CONNECT_TIMEOUT", "DURATION", "10s",
         "Connection time-out"),
     value(Group::Api, "api.read_timeout", "read-timeout", "LABELCAST_READ_TIMEOUT", "DURATION", "60s",
-        "Time-out without a byte, before and within a response"),
+        "Time-out if no byte arrives, before or during a response"),
     value(Group::Api, "api.retries", "retries", "LABELCAST_RETRIES", "N", "5",
         "Retries after a transient error"),
 
     Setting { is_list: true, ..value(Group::Run, "run.labels", "label", "LABELCAST_LABELS", "ID", "",
-        "Label to publish; may be repeated, or list several with commas") },
+        "Label to publish; for several, repeat the flag or separate them with commas") },
     switch(Group::Run, "run.all_labels", "all-labels", "LABELCAST_ALL_LABELS",
         "Publish every label of the account"),
     value(Group::Run, "run.shard", "shard", "LABELCAST_SHARD", "INDEX/COUNT", "",
         "Publish only this share of the labels: 0/4 to 3/4 for four processes"),
     value(Group::Run, "run.concurrency", "concurrency", "LABELCAST_CONCURRENCY", "N", "1",
-        "Labels to publish at once, at most 16 (a file and stdout take one after the other)"),
+        "Labels to publish at once, at most 16 (to a file or stdout always 1)"),
     value(Group::Run, "run.deadline", "deadline", "LABELCAST_DEADLINE", "DURATION", "",
         "Stop after this time as on SIGTERM; the next run resumes"),
     value(Group::Run, "run.resume_window", "resume-window", "LABELCAST_RESUME_WINDOW", "DURATION", "1h",
-        "How long an unfinished run can be resumed; after that a new run starts"),
+        "Time within which an unfinished run is resumed; after that a new run starts"),
     switch(Group::Run, "run.no_resume", "no-resume", "LABELCAST_NO_RESUME",
         "Always start a new run"),
     value(Group::Run, "run.suppress_for", "suppress-for", "LABELCAST_SUPPRESS_FOR", "DURATION", "",
@@ -169,22 +169,22 @@ pub const SETTINGS: &[Setting] = &[
     value(Group::Run, "run.min_chats", "min-chats", "LABELCAST_MIN_CHATS", "N", "0",
         "Publish nothing if the list has fewer chats"),
     value(Group::Run, "run.max_shrink", "max-shrink", "LABELCAST_MAX_SHRINK", "PERCENT", "",
-        "Publish nothing if the list shrank by more since the last complete run"),
+        "Publish nothing if the list shrank by more than this since the last complete run"),
     value(Group::Run, "run.max_invalid", "max-invalid", "LABELCAST_MAX_INVALID", "N", "0",
-        "Accepted number of entries without a valid chat id"),
+        "Number of entries without a valid chat id that are accepted"),
     switch(Group::Run, "run.skip_label_check", "skip-label-check", "LABELCAST_SKIP_LABEL_CHECK",
         "Do not check first that the label exists"),
     switch(Group::Api, "run.accept_empty", "accept-empty", "LABELCAST_ACCEPT_EMPTY",
-        "Trust an empty list, whatever the API says beside it"),
+        "Trust an empty list, even if the response may indicate an error"),
     switch(Group::Api, "run.ignore_paging", "ignore-paging", "LABELCAST_IGNORE_PAGING",
         "Accept a list that says that it is one page of several"),
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
         "Sink: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, rediss+sentinel:, amqp:, amqps:") },
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
-        "File that holds the sink's URL, for a URL with a password") },
+        "File with the sink's URL, for a URL with a password") },
     value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",
-        "Queue name; {label_id} and {instance_id} are filled in"),
+        "Queue name; {label_id} and {instance_id} are replaced"),
     value(Group::Sink, "sink.format", "format", "LABELCAST_FORMAT", "fields|json|cloudevents", "",
         "Message format; default: fields for Redis, else json"),
     value(Group::Sink, "sink.ids_per_message", "ids-per-message", "LABELCAST_IDS_PER_MESSAGE", "N", "1",
@@ -194,9 +194,9 @@ pub const SETTINGS: &[Setting] = &[
     value(Group::Sink, "sink.retain", "retain", "LABELCAST_RETAIN", "DURATION|forever", "7d",
         "Retention of messages, checkpoints and manifests"),
     value(Group::Sink, "sink.max_pending", "max-pending", "LABELCAST_MAX_PENDING", "N", "",
-        "Wait while this many messages are pending for consumers"),
+        "Wait while N or more messages are pending for consumers"),
     switch(Group::Sink, "sink.marker", "marker", "LABELCAST_MARKER",
-        "Also publish the start and the end of a run"),
+        "Also publish a message at the start and at the end of a run"),
     value(Group::Sink, "sink.partitions", "partitions", "LABELCAST_PARTITIONS", "N", "",
         "Spread the chats over N streams, QUEUE:{0} and so on (Redis)"),
     value(Group::Sink, "sink.exchange", "exchange", "LABELCAST_EXCHANGE", "NAME", "",
@@ -222,7 +222,7 @@ pub const SETTINGS: &[Setting] = &[
     value(Group::Log, "log.format", "log-format", "LABELCAST_LOG_FORMAT", "text|json", "",
         "Log format on stderr; default: text on a terminal, else JSON"),
     value(Group::Log, "log.level", "log-level", "RUST_LOG", "LEVEL", "info",
-        "error, warn, info, debug or trace; -v is debug, -vv is trace"),
+        "Log level: error, warn, info, debug or trace; -v is debug, -vv is trace"),
     switch(Group::Log, "log.quiet", "quiet", "LABELCAST_QUIET",
-        "Errors only: no other log, no text report, no progress"),
+        "Log errors only; no text report, no progress"),
 ];

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::guards::Decision;
-use super::{Publishing, within};
+use super::{Publishing, until_drained};
 use crate::api::{Body, Client};
 use crate::batch::Batch;
 use crate::broker::Written;
@@ -24,27 +24,28 @@ const BATCHES: usize = 4;
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// How an attempt ended, where it did not fail.
+/// How an attempt ended, if it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempted {
     /// The session has accepted the whole list, with this many chats.
     Whole(u64),
-    /// The list is long enough, but its first batches were not kept: it has to be fetched again.
+    /// The list is long enough, but not all of its batches could be held back: it must be fetched
+    /// again.
     Refetch,
     /// The list is no longer the one whose start is on the queue.
     ListChanged,
-    /// The queue has lost entries, and the session has gone back.
+    /// The queue has lost entries, and the session has gone back to an earlier resume point.
     Rewound,
     /// Nobody reads stdout any more.
     ReaderGone,
 }
 
-/// How the batches of a list were handed to the session.
+/// Result of handing batches to the session.
 enum Handed {
-    /// All of them were, or are held by the guards.
+    /// All were handed over, or are held back by the guards.
     All,
-    /// Some were not.
-    Some(Attempted),
+    /// Some were not handed over, because the attempt has ended in this way.
+    Stopped(Attempted),
 }
 
 impl Publishing<'_, '_> {
@@ -57,25 +58,27 @@ impl Publishing<'_, '_> {
             answer = self.context.client.chats(self.label_id) => answer.map_err(Error::Api)?,
         };
         let from = self.session.resume_point();
-        // After a restart of a changed list, the chats on the queue say nothing about its length.
-        self.guards.begin(from.at.chats.min(from.at.position));
+        // After the restart of a changed list, the number of chats on the queue says nothing about
+        // its length.
+        self.guards
+            .begin_attempt(from.at.chats.min(from.at.position));
         let plan = self.plan(body.paging().clone());
-        let (chunks, arriving) = chunks();
-        let (full, batches) = mpsc::channel(BATCHES);
-        let (emptied, empty) = std::sync::mpsc::sync_channel(2 * BATCHES);
+        let (chunks, received) = chunks();
+        let (batch_sender, batches) = mpsc::channel(BATCHES);
+        let (recycle, recycled) = std::sync::mpsc::sync_channel(2 * BATCHES);
         let decoder = tokio::task::spawn_blocking(move || {
-            decode(arriving, &plan, |batch| {
-                full.blocking_send(batch).ok()?;
-                Some(empty.try_recv().unwrap_or_default())
+            decode(received, &plan, |batch| {
+                batch_sender.blocking_send(batch).ok()?;
+                Some(recycled.try_recv().unwrap_or_default())
             })
         });
         // Stops feeding when publishing has ended, even if the API sends nothing.
-        let over = CancellationToken::new();
-        let feeding = feed(&mut body, chunks, shutdown, &over);
+        let publishing_ended = CancellationToken::new();
+        let feeding = feed(&mut body, chunks, shutdown, &publishing_ended);
         // Owns the receiver: when publishing ends, it is dropped, and the decoder ends too.
         let publishing = async {
-            let handed = self.hand_over(batches, &emptied).await;
-            over.cancel();
+            let handed = self.hand_over(batches, &recycle).await;
+            publishing_ended.cancel();
             handed
         };
         let (bytes, handed) = tokio::join!(feeding, publishing);
@@ -86,7 +89,7 @@ impl Publishing<'_, '_> {
         self.tally.counts.read = seen.entries;
         self.tally.counts.invalid = seen.invalid;
         self.tally.history.digest = seen.digest;
-        if let Handed::Some(attempted) = handed? {
+        if let Handed::Stopped(attempted) = handed? {
             return Ok(attempted);
         }
         match decoded {
@@ -115,11 +118,12 @@ impl Publishing<'_, '_> {
         }
     }
 
-    /// Hands batches to the session as they come, and as the guards allow.
+    /// Hands batches to the session when the guards allow it, and empty batches back to the
+    /// decoder.
     async fn hand_over(
         &mut self,
         mut batches: mpsc::Receiver<Batch>,
-        emptied: &std::sync::mpsc::SyncSender<Batch>,
+        recycle: &std::sync::mpsc::SyncSender<Batch>,
     ) -> Result<Handed, Error> {
         // Takes all waiting batches at once, so that a blocked decoder is woken once for all of them.
         let mut taken = Vec::with_capacity(BATCHES);
@@ -133,18 +137,18 @@ impl Publishing<'_, '_> {
                 return Ok(Handed::All);
             }
             for batch in taken.drain(..) {
-                let handed = match self.guards.pass(batch) {
+                let handed = match self.guards.decide(batch) {
                     Decision::Hold => Handed::All,
-                    Decision::Refetch => Handed::Some(Attempted::Refetch),
+                    Decision::Refetch => Handed::Stopped(Attempted::Refetch),
                     Decision::PublishHeld(held) => self.write_all(held).await?,
                     Decision::Publish(batch) => {
                         let handed = self.write(&batch).await?;
                         // If the channel is full, the batch is freed.
-                        let _ = emptied.try_send(batch);
+                        let _ = recycle.try_send(batch);
                         handed
                     }
                 };
-                if let Handed::Some(_) = handed {
+                if let Handed::Stopped(_) = handed {
                     return Ok(handed);
                 }
             }
@@ -153,7 +157,7 @@ impl Publishing<'_, '_> {
 
     async fn write_all(&mut self, batches: Vec<Batch>) -> Result<Handed, Error> {
         for batch in batches {
-            if let handed @ Handed::Some(_) = self.write(&batch).await? {
+            if let handed @ Handed::Stopped(_) = self.write(&batch).await? {
                 return Ok(handed);
             }
         }
@@ -161,26 +165,26 @@ impl Publishing<'_, '_> {
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Handed, Error> {
-        let written = within(self.context.shutdown(), self.session.write(batch)).await?;
+        let written = until_drained(self.context.shutdown(), self.session.write(batch)).await?;
         Ok(match written {
             Written::Done => {
                 self.line.add(u64::from(batch.chats()));
                 Handed::All
             }
-            Written::Rewound => Handed::Some(Attempted::Rewound),
-            Written::ReaderGone => Handed::Some(Attempted::ReaderGone),
+            Written::Rewound => Handed::Stopped(Attempted::Rewound),
+            Written::ReaderGone => Handed::Stopped(Attempted::ReaderGone),
         })
     }
 
     /// Applies guards and limits to a whole list.
     async fn accept(&mut self, chats: u64, invalid: u64) -> Result<Attempted, Error> {
-        self.guards.end(chats).map_err(Error::Guarded)?;
+        self.guards.check_length(chats).map_err(Error::Guarded)?;
         let handed = match self.guards.open_at_end() {
-            Decision::Refetch => Handed::Some(Attempted::Refetch),
+            Decision::Refetch => Handed::Stopped(Attempted::Refetch),
             Decision::PublishHeld(held) => self.write_all(held).await?,
             Decision::Hold | Decision::Publish(_) => Handed::All,
         };
-        if let Handed::Some(attempted) = handed {
+        if let Handed::Stopped(attempted) = handed {
             return Ok(attempted);
         }
         let allowed = self.context.run.max_invalid;
@@ -208,7 +212,7 @@ pub(super) async fn feed(
     body: &mut Body,
     chunks: ChunkSender,
     stop: &Shutdown,
-    over: &CancellationToken,
+    publishing_ended: &CancellationToken,
 ) -> u64 {
     let mut count = 0;
     loop {
@@ -219,7 +223,7 @@ pub(super) async fn feed(
         let next = tokio::select! {
             biased;
             _ = stop.stopped() => return count,
-            () = over.cancelled() => return count,
+            () = publishing_ended.cancelled() => return count,
             // The decoder has ended, by an error or because publishing has.
             () = chunks.closed() => return count,
             next = next => next,

@@ -1,4 +1,4 @@
-//! How many chats carry a label: the list is streamed and counted, and nothing of it is kept.
+//! Counts the chats of a label. The list is streamed, and nothing of it is kept.
 
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ const BATCH_ENTRIES: u32 = 2048;
 ///
 /// # Errors
 ///
-/// When no whole list came, or a stop came first.
+/// The last error if no attempt received the whole list, or [`Error::Interrupted`].
 pub async fn count_chats(
     client: &Client,
     label_id: &str,
@@ -51,10 +51,10 @@ async fn attempt(
         paging: body.paging().clone(),
         ..Plan::whole_list()
     };
-    let (chunks, arriving) = chunks();
+    let (chunks, received) = chunks();
     let line = line.clone();
     let decoder = tokio::task::spawn_blocking(move || {
-        decode(arriving, &plan, |batch| {
+        decode(received, &plan, |batch| {
             line.add(u64::from(batch.chats()));
             Some(batch)
         })

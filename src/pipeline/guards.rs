@@ -1,7 +1,8 @@
 //! The guards on a list's length: nothing is published before they are satisfied.
 //!
-//! The length of a list is known at its end only, and a list does not fit into memory. So batches are held
-//! back up to a limit; beyond it the rest is only counted, and the list is fetched again.
+//! The length of a list is known only at its end, and the list may not fit into memory. So batches
+//! are held back up to a limit. Beyond the limit, the list is only counted, and fetched again if it
+//! is long enough.
 
 use super::RunSettings;
 use crate::batch::Batch;
@@ -52,8 +53,8 @@ struct Shrink {
 }
 
 impl Shrink {
-    /// The fewest chats that satisfy the guard.
-    fn least(self) -> u64 {
+    /// Returns the lowest number of chats that satisfies the guard.
+    fn required_chats(self) -> u64 {
         let keep = u128::from(100 - self.percent.min(100));
         let least = (u128::from(self.last) * keep).div_ceil(100);
         u64::try_from(least).unwrap_or(u64::MAX)
@@ -64,11 +65,11 @@ impl Shrink {
 pub(super) enum Decision {
     /// Publish it.
     Publish(Batch),
-    /// Nothing: it is held, or was only counted.
+    /// Do nothing: it is held back, or was only counted.
     Hold,
-    /// Publish all that was held, in order.
+    /// Publish all batches that were held back, in order.
     PublishHeld(Vec<Batch>),
-    /// There are enough chats, but the first of them were not kept: fetch the list again.
+    /// There are enough chats, but not all of them could be held back: fetch the list again.
     Refetch,
 }
 
@@ -85,47 +86,47 @@ impl Guards {
         }
     }
 
-    fn least(&self) -> u64 {
+    fn required_chats(&self) -> u64 {
         self.min_chats
-            .max(self.shrink.map_or(0, |shrink| shrink.least()))
+            .max(self.shrink.map_or(0, |shrink| shrink.required_chats()))
     }
 
-    /// A new attempt begins after `chats` chats, which the list is proven to begin with: what was
-    /// held from the last attempt is dropped. The result of a count is kept.
-    pub(super) fn begin(&mut self, chats: u64) {
+    /// Begins an attempt after `chats` chats, which are already on the queue. Drops batches that
+    /// were held back in the last attempt, but keeps the result of a count.
+    pub(super) fn begin_attempt(&mut self, chats: u64) {
         self.chats = chats;
-        self.state = match chats >= self.least() {
+        self.state = match chats >= self.required_chats() {
             true => State::Open,
             false => State::Holding(Held::default()),
         };
     }
 
-    /// Takes a batch, and decides.
-    pub(super) fn pass(&mut self, batch: Batch) -> Decision {
+    /// Takes a batch, and decides how to proceed with it.
+    pub(super) fn decide(&mut self, batch: Batch) -> Decision {
         let chats = u64::from(batch.chats());
         match &mut self.state {
             State::Open => return Decision::Publish(batch),
             State::Counting => {}
             State::Holding(held) => {
-                let are_too_many = held.add(batch);
-                if are_too_many && self.counted {
-                    // An attempt just before has counted enough chats.
+                let is_over_limit = held.add(batch);
+                if is_over_limit && self.counted {
+                    // The previous attempt has counted enough chats.
                     return self.open();
                 }
-                if are_too_many {
+                if is_over_limit {
                     self.state = State::Counting;
                 }
             }
         }
         self.chats += chats;
-        match self.chats < self.least() {
+        match self.chats < self.required_chats() {
             true => Decision::Hold,
             false => self.open(),
         }
     }
 
-    /// Decides at the end of a list that is long enough, where batches are still held: more chats lay before
-    /// the first batch than the checkpoint counted.
+    /// Decides at the end of a list that is long enough. Batches are still held back if there were
+    /// more chats before the first batch than the checkpoint counted.
     pub(super) fn open_at_end(&mut self) -> Decision {
         match self.state {
             State::Open => Decision::Hold,
@@ -133,7 +134,7 @@ impl Guards {
         }
     }
 
-    /// Opens for a list that is long enough, if what came before was kept.
+    /// Opens the guards, if all batches before were held back.
     fn open(&mut self) -> Decision {
         match std::mem::replace(&mut self.state, State::Open) {
             State::Holding(held) => Decision::PublishHeld(held.batches),
@@ -151,7 +152,7 @@ impl Guards {
     /// # Errors
     ///
     /// The guard that is not satisfied.
-    pub(super) fn end(&self, chats: u64) -> Result<(), Guard> {
+    pub(super) fn check_length(&self, chats: u64) -> Result<(), Guard> {
         if chats < self.min_chats {
             return Err(Guard::TooFew {
                 chats,
@@ -159,7 +160,7 @@ impl Guards {
             });
         }
         match self.shrink {
-            Some(shrink) if chats < shrink.least() => Err(Guard::Shrank {
+            Some(shrink) if chats < shrink.required_chats() => Err(Guard::Shrank {
                 chats,
                 last: shrink.last,
                 percent: shrink.percent,
@@ -195,7 +196,7 @@ mod tests {
     /// The decisions on batches of so many chats, by a letter each: publish, hold, all that is held,
     /// fetch again.
     fn decisions(guards: &mut Guards, batches: &[usize]) -> String {
-        let decide = |chats: &usize| match guards.pass(batch(*chats)) {
+        let decide = |chats: &usize| match guards.decide(batch(*chats)) {
             Decision::Publish(_) => 'p',
             Decision::Hold => 'h',
             Decision::PublishHeld(held) => {
@@ -223,7 +224,7 @@ mod tests {
             (guards(80_000, None), 0, &[MANY, MANY], "hf"),
         ];
         for (mut guards, before, batches, expected) in cases {
-            guards.begin(before);
+            guards.begin_attempt(before);
             assert_eq!(decisions(&mut guards, batches), expected, "{batches:?}");
         }
     }
@@ -232,18 +233,18 @@ mod tests {
     fn a_list_that_was_counted_is_published_without_holding_all_of_it() {
         const MANY: usize = 40_000;
         let mut guards = guards(80_000, None);
-        guards.begin(0);
+        guards.begin_attempt(0);
         assert_eq!(decisions(&mut guards, &[MANY, MANY]), "hf");
-        guards.begin(0);
+        guards.begin_attempt(0);
         assert_eq!(decisions(&mut guards, &[MANY, MANY]), "ap");
     }
 
     #[test]
     fn a_whole_list_that_is_too_short_names_its_guard() {
-        assert_eq!(guards(2, Some((10, 50))).end(5), Ok(()));
-        let too_few = guards(6, Some((10, 50))).end(5);
+        assert_eq!(guards(2, Some((10, 50))).check_length(5), Ok(()));
+        let too_few = guards(6, Some((10, 50))).check_length(5);
         assert_eq!(too_few, Err(Guard::TooFew { chats: 5, min: 6 }));
-        let shrank = guards(2, Some((10, 50))).end(4);
+        let shrank = guards(2, Some((10, 50))).check_length(4);
         let expected = Guard::Shrank {
             chats: 4,
             last: 10,
@@ -254,11 +255,11 @@ mod tests {
 
     #[test]
     fn a_list_may_shrink_by_just_the_percentage() {
-        let least = |last, percent| Shrink { last, percent }.least();
-        assert_eq!(least(1000, 10), 900);
-        assert_eq!(least(3, 50), 2);
-        assert_eq!(least(1000, 0), 1000);
-        assert_eq!(least(1000, 100), 0);
-        assert_eq!(least(u64::MAX, 1), 18_262_276_632_972_456_099);
+        let required_chats = |last, percent| Shrink { last, percent }.required_chats();
+        assert_eq!(required_chats(1000, 10), 900);
+        assert_eq!(required_chats(3, 50), 2);
+        assert_eq!(required_chats(1000, 0), 1000);
+        assert_eq!(required_chats(1000, 100), 0);
+        assert_eq!(required_chats(u64::MAX, 1), 18_262_276_632_972_456_099);
     }
 }

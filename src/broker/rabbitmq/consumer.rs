@@ -11,7 +11,7 @@ use lapin::{Channel, Connection};
 use serde_json::Map;
 
 use super::connect::Endpoint;
-use super::publisher::passive;
+use super::publisher::declare_passive;
 use crate::broker::consumer::DeliveryTag;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Consumer, ConsumerOptions, Delivery, QueueType};
@@ -69,7 +69,7 @@ async fn connect(
 ) -> Result<QueueConsumer, Failure> {
     let connection = endpoint.connect("labelcast tail").await?;
     let channel = connection.create_channel().await?;
-    passive(&channel, &options.queue).await?;
+    declare_passive(&channel, &options.queue).await?;
     let source = match queue_type {
         QueueType::Stream => Source::Stream(consume(&channel, &options.queue).await?),
         QueueType::Quorum | QueueType::Classic => Source::Queue,

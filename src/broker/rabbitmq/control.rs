@@ -21,14 +21,14 @@ use crate::batch::Position;
 use crate::broker::SessionContext;
 use crate::broker::error::Failure;
 
-/// Maximum number of batches whose checkpoint is unconfirmed. Together with the batches that are
-/// unconfirmed themselves, they are all that can be repeated after a crash.
-const UNCONFIRMED: usize = WINDOW;
+/// Maximum number of batches whose checkpoint is unconfirmed. After a crash, only these and the
+/// batches that are unconfirmed themselves can be repeated.
+const MAX_UNCONFIRMED_BATCHES: usize = WINDOW;
 
 /// A checkpoint that was sent and is not confirmed yet.
 struct Sent {
     position: Position,
-    /// Number of batches that it covers and the one before it did not.
+    /// Number of batches that it covers in addition to the checkpoint before it.
     batches: usize,
     confirm: PublisherConfirm,
 }
@@ -38,9 +38,9 @@ pub(super) struct Control {
     connection: Connection,
     channel: Channel,
     checkpoint: CheckpointQueue,
-    /// Held while the checkpoint is written, or renewed by the keeper.
+    /// Held while the checkpoint is written, or its queue is renewed.
     writing: Arc<Mutex<()>>,
-    keeper: JoinHandle<()>,
+    renewer: JoinHandle<()>,
     _lock: Lock,
     _watch: Watch,
     /// The checkpoint as found when the lock was taken.
@@ -65,13 +65,13 @@ impl Control {
         let (checkpoint, channel, found) =
             CheckpointQueue::open(&connection, names, settings.retain).await?;
         let writing = Arc::new(Mutex::new(()));
-        let keeper = keep(checkpoint.clone(), channel.clone(), Arc::clone(&writing));
+        let renewer = renew_regularly(checkpoint.clone(), channel.clone(), Arc::clone(&writing));
         Ok(Self {
             connection,
             channel,
             checkpoint,
             writing,
-            keeper,
+            renewer,
             _lock: lock,
             _watch: watch,
             found,
@@ -80,7 +80,7 @@ impl Control {
     }
 
     /// Returns whether a queue exists.
-    pub(super) async fn has(&self, queue: &str) -> Result<bool, Failure> {
+    pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Failure> {
         exists(&self.connection, queue).await
     }
 
@@ -101,7 +101,8 @@ impl Control {
         let covered = |sent: &Sent| sent.batches;
         let mut newest = None;
         while !self.unconfirmed.is_empty()
-            && self.unconfirmed.iter().map(covered).sum::<usize>() + batches > UNCONFIRMED
+            && self.unconfirmed.iter().map(covered).sum::<usize>() + batches
+                > MAX_UNCONFIRMED_BATCHES
         {
             newest = self.confirm_oldest().await?;
         }
@@ -139,7 +140,11 @@ impl Control {
 }
 
 /// Uses the checkpoint's queue regularly, so that it does not expire while a run holds it.
-fn keep(checkpoint: CheckpointQueue, channel: Channel, writing: Arc<Mutex<()>>) -> JoinHandle<()> {
+fn renew_regularly(
+    checkpoint: CheckpointQueue,
+    channel: Channel,
+    writing: Arc<Mutex<()>>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         let every = checkpoint.use_every();
         let mut uses = tokio::time::interval_at(Instant::now() + every, every);
@@ -156,6 +161,6 @@ fn keep(checkpoint: CheckpointQueue, channel: Channel, writing: Arc<Mutex<()>>) 
 
 impl Drop for Control {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.renewer.abort();
     }
 }

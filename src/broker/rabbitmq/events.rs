@@ -7,9 +7,9 @@ use uuid::Uuid;
 use super::RabbitSettings;
 use super::connect::Endpoint;
 use super::connections::Connections;
-use super::lifecycle::REFUSES;
+use super::lifecycle::QUEUE_REFUSES;
 use super::names;
-use super::publisher::{Form, Publisher};
+use super::publisher::{MessageTemplate, Publisher};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
 use crate::broker::{BrokerError, BrokerOptions, EventOutcome, EventSink, SessionContext};
@@ -20,7 +20,7 @@ struct QueueEvents {
     settings: RabbitSettings,
     context: SessionContext,
     connections: Connections,
-    form: Form,
+    template: MessageTemplate,
     encoder: EventEncoder,
     retries: SessionRetries,
 }
@@ -37,7 +37,7 @@ pub(in crate::broker) fn event_sink(
     // Only the route and the common properties are used: events have no run.
     let run = Encoder::new(layout, instance_id, label_id, Uuid::nil());
     Box::new(QueueEvents {
-        form: Form::new(&settings, &target.queue, layout, run, Uuid::nil(), false),
+        template: MessageTemplate::new(&settings, &target.queue, layout, run, Uuid::nil(), false),
         encoder: EventEncoder::new(layout.format, instance_id, label_id),
         retries: SessionRetries::new(context.retry.clone()),
         connections: Connections::new(),
@@ -81,20 +81,20 @@ impl QueueEvents {
         };
         let mut confirms = Vec::with_capacity(events.len());
         for event in events {
-            let properties = self.form.properties.clone();
+            let properties = self.template.properties.clone();
             let properties = properties
                 .with_type("labelcast.event".into())
                 .with_message_id(names::fitting(event.id.clone()).into());
             let payload = self.encoder.json(event).into_bytes();
-            confirms.push(publisher.send(&self.form, properties, payload).await?);
+            confirms.push(publisher.send(&self.template, properties, payload).await?);
         }
         for confirm in confirms {
             match confirm.await? {
                 Confirmation::Ack(Some(returned)) => {
-                    let text = self.form.unroutable(returned.reply_text.as_str());
+                    let text = self.template.unroutable(returned.reply_text.as_str());
                     return Err(BrokerError::WrongQueue(text).into());
                 }
-                Confirmation::Nack(_) => return Err(Failure::Transient(REFUSES.to_owned())),
+                Confirmation::Nack(_) => return Err(Failure::Transient(QUEUE_REFUSES.to_owned())),
                 Confirmation::Ack(None) | Confirmation::NotRequested => {}
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::checkpoint::Record;
-use super::lifecycle::REFUSES;
+use super::lifecycle::QUEUE_REFUSES;
 use super::session::{Phase, RabbitMqSession, with_broker};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::record::State;
@@ -14,11 +14,11 @@ use crate::broker::{BrokerError, Outcome};
 use crate::message::Marker;
 
 /// Time limit for recording that a run stops or has ended. A blocked broker does not answer.
-const NOTED_WITHIN: Duration = Duration::from_secs(1);
+const RECORD_TIME_LIMIT: Duration = Duration::from_secs(1);
 
 impl RabbitMqSession {
     /// Records how the run ended.
-    pub(super) async fn end(&mut self, outcome: Outcome) -> Result<(), SessionError> {
+    pub(super) async fn record_end(&mut self, outcome: Outcome) -> Result<(), SessionError> {
         let state = match outcome {
             Outcome::Complete { .. } => State::Complete,
             Outcome::Rejected => State::Rejected,
@@ -26,7 +26,7 @@ impl RabbitMqSession {
                 if self.phase == Phase::Recorded {
                     // Updates the time that the resume window counts from.
                     let record = self.record(State::Running);
-                    self.try_write(&record).await;
+                    self.write_if_possible(&record).await;
                 }
                 return Ok(());
             }
@@ -36,7 +36,7 @@ impl RabbitMqSession {
         if let Outcome::Complete { chats } = outcome {
             self.run.last_complete = Some(chats);
             if self.settings.marker {
-                with_broker!(self, self.mark_complete(chats))?;
+                with_broker!(self, self.publish_completed_marker(chats))?;
             }
         }
         let record = self.record(state);
@@ -47,7 +47,7 @@ impl RabbitMqSession {
             settled: true,
             ..record
         };
-        self.try_write(&settled).await;
+        self.write_if_possible(&settled).await;
         Ok(())
     }
 
@@ -56,39 +56,44 @@ impl RabbitMqSession {
         self.write(record).await
     }
 
-    async fn mark_complete(&mut self, chats: u64) -> Result<(), Failure> {
+    async fn publish_completed_marker(&mut self, chats: u64) -> Result<(), Failure> {
         self.connect().await?;
-        self.mark(Marker::Completed, chats).await
+        self.publish_marker(Marker::Completed, chats).await
     }
 
     /// Writes a record that the run can do without: only over an existing connection, and within a
     /// time limit.
-    async fn try_write(&mut self, record: &Record) {
-        let _ = tokio::time::timeout(NOTED_WITHIN, self.write(record)).await;
+    async fn write_if_possible(&mut self, record: &Record) {
+        let _ = tokio::time::timeout(RECORD_TIME_LIMIT, self.write(record)).await;
     }
 
     /// Publishes a marker of the run and awaits its confirm.
-    pub(super) async fn mark(&mut self, marker: Marker, chats: u64) -> Result<(), Failure> {
-        let (Some(publisher), Some(form)) = (&self.connections.publisher, &self.run.form) else {
+    pub(super) async fn publish_marker(
+        &mut self,
+        marker: Marker,
+        chats: u64,
+    ) -> Result<(), Failure> {
+        let (Some(publisher), Some(template)) = (&self.connections.publisher, &self.run.template)
+        else {
             return Ok(());
         };
         let event = marker.event();
         let mut headers = FieldTable::default();
         headers.insert("event".into(), AMQPValue::LongString(event.into()));
-        let properties = form
+        let properties = template
             .properties
             .clone()
             .with_type("labelcast.run".into())
             .with_message_id(format!("{}:{event}", self.run.confirmed.run_id).into())
             .with_headers(headers);
-        let payload = form.encoder.marker_json(marker, chats).into_bytes();
-        let confirm = publisher.send(form, properties, payload).await?;
+        let payload = template.encoder.marker_json(marker, chats).into_bytes();
+        let confirm = publisher.send(template, properties, payload).await?;
         match confirm.await? {
             lapin::Confirmation::Ack(Some(returned)) => {
-                let text = form.unroutable(returned.reply_text.as_str());
+                let text = template.unroutable(returned.reply_text.as_str());
                 Err(BrokerError::WrongQueue(text).into())
             }
-            lapin::Confirmation::Nack(_) => Err(Failure::Transient(REFUSES.to_owned())),
+            lapin::Confirmation::Nack(_) => Err(Failure::Transient(QUEUE_REFUSES.to_owned())),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! Batches in flight: sent, but not all of their messages are confirmed yet.
 //!
-//! Each message has its own confirm, which is awaited. A batch leaves when all of its messages are
-//! confirmed, and the checkpoint follows it. Messages that a broken connection leaves unconfirmed
+//! Each message has its own confirm. When all messages of a batch are confirmed, the checkpoint
+//! moves past the batch, and the batch is removed. After a broken connection, unconfirmed messages
 //! are sent again under the same ids.
 
 use std::collections::VecDeque;
@@ -15,8 +15,8 @@ use lapin::{Confirmation, PublisherConfirm};
 use crate::batch::Batch;
 use crate::broker::error::Failure;
 
-/// Maximum number of messages per batch. Each batch is followed by a checkpoint and a look at all
-/// confirms; smaller batches spend more of the time on both (benches/SIZES.md).
+/// Maximum number of messages per batch. Each batch is followed by a checkpoint and a check of
+/// all confirms; with smaller batches, both take a larger share of the time (benches/SIZES.md).
 pub(in crate::broker) const BATCH_MESSAGES: u32 = 256;
 /// Batches in flight: 512 messages. Twice as many were not faster, and took more memory.
 pub(super) const WINDOW: usize = 2;
@@ -50,7 +50,7 @@ impl SentBatch {
 /// Result of polling messages.
 #[derive(Default)]
 struct Observed {
-    took_some: bool,
+    accepted_some: bool,
     failure: Option<lapin::Error>,
     returned: Option<BasicReturnMessage>,
 }
@@ -62,7 +62,7 @@ pub(super) enum Oldest {
     /// The broker has nacked messages of the oldest batch.
     Refused {
         /// Whether it has accepted any message since it last refused one.
-        took_some: bool,
+        accepted_some: bool,
     },
     /// A message, of any batch, was returned as unroutable.
     Returned(Box<BasicReturnMessage>),
@@ -72,10 +72,10 @@ pub(super) enum Oldest {
 #[derive(Default)]
 pub(super) struct InFlight {
     batches: VecDeque<SentBatch>,
-    /// Batches that have left, kept to reuse their memory.
+    /// Removed batches, kept to reuse their memory.
     spare: Vec<SentBatch>,
     /// Whether the broker has accepted a message since it last refused one.
-    took_some: bool,
+    accepted_some: bool,
 }
 
 impl InFlight {
@@ -117,7 +117,7 @@ impl InFlight {
     }
 
     /// Marks all unconfirmed messages as unsent, because the connection is lost.
-    pub(super) fn lose(&mut self) {
+    pub(super) fn mark_unsent(&mut self) {
         for message in self.messages() {
             if !matches!(message, Message::Confirmed) {
                 *message = Message::Unsent;
@@ -148,7 +148,7 @@ impl InFlight {
             .into_iter();
             for message in messages.iter_mut().filter(|message| is_unsent(message)) {
                 if let Some(sending) = sending.next() {
-                    *message = Message::Sending(begun(sending));
+                    *message = Message::Sending(start_sending(sending));
                 }
             }
         }
@@ -180,19 +180,19 @@ impl InFlight {
         let oldest = self.batches.front_mut().into_iter();
         let waits = oldest
             .flat_map(|oldest| oldest.messages.iter_mut().rev())
-            .any(|message| observed.look_at(message, context).is_pending());
+            .any(|message| observed.observe(message, context).is_pending());
         if waits && observed.failure.is_none() && observed.returned.is_none() {
-            self.took_some |= observed.took_some;
+            self.accepted_some |= observed.accepted_some;
             return Poll::Pending;
         }
-        // lapin delivers a returned message with whichever confirm comes next, at the latest with
-        // its own. So all confirms that have arrived are checked before a batch counts as
+        // lapin delivers a returned message with the next confirm, which may be that of another
+        // message. So all confirms that have arrived are checked before a batch counts as
         // confirmed.
         let mut at_once = Context::from_waker(Waker::noop());
         for message in self.messages() {
-            let _ = observed.look_at(message, &mut at_once);
+            let _ = observed.observe(message, &mut at_once);
         }
-        self.took_some |= observed.took_some;
+        self.accepted_some |= observed.accepted_some;
         if let Some(returned) = observed.returned {
             return Poll::Ready(Ok(Oldest::Returned(Box::new(returned))));
         }
@@ -202,15 +202,15 @@ impl InFlight {
         let confirmed = self.batches.iter().take_while(|batch| batch.is_confirmed());
         Poll::Ready(Ok(match confirmed.count() {
             0 if !self.batches.is_empty() => Oldest::Refused {
-                took_some: std::mem::take(&mut self.took_some),
+                accepted_some: std::mem::take(&mut self.accepted_some),
             },
             count => Oldest::Confirmed(count),
         }))
     }
 }
 
-/// Hands a message to the connection, which the first poll does.
-fn begun(mut sending: Sending) -> Sending {
+/// Hands a message to the connection, by polling the future once.
+fn start_sending(mut sending: Sending) -> Sending {
     match sending
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
@@ -258,10 +258,10 @@ impl Message {
 
 impl Observed {
     /// Records the outcome of a message, if it is known.
-    fn look_at(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
+    fn observe(&mut self, message: &mut Message, context: &mut Context<'_>) -> Poll<()> {
         match ready!(message.poll_confirm(context)) {
             Ok(Some(Confirmation::Ack(returned))) => {
-                self.took_some = true;
+                self.accepted_some = true;
                 self.returned = self.returned.take().or(returned);
             }
             Ok(Some(Confirmation::Nack(returned))) => {
@@ -341,14 +341,16 @@ mod tests {
         let outcome = in_flight.poll_oldest(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(
             outcome,
-            Poll::Ready(Ok(Oldest::Refused { took_some: false }))
+            Poll::Ready(Ok(Oldest::Refused {
+                accepted_some: false
+            }))
         ));
     }
 
     #[test]
     fn a_lost_connection_leaves_confirmed_messages_as_they_are() {
         let mut in_flight = in_flight("cs su");
-        in_flight.lose();
+        in_flight.mark_unsent();
         assert_eq!(states(&in_flight), "cu uu");
     }
 

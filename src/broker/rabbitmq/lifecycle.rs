@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::checkpoint::Record;
 use super::control::Control;
 use super::in_flight::Oldest;
-use super::publisher::{Form, Publisher};
+use super::publisher::{MessageTemplate, Publisher};
 use super::reconcile::{Decision, Expected, reconcile, recovered};
 use super::session::{Phase, RabbitMqSession, with_broker};
 use super::unverified::Unverified;
@@ -19,7 +19,7 @@ use crate::broker::{BrokerError, Recovered, ResumePoint};
 use crate::message::{Encoder, Marker};
 
 /// Text for a nack.
-pub(super) const REFUSES: &str = "the queue refuses messages, as one does that is full";
+pub(super) const QUEUE_REFUSES: &str = "the queue refuses messages; it may be full";
 
 /// Outcome of an attempt to confirm the oldest batches.
 enum OldestOutcome {
@@ -28,7 +28,7 @@ enum OldestOutcome {
     /// The queue has refused some of their messages.
     Refused {
         /// Whether it has accepted any message since it last refused one.
-        took_some: bool,
+        accepted_some: bool,
     },
 }
 
@@ -122,7 +122,7 @@ impl RabbitMqSession {
         if is_over || found.checkpoint.position == 0 || !is_ours_to_declare {
             return Ok(false);
         }
-        let is_gone = !control.has(&self.names.queue).await?;
+        let is_gone = !control.queue_exists(&self.names.queue).await?;
         if is_gone {
             let run_id = found.checkpoint.run_id;
             info!(%run_id, "queue is gone, with the messages of the unfinished run");
@@ -134,14 +134,14 @@ impl RabbitMqSession {
     pub(super) fn set_resume_point(&mut self, resume_point: ResumePoint) {
         let at = resume_point.at;
         self.unverified = Unverified::of(&resume_point);
-        // What may have been sent behind the checkpoint is sent again, unchanged.
+        // Messages that may have been sent behind the checkpoint are sent again, unchanged.
         self.run.ahead = resume_point.expected_digests.last().copied();
         self.run.confirmed = at;
         self.run.durable = 0;
         // If nothing is known to be on the queue, the queue may have been lost too and must not be
         // required.
         self.connections.had_queue &= at.position > 0;
-        self.run.form = Some(self.form_of(at.run_id));
+        self.run.template = Some(self.template_of(at.run_id));
         self.phase = Phase::Unrecorded;
         self.resume_point = resume_point;
     }
@@ -157,22 +157,23 @@ impl RabbitMqSession {
 
     /// Records the run at its resume point.
     pub(super) async fn record_run(&mut self) -> Result<(), SessionError> {
-        // A run that did not get to its first chat may not have got to its marker either.
+        // If the run has no confirmed chat, its start marker may be missing too.
         let marker = self.settings.marker && self.resume_point.at.position == 0;
-        with_broker!(self, self.write_first(marker))
+        with_broker!(self, self.record_start(marker))
     }
 
-    /// Records a new run, at its first chat. Until then the checkpoint is that of another run.
+    /// Records a new run before its first chat is published. Until then the checkpoint is that of
+    /// an earlier run.
     pub(super) async fn record_new_run(&mut self) -> Result<(), SessionError> {
         if self.phase == Phase::Recorded {
             return Ok(());
         }
         let marker = self.settings.marker;
-        with_broker!(self, self.write_first(marker))
+        with_broker!(self, self.record_start(marker))
     }
 
     /// Records the run in the broker before its first message can be there.
-    async fn write_first(&mut self, marker: bool) -> Result<(), Failure> {
+    async fn record_start(&mut self, marker: bool) -> Result<(), Failure> {
         self.phase = Phase::Unrecorded;
         self.connect().await?;
         let record = self.record(State::Running);
@@ -181,7 +182,7 @@ impl RabbitMqSession {
         self.run.durable = record.checkpoint.position;
         self.connect().await?;
         if marker {
-            self.mark(Marker::Started, 0).await?;
+            self.publish_marker(Marker::Started, 0).await?;
         }
         Ok(())
     }
@@ -194,11 +195,11 @@ impl RabbitMqSession {
         }
     }
 
-    fn form_of(&self, run_id: uuid::Uuid) -> Form {
+    fn template_of(&self, run_id: uuid::Uuid) -> MessageTemplate {
         let (target, layout) = (&self.context.target, &self.context.layout);
         let encoder = Encoder::new(layout, &target.instance_id, &target.label_id, run_id);
         let changed = self.run.list_changed || self.run.repacked;
-        Form::new(
+        MessageTemplate::new(
             &self.settings,
             &target.queue,
             layout,
@@ -224,7 +225,7 @@ impl RabbitMqSession {
     }
 
     /// Records in the checkpoint how far messages may be sent from now on.
-    pub(super) async fn announce(&mut self) -> Result<(), Failure> {
+    pub(super) async fn record_ahead(&mut self) -> Result<(), Failure> {
         self.connect().await?;
         let record = self.record(State::Running);
         self.write(&record).await
@@ -233,9 +234,10 @@ impl RabbitMqSession {
     /// Sends unsent messages. The newest batch may not be written yet when this returns.
     pub(super) async fn send_pending(&mut self) -> Result<(), Failure> {
         self.connect().await?;
-        if let (Some(publisher), Some(form)) = (&self.connections.publisher, &self.run.form) {
+        if let (Some(publisher), Some(template)) = (&self.connections.publisher, &self.run.template)
+        {
             self.in_flight
-                .send(|batch, wants| publisher.send_batch(form, batch, wants));
+                .send(|batch, wants| publisher.send_batch(template, batch, wants));
         }
         self.in_flight.wait_until_written().await
     }
@@ -245,7 +247,9 @@ impl RabbitMqSession {
     pub(super) async fn confirm_oldest(&mut self) -> Result<(), SessionError> {
         match with_broker!(self, self.try_confirm_oldest())? {
             OldestOutcome::Confirmed => Ok(()),
-            OldestOutcome::Refused { took_some } => self.wait_after_refusal(took_some).await,
+            OldestOutcome::Refused { accepted_some } => {
+                self.wait_after_refusal(accepted_some).await
+            }
         }
     }
 
@@ -254,11 +258,14 @@ impl RabbitMqSession {
         let count = match self.in_flight.wait_for_oldest().await? {
             Oldest::Confirmed(0) => return Ok(OldestOutcome::Confirmed),
             Oldest::Confirmed(count) => count,
-            Oldest::Refused { took_some } => return Ok(OldestOutcome::Refused { took_some }),
+            Oldest::Refused { accepted_some } => {
+                return Ok(OldestOutcome::Refused { accepted_some });
+            }
             Oldest::Returned(returned) => {
                 let reason = returned.reply_text.as_str();
-                let form = self.run.form.as_ref();
-                let text = form.map_or_else(String::new, |form| form.unroutable(reason));
+                let template = self.run.template.as_ref();
+                let text =
+                    template.map_or_else(String::new, |template| template.unroutable(reason));
                 return Err(BrokerError::WrongQueue(text).into());
             }
         };
@@ -285,14 +292,14 @@ impl RabbitMqSession {
         Ok(OldestOutcome::Confirmed)
     }
 
-    /// Pauses after a refusal, since a full queue may soon have room again. The connection remains
-    /// usable.
-    async fn wait_after_refusal(&mut self, took_some: bool) -> Result<(), SessionError> {
-        if took_some {
+    /// Pauses after a refusal, since a full queue may soon accept messages again. The connection
+    /// remains usable.
+    async fn wait_after_refusal(&mut self, accepted_some: bool) -> Result<(), SessionError> {
+        if accepted_some {
             self.refusals.reset();
         }
         self.context.pauses.paused("the queue refuses messages");
-        let failure = Failure::Transient(REFUSES.to_owned());
+        let failure = Failure::Transient(QUEUE_REFUSES.to_owned());
         self.refusals.pause(failure).await
     }
 

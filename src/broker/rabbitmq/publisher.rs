@@ -1,4 +1,4 @@
-//! Publishing connection, and the form of messages on it.
+//! Publishing connection, and the template of messages on it.
 
 use std::sync::Arc;
 
@@ -35,11 +35,11 @@ impl Publisher {
     pub(super) async fn open(
         settings: &RabbitSettings,
         queue: &str,
-        run_id: Uuid,
+        client_id: Uuid,
         connections: &Connections,
         pauses: &Arc<dyn PauseObserver>,
     ) -> Result<Self, Failure> {
-        let name = format!("labelcast/{run_id}");
+        let name = format!("labelcast/{client_id}");
         let connection = settings.endpoint.connect(&name).await?;
         let watch = connections.alarm.watch(&connection, Arc::clone(pauses));
         if !connections.had_queue || settings.exchange.is_some() {
@@ -68,7 +68,7 @@ impl Publisher {
     /// Returns how many messages wait in the queue.
     pub(super) async fn depth(&self, queue: &str) -> Result<u64, Failure> {
         let channel = self.connection.create_channel().await?;
-        let found = passive(&channel, queue).await?;
+        let found = declare_passive(&channel, queue).await?;
         channel.close(200, "OK".into()).await?;
         Ok(found)
     }
@@ -76,12 +76,12 @@ impl Publisher {
     /// Builds a publish, which is sent when the returned future is first polled.
     pub(super) fn send(
         &self,
-        form: &Form,
+        template: &MessageTemplate,
         properties: BasicProperties,
         payload: Vec<u8>,
     ) -> Sending {
         let channel = self.channel.clone();
-        let (exchange, key) = (form.exchange.clone(), form.key.clone());
+        let (exchange, key) = (template.exchange.clone(), template.key.clone());
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -97,24 +97,24 @@ impl Publisher {
     /// batch.
     pub(super) fn send_batch(
         &self,
-        form: &Form,
+        template: &MessageTemplate,
         batch: &Batch,
         wants: &mut dyn FnMut(usize) -> bool,
     ) -> Vec<Sending> {
-        let mut firsts = batch.iter().step_by(form.per_message);
+        let mut first_chats = batch.iter().step_by(template.per_message);
         let (mut number, mut sent) = (0, Vec::new());
-        let last = form.messages(batch).saturating_sub(1);
-        form.encoder.each(batch.iter(), |parts| {
-            if let (Some(first), Some(payload)) = (firsts.next(), parts.first())
+        let last = template.messages(batch).saturating_sub(1);
+        template.encoder.each(batch.iter(), |parts| {
+            if let (Some(first), Some(payload)) = (first_chats.next(), parts.first())
                 && wants(number)
             {
-                let properties = form.properties.clone();
-                let properties = properties.with_message_id(form.message_id(
+                let properties = template.properties.clone();
+                let properties = properties.with_message_id(template.message_id(
                     &first,
                     payload,
                     number == last && batch.is_cut(),
                 ));
-                sent.push(self.send(form, properties, payload.to_vec()));
+                sent.push(self.send(template, properties, payload.to_vec()));
             }
             number += 1;
         });
@@ -122,8 +122,8 @@ impl Publisher {
     }
 }
 
-/// What the messages of a run have in common.
-pub(super) struct Form {
+/// The parts that all messages of a run have in common.
+pub(super) struct MessageTemplate {
     pub(super) encoder: Encoder,
     exchange: ShortString,
     key: ShortString,
@@ -134,7 +134,7 @@ pub(super) struct Form {
     list_changed: bool,
 }
 
-impl Form {
+impl MessageTemplate {
     pub(super) fn new(
         settings: &RabbitSettings,
         queue: &str,
@@ -223,16 +223,16 @@ pub(super) async fn prepare_target(
     } else if settings.declare {
         match declare(&channel, settings, queue).await {
             // The broker has closed the channel because of this error.
-            Err(error) if is_of_another_age(&error) => {
+            Err(error) if differs_in_max_age(&error) => {
                 info!(
                     "retention of the existing stream differs from --retain; using the stream as it is"
                 );
                 return Ok(());
             }
-            declared => declared.map_err(|error| of_another_form(Failure::from(error)))?,
+            declared => declared.map_err(|error| with_no_declare_hint(Failure::from(error)))?,
         }
     } else {
-        passive(&channel, queue).await?;
+        declare_passive(&channel, queue).await?;
     }
     channel.close(200, "OK".into()).await.map_err(Failure::from)
 }
@@ -240,7 +240,7 @@ pub(super) async fn prepare_target(
 /// Returns whether a queue exists. A queue on an unavailable node is a transient error.
 pub(super) async fn exists(connection: &Connection, queue: &str) -> Result<bool, Failure> {
     let channel = connection.create_channel().await?;
-    match passive(&channel, queue).await {
+    match declare_passive(&channel, queue).await {
         Ok(_) => {
             channel.close(200, "OK".into()).await?;
             Ok(true)
@@ -272,20 +272,20 @@ async fn declare(
         .map(drop)
 }
 
-pub(super) async fn passive(channel: &Channel, queue: &str) -> Result<u64, lapin::Error> {
+pub(super) async fn declare_passive(channel: &Channel, queue: &str) -> Result<u64, lapin::Error> {
     let options = QueueDeclareOptions::durable().passive();
     let found = channel.queue_declare(queue.into(), options, FieldTable::default());
     Ok(found.await?.message_count().into())
 }
 
-fn is_of_another_age(error: &lapin::Error) -> bool {
+fn differs_in_max_age(error: &lapin::Error) -> bool {
     refusal(error).is_some_and(|(code, text)| {
         code == code::PRECONDITION_FAILED && text.contains("'x-max-age'")
     })
 }
 
 /// Adds a hint to the error for a queue that exists with other arguments.
-fn of_another_form(failure: Failure) -> Failure {
+fn with_no_declare_hint(failure: Failure) -> Failure {
     match failure {
         Failure::Final(BrokerError::WrongQueue(text)) => {
             let text = format!("{text}; --no-declare takes it as it is");

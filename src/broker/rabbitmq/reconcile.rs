@@ -8,7 +8,7 @@ use crate::batch::Position;
 use crate::broker::record::State;
 use crate::broker::{Recovered, ResumePoint, Unfinished};
 
-/// Returns what the checkpoint says of earlier runs. `is_queue_gone` tells that the queue was
+/// Returns what the checkpoint says about earlier runs. `is_queue_gone` tells that the queue was
 /// deleted, with the messages of an unfinished run.
 pub(super) fn recovered(found: Option<&Record>, is_queue_gone: bool) -> Recovered {
     let Some(found) = found else {
@@ -38,7 +38,7 @@ pub(super) enum Expected<'a> {
     /// The one that was found when the session was opened. The session has not written its own yet,
     /// or is about to go back.
     Unchanged(Option<&'a Record>),
-    /// One of this session's, for this run, at this position or behind it.
+    /// One that this session wrote for this run, at this position or a later one.
     Own { run_id: Uuid, durable: Position },
 }
 

@@ -8,7 +8,7 @@ use super::checkpoint::Record;
 use super::connections::Connections;
 use super::in_flight::InFlight;
 use super::names::Names;
-use super::publisher::Form;
+use super::publisher::MessageTemplate;
 use super::unverified::Unverified;
 use crate::batch::{Batch, Digest, Position};
 use crate::broker::error::{Failure, SessionError};
@@ -51,8 +51,8 @@ pub(super) enum Phase {
 
 /// Progress of the run, as the checkpoint records it.
 pub(super) struct RunProgress {
-    /// What the run's messages have in common; `None` until the run is known.
-    pub(super) form: Option<Form>,
+    /// The common parts of the run's messages; `None` until the run is known.
+    pub(super) template: Option<MessageTemplate>,
     /// Progress according to the confirms.
     pub(super) confirmed: Checkpoint,
     /// Position of the newest checkpoint that is known to be durable.
@@ -89,7 +89,7 @@ impl Retrying for RabbitMqSession {
 
     fn disconnect(&mut self, _: &Failure) {
         self.connections.drop_both();
-        self.in_flight.lose();
+        self.in_flight.mark_unsent();
     }
 }
 
@@ -103,7 +103,7 @@ impl RabbitMqSession {
             connections: Connections::new(),
             phase: Phase::Opening,
             run: RunProgress {
-                form: None,
+                template: None,
                 confirmed: Checkpoint::start_of(Uuid::nil()),
                 durable: 0,
                 list_changed: false,
@@ -124,7 +124,7 @@ impl RabbitMqSession {
 
     /// Publishes a batch once the list is verified up to where messages may have been sent.
     async fn publish(&mut self, batch: &Batch) -> Result<(), SessionError> {
-        if !self.unverified.holds(batch) {
+        if !self.unverified.hold_if_unverified(batch) {
             for held in self.unverified.take() {
                 self.publish_verified(&held).await?;
             }
@@ -140,9 +140,9 @@ impl RabbitMqSession {
         self.record_new_run().await?;
         let messages = self
             .run
-            .form
+            .template
             .as_ref()
-            .map_or(0, |form| form.messages(batch));
+            .map_or(0, |template| template.messages(batch));
         self.wait_for_capacity(messages as u64).await?;
         while self.in_flight.is_full() {
             self.confirm_oldest().await?;
@@ -154,7 +154,7 @@ impl RabbitMqSession {
             if ahead.is_none_or(|(position, _)| position < batch.end()) {
                 *ahead = Some((batch.end(), batch.digest()));
             }
-            with_broker!(self, self.announce())?;
+            with_broker!(self, self.record_ahead())?;
         }
         self.in_flight.push(batch, messages);
         with_broker!(self, self.send_pending())
@@ -240,7 +240,7 @@ impl SnapshotSession for RabbitMqSession {
     }
 
     async fn finish(mut self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError> {
-        let ended = self.end(outcome).await;
+        let ended = self.record_end(outcome).await;
         self.connections.close().await;
         ended.map_err(SessionError::into_failure)
     }

@@ -1,8 +1,9 @@
 //! Batches behind the checkpoint that may have been sent before a crash and are not verified yet.
 //!
 //! The checkpoint records how far messages of several chats may have been sent, and the digest
-//! there. The id of these messages is their position. Until the list is verified to be the same up
-//! to there, nothing of that part is sent again.
+//! there. These messages are identified by their positions, so a repeated message must contain the
+//! same chats. They are sent again only after the list is verified to be the same up to that
+//! position.
 
 use crate::batch::{Batch, Position};
 use crate::broker::ResumePoint;
@@ -27,9 +28,9 @@ impl Unverified {
     }
 
     /// Holds a copy of a batch and returns `true` if the batch is not verified yet. The decoder
-    /// stops at a digest that does not match, so a batch that ends at the position or behind it
-    /// verifies those before.
-    pub(super) fn holds(&mut self, batch: &Batch) -> bool {
+    /// stops at a digest that does not match, so a batch that ends at the position or later
+    /// verifies the batches before it.
+    pub(super) fn hold_if_unverified(&mut self, batch: &Batch) -> bool {
         let is_unverified = self.until.is_some_and(|until| batch.end() < until);
         if is_unverified {
             let mut copy = Batch::new();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use redis::Value;
 
 use super::keys::Keys;
-use super::link::{Link, word};
+use super::link::{Link, reply_text};
 use super::session::RedisSession;
 use crate::broker::TAIL_GROUP;
 use crate::broker::backpressure::Backpressure;
@@ -51,7 +51,7 @@ async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
         .query_async(connection)
         .await?;
     let is_look =
-        |group: &HashMap<_, _>| group.get("name").map(word).as_deref() == Some(TAIL_GROUP);
+        |group: &HashMap<_, _>| group.get("name").map(reply_text).as_deref() == Some(TAIL_GROUP);
     if !groups.iter().all(is_look) {
         groups.retain(|group| !is_look(group));
     }

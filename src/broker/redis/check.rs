@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::connect::{Endpoint, RESPONSE_TIMEOUT};
 use super::keys::Keys;
-use super::link::{Link, word};
+use super::link::{Link, reply_text};
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Finding, Target};
 
@@ -68,7 +68,7 @@ async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failu
         return Err(BrokerError::WrongQueue(text).into());
     }
     let role: Option<Vec<Value>> = if_allowed(link, &redis::cmd("ROLE")).await?;
-    if role.unwrap_or_default().first().map(word).as_deref() == Some("slave") {
+    if role.unwrap_or_default().first().map(reply_text).as_deref() == Some("slave") {
         let text = "it is a replica, and takes nothing".to_owned();
         return Err(BrokerError::Unavailable(text).into());
     }

@@ -5,7 +5,7 @@ use redis::{ErrorKind, RedisError, Value};
 use serde_json::Map;
 
 use super::connect::Endpoint;
-use super::link::{Link, word};
+use super::link::{Link, reply_text};
 use crate::broker::consumer::DeliveryTag;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Consumer, ConsumerOptions, Delivery};
@@ -189,7 +189,9 @@ fn entry(entry: &Value) -> Option<Entry> {
     };
     let pairs = fields.chunks_exact(2);
     Some(Entry {
-        id: word(parts.first()?),
-        fields: pairs.map(|pair| (word(&pair[0]), word(&pair[1]))).collect(),
+        id: reply_text(parts.first()?),
+        fields: pairs
+            .map(|pair| (reply_text(&pair[0]), reply_text(&pair[1])))
+            .collect(),
     })
 }

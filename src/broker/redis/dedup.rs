@@ -10,7 +10,7 @@ use redis::{Script, Value};
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::link::{Link, word};
+use super::link::{Link, reply_text};
 use crate::batch::Chat;
 use crate::broker::error::Failure;
 
@@ -19,7 +19,7 @@ const PAGE: [usize; 2] = [1000, 64 * 1024];
 /// Members added in one call.
 const ADDED_AT_ONCE: usize = 1000;
 /// Seconds that the set is kept after its last use.
-pub(super) const SET_LASTS: u64 = 3600;
+pub(super) const DEDUP_TTL_SECONDS: u64 = 3600;
 
 /// Identity of a read-back of the stream. It is a member of the set that the read-back fills, and a
 /// second member derived from it is added at the end, so a reader can tell that the set is complete
@@ -90,7 +90,7 @@ async fn add(
 ) -> Result<(), Failure> {
     let script = Script::new(include_str!("see.lua"));
     let mut script = script.key(&keys.dedup);
-    script.arg(&token.0).arg(SET_LASTS).arg(members);
+    script.arg(&token.0).arg(DEDUP_TTL_SECONDS).arg(members);
     let is_ours: bool = script.invoke_async(connection).await?;
     if is_ours {
         return Ok(());
@@ -117,7 +117,7 @@ pub(super) async fn unseen<'a>(
         .arg(&members)
         .cmd("EXPIRE")
         .arg(&keys.dedup)
-        .arg(SET_LASTS)
+        .arg(DEDUP_TTL_SECONDS)
         .ignore()
         .query_async(connection)
         .await?;
@@ -130,7 +130,7 @@ pub(super) async fn unseen<'a>(
 
 fn entry_id(entry: &Value) -> Option<String> {
     match entry {
-        Value::Array(parts) => parts.first().map(word),
+        Value::Array(parts) => parts.first().map(reply_text),
         _ => None,
     }
 }
@@ -144,8 +144,8 @@ fn chat_ids(entry: &Value, run_id: &str, ids: &mut Vec<String>) {
     let field = |name: &str| {
         let mut pairs = fields.chunks_exact(2);
         pairs
-            .find(|pair| word(&pair[0]) == name)
-            .map(|pair| word(&pair[1]))
+            .find(|pair| reply_text(&pair[0]) == name)
+            .map(|pair| reply_text(&pair[1]))
     };
     if let Some(data) = field("data") {
         let Ok(mut message) = serde_json::from_str::<serde_json::Value>(&data) else {

@@ -16,14 +16,14 @@ impl RedisSession {
         index: usize,
         batch: &Batch,
     ) -> Result<(), SessionError> {
-        if batch.end() <= self.streams[index].next {
+        if batch.end() <= self.streams[index].next_position {
             return Ok(());
         }
         self.wait_for_capacity(index).await?;
-        let (append, command) = if !self.suppress && self.is_whole(index, batch) {
+        let (append, command) = if !self.suppress && self.takes_whole_batch(index, batch) {
             self.encode(index, batch, batch.iter(), batch.chats().into(), 0)
         } else {
-            let mut chats: Vec<Chat<'_>> = self.share(index, batch).collect();
+            let mut chats: Vec<Chat<'_>> = self.chats_for(index, batch).collect();
             let all = chats.len() as u64;
             if all == 0 && self.streams.len() > 1 {
                 // The checkpoint moves with a later batch, or at the end.
@@ -38,13 +38,13 @@ impl RedisSession {
         self.streams[index].send(append, command).await
     }
 
-    fn is_whole(&self, index: usize, batch: &Batch) -> bool {
-        self.streams.len() == 1 && batch.first() >= self.streams[index].next
+    fn takes_whole_batch(&self, index: usize, batch: &Batch) -> bool {
+        self.streams.len() == 1 && batch.first() >= self.streams[index].next_position
     }
 
     /// Returns the chats of a batch that belong to one stream and are not on it yet.
-    fn share<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
-        let from = self.streams[index].next;
+    fn chats_for<'b>(&self, index: usize, batch: &'b Batch) -> impl Iterator<Item = Chat<'b>> {
+        let from = self.streams[index].next_position;
         let count = self.streams.len();
         batch.iter().filter(move |chat| {
             chat.position >= from && (count == 1 || partition_of(chat.id, count) == index)
@@ -95,7 +95,7 @@ impl RedisSession {
             (true, true) => ("chat_ids", self.context.target.label_id.as_str()),
             (false, _) => ("data", ""),
         };
-        let layout = [stream.lease.keep.as_str(), values, field, label];
+        let layout = [stream.lease.keep_ms.as_str(), values, field, label];
         let mut command = stream.command(append, &layout, bytes);
         if stream.filter.is_some() && !is_fields {
             // The append script looks the chat up by its id, which the message contains as JSON.
@@ -127,7 +127,7 @@ impl RedisSession {
     pub(super) async fn sync_partitions(&mut self) -> Result<(), SessionError> {
         let at = self.resume_point.at;
         for index in 0..self.streams.len() {
-            if self.streams[index].next < at.position {
+            if self.streams[index].next_position < at.position {
                 let append = Append {
                     end: at.position,
                     digest: at.digest,

@@ -15,8 +15,8 @@ use crate::broker::{
 };
 use crate::message::{EventEncoder, LabelEvent};
 
-/// How long an event is remembered. Senders of webhooks give up after far less.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long an event is remembered. Senders of webhooks stop retrying long before.
+const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A sink for events of one label.
 struct StreamEvents {
@@ -30,7 +30,7 @@ struct EventStream {
     link: Link,
     script: Script,
     /// How long entries are kept, in milliseconds; `0` for no expiry.
-    keep: u128,
+    keep_ms: u128,
     min_replicas: u32,
     retries: SessionRetries,
 }
@@ -48,7 +48,7 @@ pub(in crate::broker) fn event_sink(
             link: Link::new(endpoint.clone(), keys.stream.clone()),
             keys,
             script: Script::new(include_str!("event.lua")),
-            keep: options.retain.map_or(0, |retain| retain.as_millis()),
+            keep_ms: options.retain.map_or(0, |retain| retain.as_millis()),
             min_replicas: options.min_replicas,
             retries: retries.sibling(),
         }
@@ -81,8 +81,8 @@ impl EventStream {
         let mut script = self.script.prepare_invoke();
         script.key(&self.keys.stream).key(self.keys.event(id));
         script
-            .arg(REMEMBERED.as_millis().to_string())
-            .arg(self.keep.to_string())
+            .arg(REMEMBERED_FOR.as_millis().to_string())
+            .arg(self.keep_ms.to_string())
             .arg(fields);
         let reply = self.link.run(&script).await?;
         if self.min_replicas > 0 {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use redis::{Script, Value};
 use uuid::Uuid;
 
-use super::link::{Stored, StreamState, word};
+use super::link::{StoredState, StreamState, reply_text};
 use super::reconcile::resume_point_of;
 use super::session::{Phase, RedisSession};
 use super::stream::Stream;
@@ -24,7 +24,7 @@ struct Beginning<'a> {
     suppress: bool,
     /// Fields and values of the start marker, if there is one.
     marker: Vec<String>,
-    /// Identity of this call, by which a delayed duplicate is known.
+    /// Identity of this call, by which the script recognizes a delayed duplicate.
     token: String,
 }
 
@@ -34,10 +34,10 @@ impl Stream {
         // A second attempt covers a server that has lost its data since the lock was taken.
         for _ in 0..2 {
             let reply = with_retry!(self, self.try_begin(beginning))?;
-            match word(&reply).as_str() {
+            match reply_text(&reply).as_str() {
                 "fence" => drop(self.load_owned().await?),
-                fence => {
-                    fence.clone_into(&mut self.lease.fencing_token);
+                token => {
+                    token.clone_into(&mut self.lease.fencing_token);
                     self.restart(beginning.run_id, 0);
                     self.restart_counts();
                     return Ok(());
@@ -57,7 +57,7 @@ impl Stream {
             .arg(beginning.run_id.to_string())
             .arg(beginning.label_id)
             .arg(Digest::of_nothing().to_string())
-            .arg(&self.lease.keep)
+            .arg(&self.lease.keep_ms)
             .arg(u8::from(beginning.suppress))
             .arg(now())
             .arg(beginning.partitions)
@@ -68,7 +68,7 @@ impl Stream {
     }
 
     /// Records on the first of several streams that the run was started on all of them.
-    async fn note_begun(&mut self, run_id: &str) -> Result<(), Failure> {
+    async fn record_begun_on_all(&mut self, run_id: &str) -> Result<(), Failure> {
         redis::cmd("HSET")
             .arg(&self.keys.checkpoint)
             .arg(&["begun", run_id])
@@ -88,11 +88,11 @@ impl Stream {
             .arg(end.status)
             .arg(end.position)
             .arg(end.chats)
-            .arg(&self.lease.keep)
+            .arg(&self.lease.keep_ms)
             .arg(now())
             .arg(end.marker.len())
             .arg(&end.marker);
-        for (name, value) in &end.facts {
+        for (name, value) in &end.manifest_fields {
             script.arg(name).arg(value);
         }
         let reply = self.link.run(&script).await?;
@@ -112,7 +112,7 @@ struct End {
     /// Fields and values of the end marker, if there is one.
     marker: Vec<String>,
     /// Further fields and values of the manifest.
-    facts: [(&'static str, String); 4],
+    manifest_fields: [(&'static str, String); 4],
 }
 
 impl RedisSession {
@@ -124,15 +124,15 @@ impl RedisSession {
         for index in 0..self.streams.len() {
             self.begin(index, false, self.settings.marker).await?;
         }
-        self.note_begun().await?;
+        self.record_begun_on_all().await?;
         self.phase = Phase::Recorded;
         Ok(())
     }
 
-    async fn note_begun(&mut self) -> Result<(), SessionError> {
+    async fn record_begun_on_all(&mut self) -> Result<(), SessionError> {
         let (run_id, is_spread) = (self.run_id().to_string(), self.streams.len() > 1);
         match self.streams.first_mut().filter(|_| is_spread) {
-            Some(first) => with_retry!(first, first.note_begun(&run_id)),
+            Some(first) => with_retry!(first, first.record_begun_on_all(&run_id)),
             None => Ok(()),
         }
     }
@@ -159,15 +159,17 @@ impl RedisSession {
     }
 
     /// Resumes each stream where it stopped, by what was found on it.
-    pub(super) async fn resume(&mut self, stored: Vec<Stored>) -> Result<(), SessionError> {
+    pub(super) async fn resume(&mut self, stored: Vec<StoredState>) -> Result<(), SessionError> {
         let run_id = self.run_id();
-        let first = stored.first().filter(|first| first.of(run_id).is_some());
+        let first = stored
+            .first()
+            .filter(|first| first.checkpoint_of(run_id).is_some());
         // The process that started the run may have been cut off before it reached all streams.
-        let begins = first.is_some_and(|first| first.begun != Some(run_id.to_string()));
+        let start_was_cut_off = first.is_some_and(|first| first.begun != Some(run_id.to_string()));
         let is_spread = stored.len() > 1;
         let mut found = Vec::new();
         for (index, stored) in stored.into_iter().enumerate() {
-            let at = stored.of(run_id);
+            let at = stored.checkpoint_of(run_id);
             self.suppress |= at.is_none() || stored.suppress;
             match at {
                 Some(at) => {
@@ -177,21 +179,22 @@ impl RedisSession {
                 None => {
                     // The checkpoint or the stream was lost, but the other may remain: skip chats
                     // that are still there.
-                    let is_unmarked = stored.stream != StreamState::Exists || (is_spread && begins);
-                    let marker = self.settings.marker && is_unmarked;
+                    let lacks_marker =
+                        stored.stream != StreamState::Exists || (is_spread && start_was_cut_off);
+                    let marker = self.settings.marker && lacks_marker;
                     self.begin(index, true, marker).await?;
                 }
             }
             found.push(at);
         }
-        if begins {
-            self.note_begun().await?;
+        if start_was_cut_off {
+            self.record_begun_on_all().await?;
         }
         self.resume_point = resume_point_of(run_id, found.into_iter());
-        let there = self.resume_point.at.chats;
+        let on_streams = self.resume_point.at.chats;
         let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();
-        self.resumed_chats = self.resumed_chats.min(there);
-        self.lost_chats = (self.resumed_chats + confirmed).saturating_sub(there);
+        self.resumed_chats = self.resumed_chats.min(on_streams);
+        self.lost_chats = (self.resumed_chats + confirmed).saturating_sub(on_streams);
         if self.suppress {
             self.read_back().await?;
         }
@@ -214,7 +217,7 @@ impl RedisSession {
         let replicas = self.settings.min_replicas;
         let stream = &mut self.streams[index];
         let reply = with_retry!(stream, stream.try_finish(&end, replicas))?;
-        if word(&reply) == "OK" || outcome == Outcome::Unfinished {
+        if reply_text(&reply) == "OK" || outcome == Outcome::Unfinished {
             return Ok(());
         }
         // The flush before this verified the stream, so check for a takeover.
@@ -241,7 +244,7 @@ impl RedisSession {
                 }
                 _ => Vec::new(),
             },
-            facts: [
+            manifest_fields: [
                 ("position", at.position.to_string()),
                 ("digest", at.digest.to_string()),
                 ("partition", index.to_string()),

@@ -15,7 +15,7 @@ use crate::broker::Checkpoint;
 use crate::broker::error::Failure;
 
 /// How long a lock lasts without a heartbeat, and therefore the longest wait before a takeover.
-pub(super) const LOCK_LASTS: Duration = Duration::from_secs(10);
+pub(super) const LOCK_TTL: Duration = Duration::from_secs(10);
 /// The append script for all chats.
 const APPEND_ALL: &str = concat!(
     include_str!("append_check.lua"),
@@ -29,7 +29,7 @@ const APPEND_UNPUBLISHED: &str = concat!(
     include_str!("append_move.lua"),
 );
 /// Time limit for replicas to confirm a write.
-const REPLICAS_WITHIN: Duration = Duration::from_secs(5);
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the server that holds a key. There is none before the first use or after a
 /// failure.
@@ -144,7 +144,7 @@ impl Link {
 }
 
 async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Result<(), RedisError> {
-    let within = u64::try_from(REPLICAS_WITHIN.as_millis()).unwrap_or(u64::MAX);
+    let within = u64::try_from(REPLICA_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
     let reached: u32 = redis::cmd("WAIT")
         .arg(replicas)
         .arg(within)
@@ -159,7 +159,7 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
 
 /// Contents of the checkpoint, and whether the stream exists.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stored {
+pub(super) struct StoredState {
     pub(super) fence: Fence,
     pub(super) checkpoint: Option<Checkpoint>,
     /// Chats of the run that were not appended because they had been published recently.
@@ -201,16 +201,16 @@ pub(super) struct Fence {
     pub(super) owner: Option<String>,
 }
 
-impl Stored {
+impl StoredState {
     /// Returns the progress of this run, if it is recorded and the stream still exists.
-    pub(super) fn of(&self, run_id: Uuid) -> Option<Checkpoint> {
+    pub(super) fn checkpoint_of(&self, run_id: Uuid) -> Option<Checkpoint> {
         self.checkpoint
             .filter(|at| at.run_id == run_id && self.stream != StreamState::Deleted)
     }
 }
 
 /// Reads the checkpoint, and whether the stream exists.
-pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
+pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Failure> {
     const FIELDS: [&str; 16] = [
         "read_from",
         "suppressed",
@@ -251,7 +251,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
             chats: number("chats")?,
         })
     };
-    Ok(Stored {
+    Ok(StoredState {
         fence: Fence {
             token: field("fence"),
             owner: field("fence_owner"),
@@ -278,7 +278,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure
 /// Outcome of an attempt to take the lock.
 pub(super) enum Acquired {
     /// The lock is ours, with this fencing token.
-    Fence(String),
+    Owned(String),
     /// Another owner holds the lock, for `left` more milliseconds.
     Held {
         owner: String,
@@ -297,7 +297,10 @@ pub(super) async fn acquire(
     let script = Script::new(include_str!("acquire.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint);
-    script.arg(&lease.owner).arg(lock_millis()).arg(&lease.keep);
+    script
+        .arg(&lease.owner)
+        .arg(lock_millis())
+        .arg(&lease.keep_ms);
     let reply = link.run(&script).await?;
     match &reply {
         Value::Array(held) => {
@@ -305,24 +308,27 @@ pub(super) async fn acquire(
                 Some(Value::Int(left)) => *left,
                 _ => 0,
             };
-            let owner = held.first().map(word).unwrap_or_default();
-            let settled = held.get(2).map(word).filter(|run_id| !run_id.is_empty());
+            let owner = held.first().map(reply_text).unwrap_or_default();
+            let settled = held
+                .get(2)
+                .map(reply_text)
+                .filter(|run_id| !run_id.is_empty());
             Ok(Acquired::Held {
                 owner,
                 left,
                 settled,
             })
         }
-        fence => Ok(Acquired::Fence(word(fence))),
+        token => Ok(Acquired::Owned(reply_text(token))),
     }
 }
 
 pub(super) fn lock_millis() -> u64 {
-    u64::try_from(LOCK_LASTS.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(LOCK_TTL.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Converts a simple reply to text; empty for other replies.
-pub(super) fn word(value: &Value) -> String {
+pub(super) fn reply_text(value: &Value) -> String {
     match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::SimpleString(text) => text.clone(),

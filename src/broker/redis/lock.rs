@@ -10,19 +10,19 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::connect::Endpoint;
-use super::dedup::SET_LASTS;
+use super::dedup::DEDUP_TTL_SECONDS;
 use super::keys::Keys;
 use super::lifecycle::now;
-use super::link::{Acquired, LOCK_LASTS, Link, acquire, load, lock_millis};
+use super::link::{Acquired, LOCK_TTL, Link, acquire, load, lock_millis};
 use super::stream::Lease;
 use crate::broker::BrokerError;
 use crate::broker::error::Failure;
 use crate::shutdown::Shutdown;
 
 /// Heartbeat interval. Several heartbeats may be lost before the lock expires.
-const BEAT: Duration = Duration::from_millis(2500);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(2500);
 /// Interval of checks while another run holds the lock.
-const LOOK: Duration = Duration::from_millis(500);
+const LOCK_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Takes the lock at once if it is free, else when it expires. Returns the fencing token.
 ///
@@ -54,13 +54,13 @@ async fn try_take(
     shutdown: &Shutdown,
 ) -> Result<Option<String>, Failure> {
     let (holder, left, settled) = match (acquire(link, keys, lease).await?, &watch) {
-        (Acquired::Fence(fence), None) => return Ok(Some(fence)),
-        (Acquired::Fence(fence), Some(watch)) => {
+        (Acquired::Owned(token), None) => return Ok(Some(token)),
+        (Acquired::Owned(token), Some(watch)) => {
             let settled = load(link, keys).await?.settled;
             if settled.is_none() || settled == watch.settled {
-                return Ok(Some(fence));
+                return Ok(Some(token));
             }
-            // The other run was alive all the time, and has ended since the first look.
+            // The other run was alive, and has ended since the first check.
             release(link, keys, lease, false).await?;
             return Err(BrokerError::Locked(keys.stream.clone()).into());
         }
@@ -97,7 +97,7 @@ async fn try_take(
     }
     tokio::select! {
         cause = shutdown.stopped() => Err(BrokerError::Interrupted(cause).into()),
-        () = tokio::time::sleep(LOOK) => Ok(None),
+        () = tokio::time::sleep(LOCK_CHECK_INTERVAL) => Ok(None),
     }
 }
 
@@ -124,27 +124,27 @@ impl Heartbeat {
     pub(super) fn start(endpoint: Endpoint, keys: Keys, lease: Lease) -> Self {
         let task = tokio::spawn(async move {
             let mut link = Link::new(endpoint, keys.lock.clone());
-            let mut beats = tokio::time::interval(BEAT);
-            let (mut was_ours, mut was_heard) = (true, true);
+            let mut beats = tokio::time::interval(HEARTBEAT_INTERVAL);
+            let (mut was_ours, mut was_renewed) = (true, true);
             loop {
                 beats.tick().await;
                 // The limit is below the lock's lifetime, so that a server that hangs is tried
                 // again in time.
-                let beat = tokio::time::timeout(LOCK_LASTS / 2, beat(&mut link, &keys, &lease));
+                let beat = tokio::time::timeout(LOCK_TTL / 2, beat(&mut link, &keys, &lease));
                 match beat.await {
                     Ok(Ok(is_ours)) => {
                         if was_ours && !is_ours {
                             warn!("lock lost");
                         }
                         // A lost lock may be taken again, if the server has lost its data.
-                        (was_ours, was_heard) = (is_ours, true);
+                        (was_ours, was_renewed) = (is_ours, true);
                     }
                     Ok(Err(_)) | Err(_) => {
-                        if was_heard {
-                            let (stream, lasts_s) = (&keys.stream, LOCK_LASTS.as_secs());
+                        if was_renewed {
+                            let (stream, lasts_s) = (&keys.stream, LOCK_TTL.as_secs());
                             warn!(stream, lasts_s, "lock renewal failed; retrying");
                         }
-                        was_heard = false;
+                        was_renewed = false;
                         link.drop_connection();
                     }
                 }
@@ -164,23 +164,23 @@ async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failu
     script
         .arg(&lease.owner)
         .arg(lock_millis())
-        .arg(&lease.keep)
-        .arg(SET_LASTS)
+        .arg(&lease.keep_ms)
+        .arg(DEDUP_TTL_SECONDS)
         .arg(now());
     Ok(link.run(&script).await? == Value::Int(1))
 }
 
-/// Releases the lock. `settles` says that the run has ended and its process knows it.
+/// Releases the lock. `mark_settled` records that the run has ended and its process knows it.
 pub(super) async fn release(
     link: &mut Link,
     keys: &Keys,
     lease: &Lease,
-    settles: bool,
+    mark_settled: bool,
 ) -> Result<(), Failure> {
     let script = Script::new(include_str!("release.lua"));
     let mut script = script.prepare_invoke();
     script.key(&keys.lock).key(&keys.checkpoint);
-    script.arg(&lease.owner).arg(u8::from(settles));
+    script.arg(&lease.owner).arg(u8::from(mark_settled));
     link.run(&script).await?;
     Ok(())
 }

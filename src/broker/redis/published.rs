@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::keys::Keys;
-use super::link::{Link, word};
+use super::link::{Link, reply_text};
 use crate::broker::error::Failure;
 
 /// Entries in a page. A page takes the server under a millisecond.
@@ -31,5 +31,5 @@ pub(super) async fn sweep_page(
     script.key(&keys.published).key(&keys.checkpoint);
     script.arg(cursor).arg(PAGE).arg(keep.as_secs());
     script.arg(keep.as_secs() / SWEEPS);
-    Ok(word(&link.run(&script).await?))
+    Ok(reply_text(&link.run(&script).await?))
 }

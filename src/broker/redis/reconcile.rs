@@ -1,17 +1,17 @@
 //! Decisions about checkpoints, without I/O: what earlier runs left, where streams resume, and
-//! whether they are still this process's.
+//! whether this process still owns them.
 
 use std::time::SystemTime;
 
 use tracing::warn;
 use uuid::Uuid;
 
-use super::link::Stored;
+use super::link::StoredState;
 use super::stream::Lease;
 use crate::broker::{Checkpoint, Recovered, ResumePoint, Unfinished};
 
 /// Returns what earlier runs left on the streams of a queue.
-pub(super) fn recovered(stored: &[Stored]) -> Recovered {
+pub(super) fn recovered(stored: &[StoredState]) -> Recovered {
     let Some(first) = stored.first() else {
         return Recovered::default();
     };
@@ -29,8 +29,9 @@ pub(super) fn recovered(stored: &[Stored]) -> Recovered {
         warn!(run_id = %run.run_id, "unfinished run has another number of --partitions; starting a new run");
         return recovered;
     }
-    let found = stored.iter().map(|stored| stored.of(run.run_id));
-    let is_incomplete = |stored: &Stored| stored.suppress || stored.of(run.run_id).is_none();
+    let found = stored.iter().map(|stored| stored.checkpoint_of(run.run_id));
+    let is_incomplete =
+        |stored: &StoredState| stored.suppress || stored.checkpoint_of(run.run_id).is_none();
     let updated_at = stored.iter().filter_map(|stored| stored.at).max();
     recovered.unfinished = Some(Unfinished {
         resume_point: resume_point_of(run.run_id, found),
@@ -72,7 +73,7 @@ pub(super) fn resume_point_of(
 pub(super) enum Ownership {
     /// The fencing token is ours.
     Kept,
-    /// A token was issued to this process that it did not hear of.
+    /// A token was issued to this process, but the reply was lost.
     Renewed(String),
     /// Another run has taken over.
     TakenOver,
@@ -81,7 +82,7 @@ pub(super) enum Ownership {
 }
 
 /// Decides by the stored fencing token whether this process still owns the stream.
-pub(super) fn ownership(ours: &Lease, stored: &Stored) -> Ownership {
+pub(super) fn ownership(ours: &Lease, stored: &StoredState) -> Ownership {
     let Some(token) = &stored.fence.token else {
         return Ownership::Unknown;
     };
@@ -129,30 +130,30 @@ mod tests {
         assert_eq!(resume.expected_digests, [(30, digest(3))]);
     }
 
-    fn stored(checkpoint: Option<Checkpoint>) -> Stored {
-        Stored {
+    fn stored(checkpoint: Option<Checkpoint>) -> StoredState {
+        StoredState {
             checkpoint,
             partitions: Some(2),
-            ..Stored::default()
+            ..StoredState::default()
         }
     }
 
     #[test]
     fn only_a_run_that_is_not_over_on_all_streams_is_unfinished() {
         let run = Some(at(10, 1, 4));
-        let over = Stored {
+        let over = StoredState {
             is_over: true,
             ..stored(run)
         };
-        let gone = Stored {
+        let gone = StoredState {
             stream: StreamState::Deleted,
             ..stored(run)
         };
-        let other = |partitions| Stored {
+        let other = |partitions| StoredState {
             partitions,
             ..stored(run)
         };
-        let position = |stored: &[Stored]| {
+        let position = |stored: &[StoredState]| {
             let unfinished = recovered(stored).unfinished?;
             Some((unfinished.resume_point.at.position, unfinished.list_changed))
         };
@@ -177,14 +178,14 @@ mod tests {
         let ours = Lease {
             owner: "us".to_owned(),
             fencing_token: "100".to_owned(),
-            keep: "0".to_owned(),
+            keep_ms: "0".to_owned(),
         };
-        let stored = |token: Option<&str>, owner: &str| Stored {
+        let stored = |token: Option<&str>, owner: &str| StoredState {
             fence: Fence {
                 token: token.map(str::to_owned),
                 owner: Some(owner.to_owned()),
             },
-            ..Stored::default()
+            ..StoredState::default()
         };
         let cases = [
             (stored(Some("100"), "us"), Ownership::Kept),

@@ -7,7 +7,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::RedisSettings;
-use super::link::Stored;
+use super::link::StoredState;
 use super::lock::Heartbeat;
 use super::stream::{Stream, load_all};
 use crate::batch::Batch;
@@ -19,7 +19,7 @@ use crate::message::Encoder;
 
 /// How long releasing the locks may take after a stop signal. The limit leaves time to write the
 /// report after the release.
-const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+const RELEASE_TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// A run's hold on the streams of a queue.
 pub(super) struct RedisSession {
@@ -42,8 +42,9 @@ pub(super) struct RedisSession {
 
 /// How far the session is.
 pub(super) enum Phase {
-    /// It holds the locks. The run is not known yet; this was found on the streams.
-    Opened(Vec<Stored>),
+    /// The session holds the locks, but its run is not known yet. Contains what was found on the
+    /// streams.
+    Opened(Vec<StoredState>),
     /// A new run, which is recorded on the streams with its first batch.
     New,
     /// The run is recorded on the streams.
@@ -56,7 +57,7 @@ impl RedisSession {
         context: SessionContext,
         streams: Vec<Stream>,
         heartbeats: Vec<Heartbeat>,
-        stored: Vec<Stored>,
+        stored: Vec<StoredState>,
     ) -> Self {
         Self {
             settings,
@@ -173,23 +174,24 @@ impl RedisSession {
         }
     }
 
-    /// Releases the locks. Gives up after a time limit, since locks expire by themselves.
-    async fn release(&mut self, settles: bool) {
+    /// Releases the locks, and with `mark_settled` records that this process knows the end of the
+    /// run. Gives up after a time limit, since locks expire by themselves.
+    async fn release(&mut self, mark_settled: bool) {
         let shutdown = self.context.retry.shutdown().clone();
         let releasing = async {
             for stream in &mut self.streams {
-                stream.unlock(settles).await?;
+                stream.unlock(mark_settled).await?;
             }
             Ok::<(), SessionError>(())
         };
         let stopped = async {
             shutdown.stopped().await;
-            tokio::time::sleep(RELEASED_WITHIN).await;
+            tokio::time::sleep(RELEASE_TIME_LIMIT).await;
         };
         let is_released = tokio::select! {
             released = releasing => released.is_ok(),
             () = stopped => false,
-            () = tokio::time::sleep(3 * RELEASED_WITHIN) => false,
+            () = tokio::time::sleep(3 * RELEASE_TIME_LIMIT) => false,
         };
         if !is_released {
             info!("lock not released; it expires by itself");
@@ -259,8 +261,8 @@ impl SnapshotSession for RedisSession {
             self.sweep().await;
         }
         self.heartbeats.clear();
-        let settles = result.is_ok() && outcome != Outcome::Unfinished;
-        self.release(settles).await;
+        let mark_settled = result.is_ok() && outcome != Outcome::Unfinished;
+        self.release(mark_settled).await;
         result.map_err(SessionError::into_failure)
     }
 }

@@ -19,7 +19,7 @@ use super::RedisSettings;
 use super::dedup::{self, Token};
 use super::keys::Keys;
 use super::lifecycle::now;
-use super::link::{Acquired, Link, Stored, acquire, load, word};
+use super::link::{Acquired, Link, StoredState, acquire, load, reply_text};
 use super::lock::{self, Heartbeat};
 use super::published;
 use super::reconcile::{Ownership, ownership};
@@ -44,7 +44,7 @@ pub(super) struct Lease {
     /// The fencing token of this process.
     pub(super) fencing_token: String,
     /// How long the keys beside the stream are kept, in milliseconds; `0` for no expiry.
-    pub(super) keep: String,
+    pub(super) keep_ms: String,
 }
 
 pub(super) type Reply = Pin<Box<dyn Future<Output = Result<Value, RedisError>> + Send>>;
@@ -88,7 +88,7 @@ pub(super) struct Stream {
     dedup: Option<Token>,
     in_flight: VecDeque<InFlight>,
     /// Position after the last batch that was sent.
-    pub(super) next: Position,
+    pub(super) next_position: Position,
     /// What is durable according to the replies.
     pub(super) delivered: Delivered,
     min_replicas: u32,
@@ -124,7 +124,7 @@ impl Stream {
             filter: None,
             dedup: None,
             in_flight: VecDeque::new(),
-            next: 0,
+            next_position: 0,
             delivered: Delivered::default(),
             min_replicas: settings.min_replicas,
             capacity: 0,
@@ -153,16 +153,16 @@ impl Stream {
         ))
     }
 
-    /// Releases the lock. `settles` says that the run has ended and its process knows it.
-    pub(super) async fn unlock(&mut self, settles: bool) -> Result<(), SessionError> {
+    /// Releases the lock. `mark_settled` records that the run has ended and its process knows it.
+    pub(super) async fn unlock(&mut self, mark_settled: bool) -> Result<(), SessionError> {
         with_retry!(
             self,
-            lock::release(&mut self.link, &self.keys, &self.lease, settles)
+            lock::release(&mut self.link, &self.keys, &self.lease, mark_settled)
         )
     }
 
     /// Loads the checkpoint.
-    async fn load(&mut self) -> Result<Stored, SessionError> {
+    async fn load(&mut self) -> Result<StoredState, SessionError> {
         with_retry!(self, load(&mut self.link, &self.keys))
     }
 
@@ -182,7 +182,7 @@ impl Stream {
         command
             .arg(&self.lease.fencing_token)
             .arg(self.run_id.to_string())
-            .arg(self.next)
+            .arg(self.next_position)
             .arg(batch.end)
             .arg(batch.digest.to_string())
             .arg(batch.delivers.chats)
@@ -206,8 +206,8 @@ impl Stream {
     }
 
     /// Takes the counts of a checkpoint that covers all batches that were counted.
-    pub(super) fn take_counts(&mut self, stored: &Stored) {
-        let (Some(filter), Some(at)) = (&mut self.filter, stored.of(self.run_id)) else {
+    pub(super) fn take_counts(&mut self, stored: &StoredState) {
+        let (Some(filter), Some(at)) = (&mut self.filter, stored.checkpoint_of(self.run_id)) else {
             return;
         };
         let before = filter.chats_before.unwrap_or(at.chats).min(at.chats);
@@ -224,11 +224,11 @@ impl Stream {
         }
         let command = Arc::new(command);
         let extent = Extent {
-            first: self.next,
+            first: self.next_position,
             end: batch.end,
             digest: batch.digest,
         };
-        self.next = batch.end;
+        self.next_position = batch.end;
         self.capacity = self.capacity.saturating_sub(batch.delivers.messages);
         let reply = match self.link.is_connected() {
             true => self.link.dispatch(&command, self.min_replicas).await,
@@ -272,7 +272,7 @@ impl Stream {
             // The script rejected the batch; the stored checkpoint shows how to continue.
             Ok(refusal) => {
                 info!(
-                    reason = word(&refusal),
+                    reason = reply_text(&refusal),
                     "append rejected; reloading the checkpoint"
                 );
                 match self.reconcile_once().await {
@@ -302,8 +302,8 @@ impl Stream {
 
     /// Finds out which batches were applied, and sends the others again.
     ///
-    /// Retries are counted from the last confirm: a server that only answers questions about its
-    /// checkpoint makes no progress.
+    /// Retries are counted from the last confirm: a server that only answers reads of the
+    /// checkpoint must not be retried forever.
     async fn reconcile(&mut self, mut failure: Failure) -> Result<(), SessionError> {
         loop {
             self.disconnect(&failure);
@@ -318,8 +318,8 @@ impl Stream {
     async fn reconcile_once(&mut self) -> Result<(), Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
         let token = self.lease.fencing_token.clone();
-        self.keep_lease(&stored).await?;
-        let found = stored.of(self.run_id);
+        self.ensure_owned(&stored).await?;
+        let found = stored.checkpoint_of(self.run_id);
         if found.is_some() && self.min_replicas > 0 {
             // `WAIT` covers only writes on this connection, and it has none yet.
             self.link.touch(&self.keys).await?;
@@ -327,7 +327,7 @@ impl Stream {
         }
         let extents: Vec<Extent> = self.in_flight.iter().map(|batch| batch.extent).collect();
         let same_token = self.lease.fencing_token == token;
-        let reconciled = reconcile(self.run_id, found, &extents, self.next, same_token);
+        let reconciled = reconcile(self.run_id, found, &extents, self.next_position, same_token);
         self.count_oldest(reconciled.applied);
         self.take_counts(&stored);
         if let Next::Rewind(to) = reconciled.next {
@@ -354,7 +354,7 @@ impl Stream {
 
     /// Makes sure that this process still owns the stream. If the server has lost the fencing token
     /// with its data, and no other run has taken over since, the stream is still ours.
-    async fn keep_lease(&mut self, stored: &Stored) -> Result<(), Failure> {
+    async fn ensure_owned(&mut self, stored: &StoredState) -> Result<(), Failure> {
         match ownership(&self.lease, stored) {
             Ownership::Kept => return Ok(()),
             Ownership::Renewed(token) => {
@@ -365,7 +365,7 @@ impl Stream {
             Ownership::Unknown => {}
         }
         match acquire(&mut self.link, &self.keys, &self.lease).await? {
-            Acquired::Fence(token) => {
+            Acquired::Owned(token) => {
                 self.lease.fencing_token = token;
                 Ok(())
             }
@@ -408,22 +408,22 @@ impl Stream {
     }
 
     /// Loads the checkpoint, and makes sure that this process still owns the stream.
-    pub(super) async fn load_owned(&mut self) -> Result<Stored, SessionError> {
+    pub(super) async fn load_owned(&mut self) -> Result<StoredState, SessionError> {
         with_retry!(self, self.try_load_owned())
     }
 
-    async fn try_load_owned(&mut self) -> Result<Stored, Failure> {
+    async fn try_load_owned(&mut self) -> Result<StoredState, Failure> {
         let stored = load(&mut self.link, &self.keys).await?;
-        self.keep_lease(&stored).await?;
+        self.ensure_owned(&stored).await?;
         Ok(stored)
     }
 
     /// Verifies that everything confirmed is still there.
     pub(super) async fn verify(&mut self) -> Result<(), SessionError> {
         let stored = self.load_owned().await?;
-        let found = stored.of(self.run_id);
+        let found = stored.checkpoint_of(self.run_id);
         // Nothing is in flight, so the fencing token of this process may have changed.
-        match reconcile(self.run_id, found, &[], self.next, true).next {
+        match reconcile(self.run_id, found, &[], self.next_position, true).next {
             Next::Resend => {
                 self.take_counts(&stored);
                 Ok(())
@@ -436,10 +436,10 @@ impl Stream {
     }
 
     /// Discards batches in flight, because the list is published from another position.
-    pub(super) fn restart(&mut self, run_id: Uuid, next: Position) {
+    pub(super) fn restart(&mut self, run_id: Uuid, next_position: Position) {
         self.in_flight.clear();
         self.run_id = run_id;
-        self.next = next;
+        self.next_position = next_position;
     }
 
     /// Counts anew what is left out, from the start of a list.
@@ -466,7 +466,7 @@ impl Stream {
 }
 
 /// Loads the checkpoint of each stream.
-pub(super) async fn load_all(streams: &mut [Stream]) -> Result<Vec<Stored>, SessionError> {
+pub(super) async fn load_all(streams: &mut [Stream]) -> Result<Vec<StoredState>, SessionError> {
     let mut stored = Vec::with_capacity(streams.len());
     for stream in streams {
         stored.push(stream.load().await?);

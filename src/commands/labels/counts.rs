@@ -1,4 +1,4 @@
-//! How many chats carry each label.
+//! Counts the chats of each label.
 
 use std::time::SystemTime;
 
@@ -15,14 +15,15 @@ use crate::progress::Progress;
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
-/// Lists that are fetched at once: an engine takes minutes for a long one, and memory is bounded.
+/// Number of lists that are fetched at once. The API may take minutes for a long list; a limit
+/// bounds memory.
 const AT_ONCE: usize = 4;
 
-/// A label, and how many chats carry it.
+/// A label, and the number of its chats.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) label: Label,
-    /// None where counting failed.
+    /// `None` if counting failed.
     pub(super) chats: Option<u64>,
     /// Why it failed.
     pub(super) error: Option<String>,
@@ -30,7 +31,7 @@ pub(super) struct Counted {
     at: SystemTime,
 }
 
-/// Counts the chats of each label, some at once. Returns them in the order of the labels.
+/// Counts the chats of each label, several labels at once. Returns them in the order of the labels.
 pub(super) async fn count(
     api: &ApiSettings,
     shutdown: &Shutdown,
@@ -75,7 +76,7 @@ impl Counted {
     }
 }
 
-/// A JSON line a label.
+/// Returns one JSON line per label.
 pub(super) fn lines(counted: &[Counted]) -> String {
     let line = |counted: &Counted| {
         let Label { id, name, color } = &counted.label;
