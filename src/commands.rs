@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use futures_util::{StreamExt as _, stream};
 use tracing::error;
 
 use crate::cli::{self, Action, Invocation};
@@ -125,6 +126,23 @@ fn load<T>(
     let settings = read(&mut sources);
     sources.finish()?;
     settings.ok_or_else(|| Error::Bug("a fault of the settings was not noted".to_owned()))
+}
+
+/// Does the work of several labels, at most `limit` at once. Returns the results in the order of the
+/// work, in whichever order it ended.
+async fn several_at_once<T, F: Future<Output = T>>(
+    work: impl Iterator<Item = F>,
+    limit: usize,
+) -> Vec<T> {
+    let numbered = work
+        .enumerate()
+        .map(async |(number, work)| (number, work.await));
+    let mut results: Vec<(usize, T)> = stream::iter(numbered)
+        .buffer_unordered(limit)
+        .collect()
+        .await;
+    results.sort_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 fn init_log(log: &LogSettings, progress: &Progress) {

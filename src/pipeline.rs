@@ -67,7 +67,7 @@ impl Tally {
         Self {
             began: Instant::now(),
             run_id: Uuid::now_v7(),
-            history: History::new(),
+            history: History::default(),
             counts: Counts::default(),
         }
     }
@@ -219,17 +219,12 @@ impl Publishing<'_, '_> {
         loop {
             self.tally.history.attempts += 1;
             let attempted = match self.attempt().await {
-                Ok(Attempted::Whole(chats)) => self.flush(Attempted::Whole(chats)).await,
-                Err(error @ Error::TooManyInvalid { .. }) => {
-                    match self.flush(Attempted::Whole(0)).await {
-                        Ok(Attempted::Whole(_)) => return Err(error),
-                        attempted => attempted,
-                    }
-                }
+                Ok(Attempted::Whole(chats)) => self.flush(chats).await,
                 attempted => attempted,
             };
             match attempted {
                 Ok(Attempted::Whole(chats)) => {
+                    self.check_invalid()?;
                     if chats == 0 && self.context.run.check_label {
                         check_still_exists(self.context, self.label_id).await?;
                     }
@@ -246,14 +241,23 @@ impl Publishing<'_, '_> {
         }
     }
 
-    /// Makes the list durable. This may show that entries were lost.
-    async fn flush(&mut self, attempted: Attempted) -> Result<Attempted, Error> {
+    /// Makes a whole list of `chats` chats durable. This may show that entries were lost.
+    async fn flush(&mut self, chats: u64) -> Result<Attempted, Error> {
         let flushed = until_drained(self.context.shutdown(), self.session.flush()).await?;
         Ok(match flushed {
-            Written::Done => attempted,
+            Written::Done => Attempted::Whole(chats),
             Written::Rewound => Attempted::Rewound,
             Written::ReaderGone => Attempted::ReaderGone,
         })
+    }
+
+    /// Checks the number of invalid entries, once all others are durable.
+    fn check_invalid(&self) -> Result<(), Error> {
+        let (invalid, allowed) = (self.tally.counts.invalid, self.context.run.max_invalid);
+        if invalid > allowed {
+            return Err(Error::TooManyInvalid { invalid, allowed });
+        }
+        Ok(())
     }
 
     /// Publishes the list from its start, because it has changed.

@@ -114,21 +114,15 @@ pub struct History {
     pub rewinds: u32,
 }
 
-impl History {
-    /// The history of a list that was not requested yet.
-    pub fn new() -> Self {
+/// The history of a list that was not requested yet.
+impl Default for History {
+    fn default() -> Self {
         Self {
             attempts: 0,
             digest: Digest::of_nothing(),
             list_changed: false,
             rewinds: 0,
         }
-    }
-}
-
-impl Default for History {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -86,6 +86,11 @@ pub struct Retries {
 }
 
 impl Retries {
+    /// The policy that these retries follow.
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
     /// Whether there was a failure since the last success.
     pub fn has_failed(&self) -> bool {
         self.pauses.is_some()

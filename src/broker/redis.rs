@@ -94,7 +94,7 @@ impl Redis {
     /// The streams of the queue, none of them connected.
     fn streams(&self) -> Vec<Stream> {
         let owner = Uuid::now_v7().to_string();
-        let retries = SessionRetries::new(self.context.retry.clone());
+        let retries = SessionRetries::new(&self.context.retry);
         let stream = |partition: Option<u32>| {
             let mut keys = Keys::new(&self.context.target, partition);
             if partition.is_some_and(|partition| partition > 0) {

@@ -7,7 +7,6 @@ use crate::retry::{Retries, RetryPolicy};
 
 /// Retries of one connection since its last success, in a session that gives up as a whole.
 pub(super) struct SessionRetries {
-    policy: RetryPolicy,
     retries: Retries,
     /// Why the session gave up. Nothing is retried from then on.
     gave_up: Arc<OnceLock<String>>,
@@ -15,10 +14,9 @@ pub(super) struct SessionRetries {
 
 impl SessionRetries {
     /// The retries of a new session.
-    pub(super) fn new(policy: RetryPolicy) -> Self {
+    pub(super) fn new(policy: &RetryPolicy) -> Self {
         Self {
             retries: policy.retries(),
-            policy,
             gave_up: Arc::default(),
         }
     }
@@ -26,8 +24,7 @@ impl SessionRetries {
     /// The retries of another connection, or for another reason, in the same session.
     pub(super) fn sibling(&self) -> Self {
         Self {
-            policy: self.policy.clone(),
-            retries: self.policy.retries(),
+            retries: self.retries.policy().retries(),
             gave_up: Arc::clone(&self.gave_up),
         }
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
 use super::{
-    check_report_path, init_log, listen, load, logged, report_config_errors, write_report,
+    check_report_path, init_log, listen, load, logged, report_config_errors, several_at_once,
+    write_report,
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::broker::factory::{SinkSettings, blackhole};
@@ -153,28 +153,19 @@ async fn publish(
         }
     };
     let context = &context;
-    let publishing = labels
-        .into_iter()
-        .enumerate()
-        .map(|(index, (label, found))| async move {
-            let target = target(settings, &label.id);
-            // Checked when it is the label's turn, because a stop may have been requested
-            // meanwhile.
-            let report = match (found, shutdown.cause()) {
-                (Err(error), _) => pipeline::not_tried(label, &target, &error),
-                (Ok(()), Some(cause)) => {
-                    pipeline::not_tried(label, &target, &Error::Interrupted(cause))
-                }
-                (Ok(()), None) => publish_label(context, settings, progress, &label, &target).await,
-            };
-            (index, report)
-        });
-    let mut reports: Vec<(usize, LabelReport)> = stream::iter(publishing)
-        .buffer_unordered(labels_at_once(settings))
-        .collect()
-        .await;
-    reports.sort_by_key(|(index, _)| *index);
-    Ok(reports.into_iter().map(|(_, report)| report).collect())
+    let publishing = labels.into_iter().map(|(label, found)| async move {
+        let target = target(settings, &label.id);
+        // Checked when it is the label's turn, because a stop may have been requested
+        // meanwhile.
+        match (found, shutdown.cause()) {
+            (Err(error), _) => pipeline::not_tried(label, &target, &error),
+            (Ok(()), Some(cause)) => {
+                pipeline::not_tried(label, &target, &Error::Interrupted(cause))
+            }
+            (Ok(()), None) => publish_label(context, settings, progress, &label, &target).await,
+        }
+    });
+    Ok(several_at_once(publishing, labels_at_once(settings)).await)
 }
 
 /// Returns the number of labels to publish at once: the setting, limited by the sink.

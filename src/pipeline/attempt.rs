@@ -93,7 +93,7 @@ impl Publishing<'_, '_> {
             return Ok(attempted);
         }
         match decoded {
-            Ok(()) => self.accept(seen.chats(), seen.invalid).await,
+            Ok(()) => self.accept(seen.chats()).await,
             Err(DecodeError::ListChanged(_)) => Ok(Attempted::ListChanged),
             Err(error) => Err(explain(self.context.client, shutdown, error)),
         }
@@ -176,8 +176,8 @@ impl Publishing<'_, '_> {
         })
     }
 
-    /// Applies guards and limits to a whole list.
-    async fn accept(&mut self, chats: u64, invalid: u64) -> Result<Attempted, Error> {
+    /// Applies the guards to a whole list.
+    async fn accept(&mut self, chats: u64) -> Result<Attempted, Error> {
         self.guards.check_length(chats).map_err(Error::Guarded)?;
         let handed = match self.guards.open_at_end() {
             Decision::Refetch => Handed::Stopped(Attempted::Refetch),
@@ -186,10 +186,6 @@ impl Publishing<'_, '_> {
         };
         if let Handed::Stopped(attempted) = handed {
             return Ok(attempted);
-        }
-        let allowed = self.context.run.max_invalid;
-        if invalid > allowed {
-            return Err(Error::TooManyInvalid { invalid, allowed });
         }
         Ok(Attempted::Whole(chats))
     }

@@ -193,8 +193,8 @@ mod tests {
         batch
     }
 
-    /// The decisions on batches of so many chats, by a letter each: publish, hold, all that is held,
-    /// fetch again.
+    /// Passes batches of these lengths, and returns a letter for each decision: `p` to publish the
+    /// batch, `h` to hold it, `a` to publish all held batches, `f` to fetch the list again.
     fn decisions(guards: &mut Guards, batches: &[usize]) -> String {
         let decide = |chats: &usize| match guards.decide(batch(*chats)) {
             Decision::Publish(_) => 'p',

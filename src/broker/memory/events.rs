@@ -17,7 +17,7 @@ impl MemoryEvents {
     pub(super) fn new(memory: Memory, context: &SessionContext) -> Self {
         Self {
             memory,
-            retries: SessionRetries::new(context.retry.clone()),
+            retries: SessionRetries::new(&context.retry),
         }
     }
 }

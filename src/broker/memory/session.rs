@@ -61,7 +61,7 @@ impl SnapshotSink for MemorySink {
             resumed_chats: 0,
             in_flight: VecDeque::new(),
             delivered: Delivered::default(),
-            retries: SessionRetries::new(self.context.retry),
+            retries: SessionRetries::new(&self.context.retry),
         };
         Ok((recovered, Box::new(session)))
     }

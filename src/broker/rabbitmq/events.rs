@@ -1,13 +1,11 @@
 //! Single events, each confirmed by the broker.
 
 use async_trait::async_trait;
-use lapin::Confirmation;
 use uuid::Uuid;
 
 use super::RabbitSettings;
 use super::connect::Endpoint;
 use super::connections::Connections;
-use super::lifecycle::QUEUE_REFUSES;
 use super::names;
 use super::publisher::{MessageTemplate, Publisher};
 use crate::broker::error::{Failure, SessionError};
@@ -39,7 +37,7 @@ pub(in crate::broker) fn event_sink(
     Box::new(QueueEvents {
         template: MessageTemplate::new(&settings, &target.queue, layout, run, Uuid::nil(), false),
         encoder: EventEncoder::new(layout.format, instance_id, label_id),
-        retries: SessionRetries::new(context.retry.clone()),
+        retries: SessionRetries::new(&context.retry),
         connections: Connections::new(),
         context: context.clone(),
         settings,
@@ -89,14 +87,7 @@ impl QueueEvents {
             confirms.push(publisher.send(&self.template, properties, payload).await?);
         }
         for confirm in confirms {
-            match confirm.await? {
-                Confirmation::Ack(Some(returned)) => {
-                    let text = self.template.unroutable(returned.reply_text.as_str());
-                    return Err(BrokerError::WrongQueue(text).into());
-                }
-                Confirmation::Nack(_) => return Err(Failure::Transient(QUEUE_REFUSES.to_owned())),
-                Confirmation::Ack(None) | Confirmation::NotRequested => {}
-            }
+            self.template.require_accepted(&confirm.await?)?;
         }
         Ok(())
     }

@@ -5,12 +5,11 @@ use std::time::Duration;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::checkpoint::Record;
-use super::lifecycle::QUEUE_REFUSES;
 use super::session::{Phase, RabbitMqSession, with_broker};
+use crate::broker::Outcome;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::record::State;
 use crate::broker::retries::Retrying as _;
-use crate::broker::{BrokerError, Outcome};
 use crate::message::Marker;
 
 /// Time limit for recording that a run stops or has ended. A blocked broker does not answer.
@@ -88,13 +87,6 @@ impl RabbitMqSession {
             .with_headers(headers);
         let payload = template.encoder.marker_json(marker, chats).into_bytes();
         let confirm = publisher.send(template, properties, payload).await?;
-        match confirm.await? {
-            lapin::Confirmation::Ack(Some(returned)) => {
-                let text = template.unroutable(returned.reply_text.as_str());
-                Err(BrokerError::WrongQueue(text).into())
-            }
-            lapin::Confirmation::Nack(_) => Err(Failure::Transient(QUEUE_REFUSES.to_owned())),
-            _ => Ok(()),
-        }
+        template.require_accepted(&confirm.await?)
     }
 }

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::checkpoint::Record;
 use super::control::Control;
 use super::in_flight::Oldest;
-use super::publisher::{MessageTemplate, Publisher};
+use super::publisher::{MessageTemplate, Publisher, QUEUE_REFUSES};
 use super::reconcile::{Decision, Expected, reconcile, recovered};
 use super::session::{Phase, RabbitMqSession, with_broker};
 use super::unverified::Unverified;
@@ -17,9 +17,6 @@ use crate::broker::record::State;
 use crate::broker::retries::Retrying as _;
 use crate::broker::{BrokerError, Recovered, ResumePoint};
 use crate::message::{Encoder, Marker};
-
-/// Text for a nack.
-pub(super) const QUEUE_REFUSES: &str = "the queue refuses messages; it may be full";
 
 /// Outcome of an attempt to confirm the oldest batches.
 enum OldestOutcome {

@@ -6,7 +6,7 @@ use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ExchangeKind};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ExchangeKind};
 use tracing::info;
 use uuid::Uuid;
 
@@ -21,6 +21,9 @@ use crate::batch::{Batch, Chat};
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, PauseObserver, QueueType};
 use crate::message::{Encoder, Format, Layout};
+
+/// Text for a nack.
+pub(super) const QUEUE_REFUSES: &str = "the queue refuses messages; it may be full";
 
 /// A connection that publishes to one queue.
 pub(super) struct Publisher {
@@ -135,6 +138,18 @@ pub(super) struct MessageTemplate {
 }
 
 impl MessageTemplate {
+    /// Converts the confirm of a message to a result.
+    pub(super) fn require_accepted(&self, confirmation: &Confirmation) -> Result<(), Failure> {
+        match confirmation {
+            Confirmation::Ack(Some(returned)) => {
+                let text = self.unroutable(returned.reply_text.as_str());
+                Err(BrokerError::WrongQueue(text).into())
+            }
+            Confirmation::Nack(_) => Err(Failure::Transient(QUEUE_REFUSES.to_owned())),
+            Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
+        }
+    }
+
     pub(super) fn new(
         settings: &RabbitSettings,
         queue: &str,

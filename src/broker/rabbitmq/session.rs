@@ -95,7 +95,7 @@ impl Retrying for RabbitMqSession {
 
 impl RabbitMqSession {
     pub(super) fn new(settings: RabbitSettings, context: SessionContext) -> Self {
-        let retries = SessionRetries::new(context.retry.clone());
+        let retries = SessionRetries::new(&context.retry);
         Self {
             names: Names::new(&context.target),
             settings,

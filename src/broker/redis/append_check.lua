@@ -18,8 +18,9 @@
 --   ARGV[11] label id ('' if the messages contain it)
 --   ARGV[12] and up: values
 --
--- Returns the number of chats that were not appended because they were published recently. If the batch is rejected, returns 'fence', 'run' or 'position'
--- for the check that failed, or 'stream' if the stream was deleted.
+-- Returns the number of chats that were not appended because they were published recently. If the
+-- batch is rejected, returns 'fence', 'run' or 'position' for the check that failed, or 'stream' if
+-- the stream was deleted.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id')
 if at[1] ~= ARGV[1] then
   return 'fence'

@@ -2,12 +2,44 @@
 
 use redis::Cmd;
 
+use super::lifecycle::now;
 use super::session::RedisSession;
-use super::stream::Append;
+use super::stream::{Append, Stream};
 use crate::batch::{Batch, Chat};
 use crate::broker::error::SessionError;
 use crate::broker::{Delivered, partition_of};
 use crate::message::Format;
+
+impl Stream {
+    /// Builds the start of an append command; the caller adds the values.
+    fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
+        let values = 2 * usize::try_from(batch.delivers.messages).unwrap_or(0);
+        let mut command = Cmd::with_capacity(values + 16, bytes + 512);
+        command
+            .arg("EVALSHA")
+            .arg(self.link.append_hash())
+            .arg(2 + usize::from(self.filter.is_some()))
+            .arg(&self.keys.stream)
+            .arg(&self.keys.checkpoint);
+        if self.filter.is_some() {
+            command.arg(&self.keys.published);
+        }
+        command
+            .arg(&self.lease.fencing_token)
+            .arg(self.run_id.to_string())
+            .arg(self.next_position)
+            .arg(batch.end)
+            .arg(batch.digest.to_string())
+            .arg(batch.delivers.chats)
+            .arg(layout[0])
+            .arg(now())
+            .arg(&layout[1..]);
+        if let Some(filter) = &self.filter {
+            command.arg(filter.window);
+        }
+        command
+    }
+}
 
 impl RedisSession {
     /// Sends the part of a batch that belongs to one stream.

@@ -41,7 +41,7 @@ pub(in crate::broker) fn event_sink(
     options: &BrokerOptions,
     context: &SessionContext,
 ) -> Box<dyn EventSink> {
-    let retries = SessionRetries::new(context.retry.clone());
+    let retries = SessionRetries::new(&context.retry);
     let stream = |partition: Option<u32>| {
         let keys = Keys::new(&context.target, partition);
         EventStream {
@@ -70,9 +70,7 @@ impl Retrying for EventStream {
     }
 
     fn disconnect(&mut self, failure: &Failure) {
-        if matches!(failure, Failure::Transient(_)) {
-            self.link.drop_connection();
-        }
+        self.link.disconnect_after(failure);
     }
 }
 

@@ -75,6 +75,13 @@ impl Link {
         self.connection = None;
     }
 
+    /// Drops the connection if its state is unknown after this failure.
+    pub(super) fn disconnect_after(&mut self, failure: &Failure) {
+        if matches!(failure, Failure::Transient(_)) {
+            self.drop_connection();
+        }
+    }
+
     /// Returns the connection, and connects if there is none.
     pub(super) async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         if self.connection.is_none() {
@@ -87,10 +94,9 @@ impl Link {
 
     /// Returns the connection after making sure that the server has loaded the append script.
     async fn with_append(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
-        let (knows_append, append) = (self.knows_append, self.append.clone());
-        let is_known = self.is_connected() && knows_append;
-        let connection = self.connection().await?;
-        if !is_known {
+        if !(self.is_connected() && self.knows_append) {
+            let append = self.append.clone();
+            let connection = self.connection().await?;
             append.prepare_invoke().load_async(connection).await?;
             self.knows_append = true;
         }

@@ -14,9 +14,10 @@ use super::dedup::DEDUP_TTL_SECONDS;
 use super::keys::Keys;
 use super::lifecycle::now;
 use super::link::{Acquired, LOCK_TTL, Link, acquire, load, lock_millis};
-use super::stream::Lease;
+use super::stream::{Lease, Stream};
 use crate::broker::BrokerError;
-use crate::broker::error::Failure;
+use crate::broker::error::{Failure, SessionError};
+use crate::broker::retries::{Retrying as _, with_retry};
 use crate::shutdown::Shutdown;
 
 /// Heartbeat interval. Several heartbeats may be lost before the lock expires.
@@ -24,13 +25,44 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(2500);
 /// Interval of checks while another run holds the lock.
 const LOCK_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+impl Stream {
+    /// Takes the lock, and keeps it until the heartbeat is dropped.
+    pub(super) async fn lock(&mut self, shutdown: &Shutdown) -> Result<Heartbeat, SessionError> {
+        let mut watch = None;
+        self.lease.fencing_token = with_retry!(
+            self,
+            take(
+                &mut self.link,
+                &self.keys,
+                &self.lease,
+                &mut watch,
+                shutdown
+            )
+        )?;
+        let endpoint = self.link.endpoint().clone();
+        Ok(Heartbeat::start(
+            endpoint,
+            self.keys.clone(),
+            self.lease.clone(),
+        ))
+    }
+
+    /// Releases the lock. `mark_settled` records that the run has ended and its process knows it.
+    pub(super) async fn unlock(&mut self, mark_settled: bool) -> Result<(), SessionError> {
+        with_retry!(
+            self,
+            release(&mut self.link, &self.keys, &self.lease, mark_settled)
+        )
+    }
+}
+
 /// Takes the lock at once if it is free, else when it expires. Returns the fencing token.
 ///
 /// # Errors
 ///
 /// [`BrokerError::Locked`] if the other run's heartbeat renews the lock, or if that run has ended
 /// since the first call with this `watch`.
-pub(super) async fn take(
+async fn take(
     link: &mut Link,
     keys: &Keys,
     lease: &Lease,
@@ -171,7 +203,7 @@ async fn beat(link: &mut Link, keys: &Keys, lease: &Lease) -> Result<bool, Failu
 }
 
 /// Releases the lock. `mark_settled` records that the run has ended and its process knows it.
-pub(super) async fn release(
+async fn release(
     link: &mut Link,
     keys: &Keys,
     lease: &Lease,

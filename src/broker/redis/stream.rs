@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, Value};
 use tracing::{info, warn};
@@ -18,17 +17,14 @@ use uuid::Uuid;
 use super::RedisSettings;
 use super::dedup::{self, Token};
 use super::keys::Keys;
-use super::lifecycle::now;
 use super::link::{Acquired, Link, StoredState, acquire, load, reply_text};
-use super::lock::{self, Heartbeat};
-use super::published;
+use super::published::Filter;
 use super::reconcile::{Ownership, ownership};
 use crate::batch::{Chat, Digest, Position};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::reconcile::{Extent, Next, reconcile};
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
 use crate::broker::{BrokerError, Delivered, ResumePoint};
-use crate::shutdown::Shutdown;
 
 /// Chats per batch, for each stream. The server serves no other client while it appends a batch,
 /// which takes about a millisecond; larger batches are no faster (benches/SIZES.md).
@@ -64,24 +60,12 @@ pub(super) struct Append {
     pub(super) delivers: Delivered,
 }
 
-/// The filter for chats that were published recently, and its counts. The append script decides, so
-/// the counts come from its replies, or from the checkpoint if replies were lost.
-#[derive(Clone, Copy)]
-pub(super) struct Filter {
-    /// Time since the last publication in which a chat is left out, in seconds.
-    window: u64,
-    /// Chats that earlier processes of the run appended; `None` until the run is known.
-    chats_before: Option<u64>,
-    /// Chats of the run that were left out, by this process or earlier ones.
-    pub(super) suppressed: u64,
-}
-
 /// A stream that is written to.
 pub(super) struct Stream {
     pub(super) keys: Keys,
     pub(super) link: Link,
     pub(super) lease: Lease,
-    run_id: Uuid,
+    pub(super) run_id: Uuid,
     /// Set if chats that were published recently are left out.
     pub(super) filter: Option<Filter>,
     /// Token of the read-back that filled the dedup set, if there is one.
@@ -94,7 +78,7 @@ pub(super) struct Stream {
     min_replicas: u32,
     /// Messages that may be sent before the pending count is checked again.
     pub(super) capacity: u64,
-    retries: SessionRetries,
+    pub(super) retries: SessionRetries,
 }
 
 impl Retrying for Stream {
@@ -103,9 +87,7 @@ impl Retrying for Stream {
     }
 
     fn disconnect(&mut self, failure: &Failure) {
-        if matches!(failure, Failure::Transient(_)) {
-            self.link.drop_connection();
-        }
+        self.link.disconnect_after(failure);
     }
 }
 
@@ -132,89 +114,9 @@ impl Stream {
         }
     }
 
-    /// Takes the lock, and keeps it until the heartbeat is dropped.
-    pub(super) async fn lock(&mut self, shutdown: &Shutdown) -> Result<Heartbeat, SessionError> {
-        let mut watch = None;
-        self.lease.fencing_token = with_retry!(
-            self,
-            lock::take(
-                &mut self.link,
-                &self.keys,
-                &self.lease,
-                &mut watch,
-                shutdown
-            )
-        )?;
-        let endpoint = self.link.endpoint().clone();
-        Ok(Heartbeat::start(
-            endpoint,
-            self.keys.clone(),
-            self.lease.clone(),
-        ))
-    }
-
-    /// Releases the lock. `mark_settled` records that the run has ended and its process knows it.
-    pub(super) async fn unlock(&mut self, mark_settled: bool) -> Result<(), SessionError> {
-        with_retry!(
-            self,
-            lock::release(&mut self.link, &self.keys, &self.lease, mark_settled)
-        )
-    }
-
     /// Loads the checkpoint.
     async fn load(&mut self) -> Result<StoredState, SessionError> {
         with_retry!(self, load(&mut self.link, &self.keys))
-    }
-
-    /// Builds the start of an append command; the caller adds the values.
-    pub(super) fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
-        let values = 2 * usize::try_from(batch.delivers.messages).unwrap_or(0);
-        let mut command = Cmd::with_capacity(values + 16, bytes + 512);
-        command
-            .arg("EVALSHA")
-            .arg(self.link.append_hash())
-            .arg(2 + usize::from(self.filter.is_some()))
-            .arg(&self.keys.stream)
-            .arg(&self.keys.checkpoint);
-        if self.filter.is_some() {
-            command.arg(&self.keys.published);
-        }
-        command
-            .arg(&self.lease.fencing_token)
-            .arg(self.run_id.to_string())
-            .arg(self.next_position)
-            .arg(batch.end)
-            .arg(batch.digest.to_string())
-            .arg(batch.delivers.chats)
-            .arg(layout[0])
-            .arg(now())
-            .arg(&layout[1..]);
-        if let Some(filter) = &self.filter {
-            command.arg(filter.window);
-        }
-        command
-    }
-
-    /// Leaves out chats that were published within this time.
-    pub(super) fn suppress_for(&mut self, window: Duration) {
-        self.link.append_unpublished_only();
-        self.filter = Some(Filter {
-            window: window.as_secs(),
-            chats_before: None,
-            suppressed: 0,
-        });
-    }
-
-    /// Takes the counts of a checkpoint that covers all batches that were counted.
-    pub(super) fn take_counts(&mut self, stored: &StoredState) {
-        let (Some(filter), Some(at)) = (&mut self.filter, stored.checkpoint_of(self.run_id)) else {
-            return;
-        };
-        let before = filter.chats_before.unwrap_or(at.chats).min(at.chats);
-        filter.chats_before = Some(before);
-        filter.suppressed = stored.suppressed;
-        self.delivered.chats = at.chats - before;
-        self.delivered.messages = self.delivered.chats;
     }
 
     /// Sends a batch. Waits only if the maximum number of batches is in flight.
@@ -292,14 +194,6 @@ impl Stream {
         }
     }
 
-    /// Counts chats of the batch before as left out.
-    fn count_suppressed(&mut self, suppressed: u64) {
-        if let Some(filter) = &mut self.filter {
-            filter.suppressed += suppressed;
-            self.delivered.take_back(suppressed, 1);
-        }
-    }
-
     /// Finds out which batches were applied, and sends the others again.
     ///
     /// Retries are counted from the last confirm: a server that only answers reads of the
@@ -331,7 +225,7 @@ impl Stream {
         self.count_oldest(reconciled.applied);
         self.take_counts(&stored);
         if let Next::Rewind(to) = reconciled.next {
-            return Err(self.rewind(to));
+            return Err(Failure::Rewound(self.rewind(to)));
         }
         info!(
             batches = self.in_flight.len(),
@@ -343,13 +237,14 @@ impl Stream {
         Ok(())
     }
 
-    fn rewind(&mut self, to: ResumePoint) -> Failure {
+    /// Discards batches in flight, because publishing goes back to this point.
+    fn rewind(&mut self, to: ResumePoint) -> Box<ResumePoint> {
         warn!(
             position = to.at.position,
             "checkpoint is behind the published position"
         );
         self.in_flight.clear();
-        Failure::Rewound(Box::new(to))
+        Box::new(to)
     }
 
     /// Makes sure that this process still owns the stream. If the server has lost the fencing token
@@ -428,10 +323,7 @@ impl Stream {
                 self.take_counts(&stored);
                 Ok(())
             }
-            Next::Rewind(to) => {
-                let _ = self.rewind(to.clone());
-                Err(SessionError::Rewound(Box::new(to)))
-            }
+            Next::Rewind(to) => Err(SessionError::Rewound(self.rewind(to))),
         }
     }
 
@@ -440,28 +332,6 @@ impl Stream {
         self.in_flight.clear();
         self.run_id = run_id;
         self.next_position = next_position;
-    }
-
-    /// Counts anew what is left out, from the start of a list.
-    pub(super) fn restart_counts(&mut self) {
-        if let Some(filter) = &mut self.filter {
-            filter.chats_before.get_or_insert(0);
-            filter.suppressed = 0;
-        }
-    }
-
-    /// Removes times of publication that are older than `keep`.
-    pub(super) async fn sweep(&mut self, keep: Duration) -> Result<(), SessionError> {
-        let mut cursor = "0".to_owned();
-        loop {
-            cursor = with_retry!(
-                self,
-                published::sweep_page(&mut self.link, &self.keys, &cursor, keep)
-            )?;
-            if cursor == "0" {
-                return Ok(());
-            }
-        }
     }
 }
 

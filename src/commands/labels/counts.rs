@@ -2,12 +2,11 @@
 
 use std::time::SystemTime;
 
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use serde_json::json;
 use tracing::error;
 
 use crate::api::{ApiSettings, Client, Label};
+use crate::commands::several_at_once;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::pipeline;
@@ -41,11 +40,11 @@ pub(super) async fn count(
     let client = Client::new(api)?;
     let line = progress.line(&format!("1 to {}", labels.len()));
     let retry = RetryPolicy::new(api.retries, shutdown.clone());
-    let counting = stream::iter(labels.iter().cloned()).map(async |label| {
+    let counting = labels.iter().map(async |label| {
         let counted = pipeline::count_chats(&client, &label.id, &retry, &line).await;
-        Counted::new(label, counted)
+        Counted::new(label.clone(), counted)
     });
-    let counted = counting.buffered(AT_ONCE).collect().await;
+    let counted = several_at_once(counting, AT_ONCE).await;
     line.end();
     Ok(counted)
 }
