@@ -4,11 +4,14 @@
 //! as a [`Body`], a stream of uncompressed bytes.
 
 mod body;
+mod clock;
 mod error;
 mod headers;
 mod redact;
 mod redirect;
 mod settings;
+
+use std::time::SystemTime;
 
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
@@ -20,6 +23,7 @@ use tracing::warn;
 use url::Url;
 
 pub use self::body::Body;
+use self::clock::Clock;
 pub use self::error::ApiError;
 use self::redact::Redact;
 use self::redirect::Redirect;
@@ -67,6 +71,7 @@ pub struct Client {
     redact: Redact,
     token: SecretString,
     trust: Trust,
+    clock: Clock,
 }
 
 impl Client {
@@ -94,12 +99,18 @@ impl Client {
             redact: Redact::new(settings.token.expose_secret()),
             token: settings.token.clone(),
             trust: settings.trust,
+            clock: Clock::default(),
         })
     }
 
     /// Returns the checks that are turned off.
     pub fn trust(&self) -> Trust {
         self.trust
+    }
+
+    /// Returns the current time by the clock of the API, as far as its label list has told it.
+    pub fn time(&self) -> SystemTime {
+        self.clock.time()
     }
 
     /// Requests the account's labels.
@@ -109,6 +120,7 @@ impl Client {
     /// If the request fails, or the response is not a list of labels.
     pub async fn labels(&self) -> Result<LabelList, ApiError> {
         let response = self.get(&["labels"], false).await?;
+        self.clock.set(response.headers());
         let body = self.body(response)?;
         let paging = body.paging().clone();
         let body = body.read_all(MAX_LABELS_BYTES).await?;

@@ -30,7 +30,7 @@ mod retries;
 mod url;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 
@@ -45,6 +45,7 @@ pub use self::partition::partition_of;
 use crate::batch::Batch;
 use crate::message::{LabelEvent, Layout};
 use crate::retry::RetryPolicy;
+use crate::state::{Removal, Selection};
 
 /// A queue that the whole list of a label can be published to.
 #[async_trait]
@@ -59,8 +60,9 @@ pub trait SnapshotSink: Send {
 
 /// One run's hold on a queue.
 ///
-/// The order of calls is `start`, then `write` for each batch from the resume point on, `restart`
-/// if the list has changed, `flush`, and `finish`.
+/// The order of calls is `start`, then for each time that the list is requested `begin_list` and
+/// `write` for each batch from the resume point on, `restart` if the list has changed, `flush`,
+/// `remove_absent` for a whole list, and `finish`.
 #[async_trait]
 pub trait SnapshotSession: Send {
     /// Assigns the following batches to a run.
@@ -69,6 +71,17 @@ pub trait SnapshotSession: Send {
     ///
     /// If the checkpoint cannot be written.
     async fn start(&mut self, start: Start) -> Result<(), BrokerError>;
+
+    /// Announces a list that is about to be requested, and which is current as of this time, by the
+    /// clock of the API. A session that keeps the membership goes back to the start of the list:
+    /// it records the members again, and publishes none of them twice.
+    ///
+    /// # Errors
+    ///
+    /// If batches before cannot be made durable.
+    async fn begin_list(&mut self, _as_of: SystemTime) -> Result<Written, BrokerError> {
+        Ok(Written::Done)
+    }
 
     /// Where the next batch must begin.
     fn resume_point(&self) -> &ResumePoint;
@@ -96,6 +109,16 @@ pub trait SnapshotSession: Send {
     ///
     /// If the checkpoint cannot be written.
     async fn restart(&mut self) -> Result<(), BrokerError>;
+
+    /// Removes the members that a whole list, all of it flushed, does not contain. Does nothing if
+    /// the session keeps no membership.
+    ///
+    /// # Errors
+    ///
+    /// If that fails. Some members may have been removed.
+    async fn remove_absent(&mut self) -> Result<Removal, BrokerError> {
+        Ok(Removal::Removed)
+    }
 
     /// Returns what was durably put on the queue since the session was opened.
     fn delivered(&self) -> Delivered;
@@ -140,8 +163,8 @@ pub struct SessionContext {
     pub layout: Layout,
     /// How to retry, and until when.
     pub retry: RetryPolicy,
-    /// Time since the last publication in which a chat is not published to the queue again.
-    pub suppress_for: Option<Duration>,
+    /// Which chats of the list are published.
+    pub selection: Selection,
     /// The observer of pauses.
     pub pauses: Arc<dyn PauseObserver>,
 }

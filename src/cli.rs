@@ -14,15 +14,15 @@ use clap_complete::Shell;
 
 use crate::broker::TAIL_GROUP;
 use crate::config::table::{Group, Setting};
-use crate::config::{CONFIG_VARIABLE, TOKEN_VARIABLE, settings_of};
+use crate::config::{CONFIG_VARIABLE, RunMode, TOKEN_VARIABLE, settings_of};
 
 /// The command to execute, with its own flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish the chats of labels.
     Run {
-        /// Whether to only count them.
-        dry_run: bool,
+        /// What to do with them.
+        mode: RunMode,
     },
     /// Check whether a run could work.
     Check,
@@ -84,9 +84,26 @@ pub struct Invocation {
     pub config: Option<PathBuf>,
 }
 
-const API: &[Group] = &[Group::Api, Group::Log];
-const ALL: &[Group] = &Group::ALL;
-const TAIL: &[Group] = &[Group::Sink, Group::Log];
+/// The settings that a command takes.
+#[derive(Clone, Copy)]
+struct Taken {
+    groups: &'static [Group],
+    /// Further settings, by their keys.
+    keys: &'static [&'static str],
+}
+
+const ALL: Taken = Taken {
+    groups: &Group::ALL,
+    keys: &[],
+};
+const LABELS: Taken = Taken {
+    groups: &[Group::Api, Group::Log],
+    keys: &["sink.url", "sink.url_file", "sink.retain", "state.url"],
+};
+const TAIL: Taken = Taken {
+    groups: &[Group::Sink, Group::Log],
+    keys: &[],
+};
 
 /// Key of `--report-file`.
 const REPORT_FILE: &str = "report.file";
@@ -115,6 +132,13 @@ pub fn command() -> Command {
                     .long("dry-run")
                     .action(ArgAction::SetTrue)
                     .help("Fetch, decode and count, but publish nothing"),
+            )
+            .arg(
+                Arg::new("baseline")
+                    .long("baseline")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("dry-run")
+                    .help("Record the list as known, and publish nothing"),
             ),
         )
         .subcommand(with_settings(
@@ -125,7 +149,7 @@ pub fn command() -> Command {
         .subcommand(
             with_settings(
                 Command::new("labels").about("Show the labels of the account"),
-                API,
+                LABELS,
             )
             .arg(
                 Arg::new("json")
@@ -233,7 +257,7 @@ fn demo() -> Command {
     )
 }
 
-fn with_settings(command: Command, groups: &'static [Group]) -> Command {
+fn with_settings(command: Command, taken: Taken) -> Command {
     let command = command.arg(config_flag()).arg(
         Arg::new("verbose")
             .short('v')
@@ -241,7 +265,7 @@ fn with_settings(command: Command, groups: &'static [Group]) -> Command {
             .action(ArgAction::Count)
             .help("Log debug messages; -vv also logs trace messages"),
     );
-    settings_of(groups).fold(command, |command, setting| {
+    settings_of(taken.groups, taken.keys).fold(command, |command, setting| {
         command.arg(argument(setting).help_heading(setting.group.heading()))
     })
 }
@@ -296,7 +320,11 @@ pub fn parse(
     let is_set = |id: &str| matches.get_flag(id);
     let action = match name {
         "run" => Action::Run {
-            dry_run: is_set("dry-run"),
+            mode: match (is_set("dry-run"), is_set("baseline")) {
+                (true, _) => RunMode::Dry,
+                (false, true) => RunMode::Baseline,
+                (false, false) => RunMode::Publish,
+            },
         },
         "check" => Action::Check,
         "labels" => Action::Labels(LabelsFlags {
@@ -328,7 +356,7 @@ pub fn parse(
         _ => return Ok(Invocation::bare(Action::Man)),
     };
     Ok(Invocation {
-        flags: flags(matches, groups_of(&action)),
+        flags: flags(matches, taken_by(&action)),
         config: matches.get_one("config").cloned(),
         action,
     })
@@ -338,7 +366,8 @@ pub fn parse(
 ///
 /// Returns `None` for other commands.
 pub(crate) fn report_flags(arguments: &[OsString]) -> Option<Invocation> {
-    let report_file = settings_of(&[Group::Report]).find(|setting| setting.key == REPORT_FILE)?;
+    let report_file =
+        settings_of(&[Group::Report], &[]).find(|setting| setting.key == REPORT_FILE)?;
     // All other arguments are accepted as positional ones, because clap stops at a wrong argument.
     let others = (0..arguments.len()).map(|number| {
         Arg::new(format!("other-{number}"))
@@ -357,7 +386,9 @@ pub(crate) fn report_flags(arguments: &[OsString]) -> Option<Invocation> {
     let matches = matches.subcommand_matches("run")?;
     let path = matches.get_one::<String>(REPORT_FILE).cloned();
     Some(Invocation {
-        action: Action::Run { dry_run: false },
+        action: Action::Run {
+            mode: RunMode::Publish,
+        },
         flags: path.into_iter().map(|path| (REPORT_FILE, path)).collect(),
         config: matches.get_one("config").cloned(),
     })
@@ -367,22 +398,22 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
     matches.get_one(id).copied().unwrap_or_default()
 }
 
-fn groups_of(action: &Action) -> &'static [Group] {
+fn taken_by(action: &Action) -> Taken {
     match action {
-        Action::Labels(_) => API,
+        Action::Labels(_) => LABELS,
         Action::Tail(_) => TAIL,
         _ => ALL,
     }
 }
 
-fn flags(matches: &ArgMatches, groups: &'static [Group]) -> BTreeMap<&'static str, String> {
+fn flags(matches: &ArgMatches, taken: Taken) -> BTreeMap<&'static str, String> {
     let mut flags = BTreeMap::new();
     match matches.get_count("verbose") {
         0 => {}
         1 => drop(flags.insert("log.level", "debug".to_owned())),
         _ => drop(flags.insert("log.level", "trace".to_owned())),
     }
-    for setting in settings_of(groups) {
+    for setting in settings_of(taken.groups, taken.keys) {
         if let Some(values) = matches.get_many::<String>(setting.key) {
             let values: Vec<&str> = values.map(String::as_str).collect();
             flags.insert(setting.key, values.join(","));

@@ -54,7 +54,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
     };
     let exit = runtime.block_on(async {
         match action {
-            Action::Run { dry_run } => run::run(sources, dry_run).await,
+            Action::Run { mode } => run::run(sources, mode).await,
             Action::Check => check::check(sources).await,
             Action::Labels(flags) => labels::labels(sources, flags).await,
             Action::Demo {
@@ -73,7 +73,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
 
 /// A variable of the environment, if it is about the log.
 fn of_the_log(name: &str) -> Option<OsString> {
-    let mut variables = settings_of(&[Group::Log]).map(|setting| setting.env);
+    let mut variables = settings_of(&[Group::Log], &[]).map(|setting| setting.env);
     variables
         .any(|variable| variable == name)
         .then(|| std::env::var_os(name))?

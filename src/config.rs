@@ -25,6 +25,7 @@ use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
 use crate::pipeline::{Labels, RunSettings};
 use crate::report::ReportSettings;
+use crate::state::{Membership, Publish, Selection};
 use crate::telemetry::LogSettings;
 
 /// The variable that holds the access token.
@@ -193,7 +194,7 @@ impl ConfigSources {
     }
 
     /// The settings of a run.
-    pub fn run(&mut self, dry_run: bool) -> Option<RunSettings> {
+    pub fn run(&mut self, mode: RunMode) -> Option<RunSettings> {
         let mut read = Reader::new(self);
         let labels = read.labels("run.labels", "run.all_labels");
         let shard = read.optional("run.shard", Reader::shard);
@@ -201,7 +202,7 @@ impl ConfigSources {
         let deadline = read.optional("run.deadline", Reader::duration);
         let resume_window = read.duration("run.resume_window");
         let no_resume = read.switch("run.no_resume");
-        let suppress_for = read.optional("run.suppress_for", Reader::duration);
+        let selection = selection(&mut read, mode);
         let min_chats = read.number("run.min_chats", 0..=u64::MAX);
         let max_shrink = read.optional("run.max_shrink", Reader::percent);
         let max_invalid = read.number("run.max_invalid", 0..=u64::MAX);
@@ -214,12 +215,12 @@ impl ConfigSources {
             concurrency: usize::try_from(concurrency?).ok()?,
             deadline: deadline?,
             resume_window: resumes.then_some(resume_window),
-            suppress_for: suppress_for?,
+            selection: selection?,
             min_chats: min_chats?,
             max_shrink: max_shrink?,
             max_invalid: max_invalid?,
             check_label: !skip_label_check?,
-            dry_run,
+            dry_run: mode == RunMode::Dry,
         })
     }
 
@@ -276,15 +277,55 @@ impl ConfigSources {
     }
 
     /// Checks settings that depend on each other.
-    pub fn check_combinations(&mut self, dry_run: bool) {
+    pub fn check_combinations(&mut self, mode: RunMode) {
         let mut read = Reader::new(self);
-        sink::check_combinations(&mut read, dry_run);
+        sink::check_combinations(&mut read, mode);
     }
 }
 
-/// The settings that a group of commands takes.
-pub fn settings_of(groups: &[table::Group]) -> impl Iterator<Item = &'static Setting> {
+/// What a run does with the lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunMode {
+    /// Publishes them.
+    Publish,
+    /// Only counts their chats.
+    Dry,
+    /// Records them as known, and publishes nothing.
+    Baseline,
+}
+
+/// Reads which chats are published, and what is recorded about the list.
+fn selection(read: &mut Reader<'_>, mode: RunMode) -> Option<Selection> {
+    let suppress_for = read.optional("run.suppress_for", Reader::duration);
+    let min_age = read.optional("run.min_age", Reader::duration);
+    let max_change = read.percent("run.max_change");
+    let only_new = read.switch("run.only_new");
+    let removed = read.switch("run.removed");
+    let track = read.switch("state.track");
+    let (only_new, removed, min_age) = (only_new?, removed?, min_age?);
+    let is_kept = only_new || removed || track? || min_age.is_some() || mode == RunMode::Baseline;
+    let membership = Membership {
+        publish: match (mode, only_new) {
+            (RunMode::Baseline, _) => Publish::Nothing,
+            (_, true) => Publish::New,
+            (_, false) => Publish::All,
+        },
+        removed,
+        min_age,
+        max_change: max_change?,
+    };
+    Some(Selection {
+        suppress_for: suppress_for?,
+        membership: is_kept.then_some(membership),
+    })
+}
+
+/// The settings of some groups, and some by their keys.
+pub fn settings_of(
+    groups: &[table::Group],
+    keys: &[&str],
+) -> impl Iterator<Item = &'static Setting> {
     SETTINGS
         .iter()
-        .filter(move |setting| groups.contains(&setting.group))
+        .filter(move |setting| groups.contains(&setting.group) || keys.contains(&setting.key))
 }

@@ -112,6 +112,18 @@ pub enum Guard {
         /// The setting.
         percent: u8,
     },
+    /// `--max-change`.
+    #[error(
+        "{absent} of {members} members are not in the list, more than the {percent} % that --max-change allows: none was removed"
+    )]
+    ChangedTooMuch {
+        /// Members that are not in the list.
+        absent: u64,
+        /// Members before the list.
+        members: u64,
+        /// The setting.
+        percent: u8,
+    },
 }
 
 impl From<DecodeError> for Error {
@@ -286,6 +298,9 @@ fn broker(error: &BrokerError) -> Class {
         BrokerError::Unavailable(_) => {
             Class::transient().hint("check the sink's URL and the broker, then run again to resume")
         }
+        BrokerError::MembersLost(_) => Class::of(Exit::Guarded).hint(
+            "record the list as known with `labelcast run --baseline`, then run again; to publish all of it, leave out --only-new",
+        ),
         BrokerError::LosesEntries => Class::of(Exit::Unavailable)
             .hint("check that the broker persists and replicates the queue, then run again"),
         BrokerError::Credentials(_) => Class::of(Exit::Credentials)
@@ -302,6 +317,9 @@ fn guard(guard: &Guard) -> &'static str {
         }
         Guard::LabelWent(_) => "list the existing labels with `labelcast labels`",
         Guard::NoLabels => "check --instance-id: another session may be the one with labels",
+        Guard::ChangedTooMuch { .. } => {
+            "if the list is right, raise --max-change, or record it with --baseline"
+        }
         Guard::TooFew { .. } | Guard::Shrank { .. } => {
             "if the list is right, lower the guard and run again"
         }

@@ -16,6 +16,7 @@
 //! | [`api`], [`http`] | the client: dialects, login, errors, proxies, the list as a stream of bytes |
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
 //! | [`message`], [`broker`] | what consumers see, and where it goes |
+//! | [`state`] | what is known between runs |
 //! | [`pipeline`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
 //! | [`report`], [`telemetry`], [`error`] | report, metrics, progress, logging; exit codes |
@@ -41,5 +42,6 @@ pub mod report;
 pub mod retry;
 pub mod shard;
 pub mod shutdown;
+pub mod state;
 pub mod telemetry;
 mod tls;

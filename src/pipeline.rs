@@ -30,6 +30,7 @@ use crate::progress::LabelLine;
 use crate::report::{Counts, History, LabelReport, Status};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
+use crate::state::Removal;
 
 /// Rewinds in one run after which the queue counts as unreliable.
 const MAX_REWINDS: u32 = 20;
@@ -109,7 +110,7 @@ fn report(
 ) -> LabelReport {
     let exit = result.map_or_else(Error::exit, |_| Exit::Complete);
     let counts = tally.counts;
-    let on_queue = counts.published + counts.resumed + counts.suppressed > 0;
+    let on_queue = counts.published + counts.resumed + counts.suppressed + counts.known > 0;
     let status = match (result, exit) {
         (Ok(Published::Whole(_)), _) => Status::Complete,
         (Ok(Published::ReaderGone), _) => Status::Partial,
@@ -228,6 +229,7 @@ impl Publishing<'_, '_> {
                     if chats == 0 && self.context.run.check_label {
                         check_still_exists(self.context, self.label_id).await?;
                     }
+                    self.remove_absent().await?;
                     return Ok(Published::Whole(chats));
                 }
                 Ok(Attempted::ReaderGone) => return Ok(Published::ReaderGone),
@@ -258,6 +260,24 @@ impl Publishing<'_, '_> {
             return Err(Error::TooManyInvalid { invalid, allowed });
         }
         Ok(())
+    }
+
+    /// Removes the members that the whole list does not contain, unless they are too many.
+    async fn remove_absent(&mut self) -> Result<(), Error> {
+        let removing = self.session.remove_absent();
+        match until_drained(self.context.shutdown(), removing).await? {
+            Removal::Removed => Ok(()),
+            Removal::TooMany { absent, members } => {
+                let membership = self.context.run.selection.membership;
+                let percent = membership.map_or(0, |membership| membership.max_change);
+                Err(Guard::ChangedTooMuch {
+                    absent,
+                    members,
+                    percent,
+                }
+                .into())
+            }
+        }
     }
 
     /// Publishes the list from its start, because it has changed.
@@ -322,7 +342,9 @@ async fn conclude(
 ) -> Result<Published, Error> {
     let outcome = match &published {
         Ok(Published::Whole(chats)) => Outcome::Complete { chats: *chats },
-        Err(Error::TooManyInvalid { .. }) => Outcome::Rejected,
+        Err(Error::TooManyInvalid { .. } | Error::Guarded(Guard::ChangedTooMuch { .. })) => {
+            Outcome::Rejected
+        }
         Ok(Published::ReaderGone) | Err(_) => Outcome::Unfinished,
     };
     if outcome == Outcome::Unfinished {
@@ -333,6 +355,8 @@ async fn conclude(
     tally.counts.published = delivered.chats;
     tally.counts.messages = delivered.messages;
     tally.counts.suppressed = delivered.suppressed;
+    tally.counts.known = delivered.known;
+    tally.counts.removed = delivered.removed;
     let finished = until_drained(context.shutdown(), session.finish(outcome)).await;
     let published = published?;
     finished.map(|()| published)

@@ -137,8 +137,12 @@ pub struct Counts {
     pub resumed: u64,
     /// Chats that were left out because they had been published before.
     pub suppressed: u64,
+    /// Chats that were left out because they were members of the label before.
+    pub known: u64,
     /// Entries without a valid chat id.
     pub invalid: u64,
+    /// Members that have left the label. They are not in the list.
+    pub removed: u64,
     /// Messages that this process put on the queue.
     pub messages: u64,
     /// Bytes of the body, uncompressed.
@@ -152,7 +156,9 @@ impl Counts {
             published: self.published + other.published,
             resumed: self.resumed + other.resumed,
             suppressed: self.suppressed + other.suppressed,
+            known: self.known + other.known,
             invalid: self.invalid + other.invalid,
+            removed: self.removed + other.removed,
             messages: self.messages + other.messages,
             bytes: self.bytes + other.bytes,
         }
@@ -251,7 +257,9 @@ impl Report {
                 published,
                 resumed,
                 suppressed,
+                known,
                 invalid,
+                removed,
                 ..
             } = label.counts;
             let _ = write!(text, "label {}", printable(&label.label_id));
@@ -263,15 +271,20 @@ impl Report {
             for (count, what) in [
                 (resumed, "published before"),
                 (suppressed, "already there"),
+                (known, "known"),
                 (invalid, "invalid"),
             ] {
                 if count > 0 {
                     let _ = write!(text, ", {count} {what}");
                 }
             }
+            let _ = write!(text, ", of {read} read");
+            if removed > 0 {
+                let _ = write!(text, ", {removed} removed");
+            }
             let _ = writeln!(
                 text,
-                ", of {read} read; run {}, attempts {}",
+                "; run {}, attempts {}",
                 label.run_id, label.history.attempts
             );
         }

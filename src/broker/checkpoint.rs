@@ -145,6 +145,10 @@ pub struct Delivered {
     pub messages: u64,
     /// Chats that were skipped because they were already on the queue.
     pub suppressed: u64,
+    /// Chats that were skipped because they were members before.
+    pub known: u64,
+    /// Members that have left.
+    pub removed: u64,
 }
 
 impl Delivered {
@@ -153,6 +157,8 @@ impl Delivered {
         self.chats += other.chats;
         self.messages += other.messages;
         self.suppressed += other.suppressed;
+        self.known += other.known;
+        self.removed += other.removed;
     }
 
     /// Takes back chats that were confirmed and lost, and will be published again.

@@ -218,7 +218,7 @@ impl SnapshotSession for LinesSession {
         let delivers = Delivered {
             chats: u64::from(batch.chats()),
             messages,
-            suppressed: 0,
+            ..Delivered::default()
         };
         self.resume_point.advance(batch);
         let reached = self.resume_point.at;

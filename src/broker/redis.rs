@@ -109,7 +109,7 @@ impl Redis {
                 keep_ms: retain.to_string(),
             };
             let mut stream = Stream::new(&self.settings, keys, lease, retries.sibling());
-            if let Some(window) = self.context.suppress_for {
+            if let Some(window) = self.context.selection.suppress_for {
                 stream.suppress_for(window);
             }
             stream

@@ -4,7 +4,7 @@ use super::run::Settings;
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
 use crate::broker::Target;
-use crate::config::ConfigSources;
+use crate::config::{ConfigSources, RunMode};
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::Labels;
@@ -12,7 +12,7 @@ use crate::progress::{Progress, ProgressMode};
 use crate::report::printable;
 
 pub(super) async fn check(sources: ConfigSources) -> Exit {
-    let settings = match load(sources, |sources| Settings::read(sources, false)) {
+    let settings = match load(sources, |sources| Settings::read(sources, RunMode::Publish)) {
         Ok(settings) => settings,
         Err(error) => return fail(&error),
     };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::run::{Settings, run_with};
 use super::{fail, listen, load, print};
-use crate::config::ConfigSources;
+use crate::config::{ConfigSources, RunMode};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
@@ -76,7 +76,7 @@ async fn run_against(mock: &Mock, mut sources: ConfigSources) -> Result<Exit, Er
         sources.set("sink.url", format!("file:{}", path.display()));
         file = Some(path);
     }
-    let settings = load(sources, |sources| Settings::read(sources, false))?;
+    let settings = load(sources, |sources| Settings::read(sources, RunMode::Publish))?;
     let exit = run_with(&settings).await;
     // A failed run may not have created the file.
     if let Some(path) = file.filter(|path| path.exists()) {

@@ -12,7 +12,7 @@ use super::{
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::broker::factory::{SinkSettings, blackhole};
 use crate::broker::{SessionContext, Target};
-use crate::config::ConfigSources;
+use crate::config::{ConfigSources, RunMode};
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::{self, Context, Labels, RunSettings};
@@ -33,19 +33,19 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Reads all settings even after an error, so that all errors are found.
-    pub(super) fn read(sources: &mut ConfigSources, dry_run: bool) -> Option<Self> {
+    pub(super) fn read(sources: &mut ConfigSources, mode: RunMode) -> Option<Self> {
         let report = sources.report().ok();
-        Self::read_with(sources, report, dry_run)
+        Self::read_with(sources, report, mode)
     }
 
     fn read_with(
         sources: &mut ConfigSources,
         report: Option<ReportSettings>,
-        dry_run: bool,
+        mode: RunMode,
     ) -> Option<Self> {
-        let (api, run) = (sources.api(), sources.run(dry_run));
+        let (api, run) = (sources.api(), sources.run(mode));
         let (sink, log) = (sources.sink(), sources.log());
-        sources.check_combinations(dry_run);
+        sources.check_combinations(mode);
         Some(Self {
             api: api?,
             run: run?,
@@ -56,10 +56,10 @@ impl Settings {
     }
 }
 
-pub(super) async fn run(mut sources: ConfigSources, dry_run: bool) -> Exit {
+pub(super) async fn run(mut sources: ConfigSources, mode: RunMode) -> Exit {
     let report = sources.report();
     let settings = load(sources, |sources| {
-        Settings::read_with(sources, report.clone().ok(), dry_run)
+        Settings::read_with(sources, report.clone().ok(), mode)
     });
     match (settings, report) {
         (Ok(settings), _) => run_with(&settings).await,
@@ -197,7 +197,7 @@ async fn publish_label(
             target: target.clone(),
             layout: settings.sink.layout.clone(),
             retry: context.retry.clone(),
-            suppress_for: settings.run.suppress_for,
+            selection: settings.run.selection.clone(),
             pauses: Arc::new(line.clone()),
         })
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values::Reader;
-use super::{ConfigSources, Labels, Origin};
+use super::{ConfigSources, Labels, Origin, RunMode};
 use crate::broker::factory::{Address, Broker, SinkSettings, fill_in, problem_with_braces};
 use crate::broker::{BrokerOptions, QueueType};
 use crate::message::{Format, Layout};
@@ -141,7 +141,8 @@ fn fit_together(
 }
 
 /// Checks settings of other parts that depend on the sink.
-pub(super) fn check_combinations(read: &mut Reader<'_>, dry_run: bool) {
+pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
+    let dry_run = mode == RunMode::Dry;
     // Errors of single settings were recorded where these were read.
     let report_file = read.optional("report.file", Reader::path).flatten();
     let metrics_file = read.optional("report.metrics_file", Reader::path).flatten();
@@ -168,7 +169,7 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, dry_run: bool) {
             );
         }
     }
-    check_suppression(read, &address, dry_run);
+    check_selection(read, &address, mode);
     for (name, file) in [
         ("report.file", report_file),
         ("report.metrics_file", metrics_file),
@@ -180,22 +181,46 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, dry_run: bool) {
     check_names(read, &address);
 }
 
-/// Checks that chats which were published before can be known.
-fn check_suppression(read: &mut Reader<'_>, address: &Address, dry_run: bool) {
+/// Settings for which something has to be known between runs, without `--baseline`.
+const NEED_STATE: [&str; 5] = [
+    "run.suppress_for",
+    "run.only_new",
+    "run.removed",
+    "run.min_age",
+    "state.track",
+];
+
+/// Checks that what has to be known between runs can be kept.
+fn check_selection(read: &mut Reader<'_>, address: &Address, mode: RunMode) {
+    let mut keys: Vec<&'static str> = NEED_STATE
+        .into_iter()
+        .filter(|key| read.is_set(key))
+        .collect();
+    if let Some(window) = read
+        .optional("run.suppress_for", Reader::duration)
+        .flatten()
+    {
+        check_window(read, window);
+    }
+    if mode == RunMode::Baseline {
+        keys.push("state.url");
+    }
+    if mode != RunMode::Dry && !address.keeps_state() && !read.is_set("state.url") {
+        for key in &keys {
+            let problem = "needs to know what earlier runs did: use a Redis sink, or --state";
+            read.error(key, problem);
+        }
+    }
+    if !keys.is_empty() && read.number("sink.ids_per_message", 1..=10_000) != Some(1) {
+        let problem = "has to be 1 where some chats are left out or recorded";
+        read.error("sink.ids_per_message", problem);
+    }
+}
+
+fn check_window(read: &mut Reader<'_>, window: Duration) {
     let key = "run.suppress_for";
-    let Some(window) = read.optional(key, Reader::duration).flatten() else {
-        return;
-    };
     if window < Duration::from_secs(1) {
         read.error(key, "is under a second");
-    }
-    if !dry_run && !address.keeps_state() {
-        let problem = "needs a sink that remembers what was published: use a Redis sink";
-        read.error(key, problem);
-    }
-    if read.number("sink.ids_per_message", 1..=10_000) != Some(1) {
-        let problem = "goes with single chats only: leave out --ids-per-message";
-        read.error(key, problem);
     }
     if let Some(Some(retain)) = read.retain("sink.retain")
         && window > retain

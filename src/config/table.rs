@@ -10,6 +10,8 @@ pub enum Group {
     Run,
     /// For commands that have a sink.
     Sink,
+    /// For commands that use what is known between runs.
+    State,
     /// For commands that end with a report.
     Report,
     /// For all commands.
@@ -18,7 +20,14 @@ pub enum Group {
 
 impl Group {
     /// All groups, in the order of the help.
-    pub const ALL: [Self; 5] = [Self::Api, Self::Run, Self::Sink, Self::Report, Self::Log];
+    pub const ALL: [Self; 6] = [
+        Self::Api,
+        Self::Run,
+        Self::Sink,
+        Self::State,
+        Self::Report,
+        Self::Log,
+    ];
 
     /// Returns the name of the table in the file.
     pub fn table(self) -> &'static str {
@@ -26,6 +35,7 @@ impl Group {
             Self::Api => "api",
             Self::Run => "run",
             Self::Sink => "sink",
+            Self::State => "state",
             Self::Report => "report",
             Self::Log => "log",
         }
@@ -37,6 +47,7 @@ impl Group {
             Self::Api => "API",
             Self::Run => "Run",
             Self::Sink => "Sink",
+            Self::State => "State",
             Self::Report => "Report",
             Self::Log => "Log",
         }
@@ -165,7 +176,15 @@ pub const SETTINGS: &[Setting] = &[
     switch(Group::Run, "run.no_resume", "no-resume", "LABELCAST_NO_RESUME",
         "Always start a new run"),
     value(Group::Run, "run.suppress_for", "suppress-for", "LABELCAST_SUPPRESS_FOR", "DURATION", "",
-        "Do not publish a chat again that was published to the queue within this time (Redis)"),
+        "Do not publish a chat again that was published to the queue within this time"),
+    switch(Group::Run, "run.only_new", "only-new", "LABELCAST_ONLY_NEW",
+        "Publish only chats that were not in the label's last list"),
+    switch(Group::Run, "run.removed", "removed", "LABELCAST_REMOVED",
+        "Also publish chats that have left the label, to the queue QUEUE:removed"),
+    value(Group::Run, "run.min_age", "min-age", "LABELCAST_MIN_AGE", "DURATION", "",
+        "Publish only chats that have been in the label for this time"),
+    value(Group::Run, "run.max_change", "max-change", "LABELCAST_MAX_CHANGE", "PERCENT", "50",
+        "End with 80 and remove nobody if more than this of 20 or more members have left"),
     value(Group::Run, "run.min_chats", "min-chats", "LABELCAST_MIN_CHATS", "N", "0",
         "Publish nothing if the list has fewer chats"),
     value(Group::Run, "run.max_shrink", "max-shrink", "LABELCAST_MAX_SHRINK", "PERCENT", "",
@@ -207,6 +226,11 @@ pub const SETTINGS: &[Setting] = &[
         "Do not declare the queue; it must exist (RabbitMQ)"),
     value(Group::Sink, "sink.min_replicas", "min-replicas", "LABELCAST_MIN_REPLICAS", "N", "0",
         "Confirm a batch only when N replicas have it (Redis)"),
+
+    Setting { is_sensitive: true, ..value(Group::State, "state.url", "state", "LABELCAST_STATE", "URL", "",
+        "Where to keep what is known between runs: redis:// and so on, or file:PATH; default: the Redis sink's own server") },
+    switch(Group::State, "state.track", "track", "LABELCAST_TRACK",
+        "Record which chats are in the label"),
 
     value(Group::Report, "report.format", "report", "LABELCAST_REPORT", "json|text|none", "text",
         "Report at the end: text on stderr, or a JSON line on stdout"),

@@ -5,6 +5,7 @@
 //! is nothing to clean up.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -21,6 +22,9 @@ use crate::shutdown::Shutdown;
 
 /// Batches that wait for the sink, in addition to as many that are being published.
 const BATCHES: usize = 4;
+/// How long before its request a list may have been current: an event of that time that contradicts
+/// the list is taken to be newer.
+const LIST_GRACE: Duration = Duration::from_secs(60);
 /// A batch that has this many bytes is closed.
 const BATCH_BYTES: usize = 64 * 1024;
 
@@ -52,6 +56,10 @@ impl Publishing<'_, '_> {
     /// Fetches the list once, and publishes the entries after the session's resume point.
     pub(super) async fn attempt(&mut self) -> Result<Attempted, Error> {
         let shutdown = self.context.shutdown();
+        let as_of = self.context.client.time() - LIST_GRACE;
+        if until_drained(shutdown, self.session.begin_list(as_of)).await? == Written::Rewound {
+            return Ok(Attempted::Rewound);
+        }
         let mut body = tokio::select! {
             biased;
             cause = shutdown.stopped() => return Err(Error::Interrupted(cause)),

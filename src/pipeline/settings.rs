@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::shard::Shard;
+use crate::state::Selection;
 
 /// Which labels a run is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub struct RunSettings {
     pub deadline: Option<Duration>,
     /// How long an unfinished run can be resumed; `None` for never.
     pub resume_window: Option<Duration>,
-    /// Time since the last publication in which a chat is not published to the queue again.
-    pub suppress_for: Option<Duration>,
+    /// Which chats are published, and what is recorded about the list.
+    pub selection: Selection,
     /// `--min-chats`.
     pub min_chats: u64,
     /// `--max-shrink`, in percent.

@@ -156,7 +156,9 @@ fn of_label(label: &LabelReport, instance_id: &str, ended: &str) -> Group {
         ("published", counts.published),
         ("resumed", counts.resumed),
         ("suppressed", counts.suppressed),
+        ("known", counts.known),
         ("invalid", counts.invalid),
+        ("removed", counts.removed),
     ] {
         group.add_with(
             "labelcast_last_run_chats",

@@ -98,7 +98,7 @@ fn context(format: Format) -> SessionContext {
             include_names: false,
         },
         retry: retry.with_first_pause(Duration::from_millis(10)),
-        suppress_for: None,
+        selection: labelcast::state::Selection::default(),
         pauses: Arc::new(NoPauses),
     }
 }

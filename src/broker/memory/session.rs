@@ -184,6 +184,7 @@ impl MemorySession {
                 chats,
                 messages: chats,
                 suppressed: batch.suppressed,
+                ..Delivered::default()
             });
         }
     }

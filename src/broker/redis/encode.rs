@@ -99,6 +99,7 @@ impl RedisSession {
                 chats: count,
                 messages: count.div_ceil(u64::from(self.context.layout.ids_per_message)),
                 suppressed,
+                ..Delivered::default()
             },
         };
         // An id in an array needs two quotes and a comma. The buffer grows if that is not enough.

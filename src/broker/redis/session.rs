@@ -155,7 +155,8 @@ impl RedisSession {
 
     /// Removes times of publication that are too old to be kept, from time to time.
     async fn sweep(&mut self) {
-        let (Some(_), Some(keep)) = (self.context.suppress_for, self.settings.retain) else {
+        let (Some(_), Some(keep)) = (self.context.selection.suppress_for, self.settings.retain)
+        else {
             return;
         };
         let shutdown = self.context.retry.shutdown().clone();

@@ -106,7 +106,7 @@ async fn publish(memory: Memory, url: &str, retries: usize, shutdown: Shutdown) 
             labels: Labels::These(vec!["1".to_owned()]),
             shard: None,
             concurrency: 1,
-            suppress_for: None,
+            selection: labelcast::state::Selection::default(),
             deadline: None,
             resume_window: Some(Duration::from_secs(3600)),
             min_chats: 0,
@@ -128,7 +128,7 @@ async fn publish(memory: Memory, url: &str, retries: usize, shutdown: Shutdown) 
         target: target.clone(),
         layout: layout.clone(),
         retry: retry.clone(),
-        suppress_for: None,
+        selection: labelcast::state::Selection::default(),
         pauses: Arc::new(line.clone()),
     });
     let label = Label {
