@@ -210,6 +210,35 @@ impl Address {
     }
 }
 
+/// Where what is known between runs is kept, if not beside the messages.
+#[derive(Clone, Debug)]
+pub struct StateAddress(StateKind);
+
+#[derive(Clone, Debug)]
+enum StateKind {
+    /// An embedded database in a file.
+    File(PathBuf),
+    /// A Redis server, cluster or set of sentinels.
+    Redis(Box<redis::Endpoint>),
+}
+
+impl StateAddress {
+    /// Parses the URL of a state.
+    ///
+    /// # Errors
+    ///
+    /// A description of the problem, which does not quote the URL: it may contain a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = lines::path_of(url) {
+            return path.map(|path| Self(StateKind::File(path)));
+        }
+        if let Some(endpoint) = redis::Endpoint::parse(url) {
+            return Ok(Self(StateKind::Redis(Box::new(endpoint?))));
+        }
+        Err("is not a state; there are file:PATH and the URLs of Redis".to_owned())
+    }
+}
+
 /// Returns the problem with a queue whose name still has braces after its placeholders were
 /// replaced by empty strings.
 pub(crate) fn problem_with_braces(queue: &str) -> Option<(&'static str, String)> {
@@ -226,6 +255,8 @@ pub struct Broker {
     pub address: Address,
     /// How to use it.
     pub options: BrokerOptions,
+    /// Where what is known between runs is kept; `None` for beside the messages.
+    pub state: Option<StateAddress>,
 }
 
 impl Broker {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::values::Reader;
 use super::{ConfigSources, Labels, Origin, RunMode};
-use crate::broker::factory::{Address, Broker, SinkSettings, fill_in, problem_with_braces};
+use crate::broker::factory::{
+    Address, Broker, SinkSettings, StateAddress, fill_in, problem_with_braces,
+};
 use crate::broker::{BrokerOptions, QueueType};
 use crate::message::{Format, Layout};
 
@@ -19,6 +21,7 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
     let ids_per_message = read.number("sink.ids_per_message", 1..=10_000);
     let include_names = read.switch("sink.include_names");
     let (options, all_valid) = options(&mut read);
+    let state = read.optional("state.url", state);
     match (&address, &queue) {
         (Some(address), Some(queue)) => {
             fit_together(&mut read, address, &options, queue, format.flatten());
@@ -37,10 +40,20 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
         include_names: include_names?,
     };
     all_valid.then_some(SinkSettings {
-        broker: Broker { address, options },
+        broker: Broker {
+            address,
+            options,
+            state: state?,
+        },
         queue: queue?,
         layout,
     })
+}
+
+fn state(read: &mut Reader<'_>, key: &'static str) -> Option<StateAddress> {
+    StateAddress::parse(&read.text(key))
+        .map_err(|problem| read.error(key, &problem))
+        .ok()
 }
 
 fn format(read: &mut Reader<'_>, key: &'static str) -> Option<Format> {
