@@ -45,10 +45,23 @@ pub enum Publish {
     Nothing,
 }
 
+/// Percentage of members that one list may remove, if a run has no setting for it.
+const DEFAULT_MAX_CHANGE: u8 = 50;
+
 /// Number of members from which on a list must not remove too many of them.
 pub const GUARDED_MEMBERS: u64 = 20;
 
 impl Membership {
+    /// Records the members, and publishes all of a list.
+    pub fn recorded_only() -> Self {
+        Self {
+            publish: Publish::All,
+            removed: false,
+            min_age: None,
+            max_change: DEFAULT_MAX_CHANGE,
+        }
+    }
+
     /// Whether a list that removes this many members removes too many.
     pub fn is_too_many(&self, absent: u64, members: u64) -> bool {
         self.publish != Publish::Nothing

@@ -17,8 +17,9 @@ mod keys;
 mod lifecycle;
 mod link;
 mod lock;
-mod published;
+mod members;
 mod reconcile;
+mod selection;
 mod session;
 mod stream;
 mod url;
@@ -33,7 +34,9 @@ pub(super) use self::connect::Endpoint;
 pub(super) use self::consumer::open as consumer;
 pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
+use self::members::prepare_selection;
 use self::reconcile::recovered;
+use self::selection::rule_name;
 use self::session::RedisSession;
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
 use super::error::SessionError;
@@ -108,11 +111,7 @@ impl Redis {
                 fencing_token: String::new(),
                 keep_ms: retain.to_string(),
             };
-            let mut stream = Stream::new(&self.settings, keys, lease, retries.sibling());
-            if let Some(window) = self.context.selection.suppress_for {
-                stream.suppress_for(window);
-            }
-            stream
+            Stream::new(&self.settings, keys, lease, retries.sibling())
         };
         match self.settings.partitions {
             None => vec![stream(None)],
@@ -125,16 +124,22 @@ impl Redis {
 
 #[async_trait]
 impl SnapshotSink for Redis {
-    async fn open(self: Box<Self>) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
+    async fn open(
+        mut self: Box<Self>,
+    ) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
         let mut streams = self.streams();
         let mut heartbeats = Vec::new();
         for stream in &mut streams {
             let locked = stream.lock(self.context.retry.shutdown()).await;
             heartbeats.push(locked.map_err(SessionError::into_failure)?);
         }
+        let (settings, context) = (&self.settings, &mut self.context);
+        let prepared = prepare_selection(settings, context, &mut streams).await;
+        prepared.map_err(SessionError::into_failure)?;
         let stored = load_all(&mut streams).await;
         let stored = stored.map_err(SessionError::into_failure)?;
-        let recovered = recovered(&stored);
+        let rule = rule_name(self.context.selection.membership.as_ref());
+        let recovered = recovered(&stored, rule);
         let session = RedisSession::new(self.settings, self.context, streams, heartbeats, stored);
         Ok((recovered, Box::new(session)))
     }

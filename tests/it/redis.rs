@@ -7,6 +7,7 @@ mod faults;
 mod locks;
 mod logins;
 mod losses;
+mod membership;
 mod messages;
 mod refusals;
 mod suppression;

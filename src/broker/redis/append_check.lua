@@ -1,10 +1,12 @@
 -- Appends a batch and moves the checkpoint with it, or does neither. The script has three parts: this
--- one checks who appends and where, the second one appends (all chats, or only those that were not
--- published recently), and the third one moves the checkpoint.
+-- one checks who appends and where, the second one appends (all chats, or those that are selected),
+-- and the third one moves the checkpoint.
 --
 --   KEYS[1]  stream
 --   KEYS[2]  checkpoint
---   KEYS[3]  times of publication (only with append_unpublished.lua)
+--   KEYS[3]  times of publication (only with append_selected.lua, as are the next two)
+--   KEYS[4]  members
+--   KEYS[5]  note about the members
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[3]  expected position
@@ -18,9 +20,10 @@
 --   ARGV[11] label id ('' if the messages contain it)
 --   ARGV[12] and up: values
 --
--- Returns the number of chats that were not appended because they were published recently. If the
--- batch is rejected, returns 'fence', 'run' or 'position' for the check that failed, or 'stream' if
--- the stream was deleted.
+-- Returns {chats that were not appended because they were published before, chats that were not
+-- appended because they are known}. If the batch is rejected, returns 'fence', 'run' or 'position'
+-- for the check that failed, 'stream' if the stream was deleted, or 'members' if the set of members
+-- is not the one that the run began with.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'position', 'first_id')
 if at[1] ~= ARGV[1] then
   return 'fence'
@@ -37,4 +40,4 @@ end
 local call = redis.call
 local stream, run, field, label = KEYS[1], ARGV[2], ARGV[10], ARGV[11]
 local first, last
-local chats, suppressed = ARGV[6], 0
+local chats, suppressed, known = ARGV[6], 0, 0

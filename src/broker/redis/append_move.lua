@@ -15,4 +15,4 @@ if ARGV[7] ~= '0' then
   local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[7]
   call('XTRIM', stream, 'MINID', '~', string.format('%.0f', oldest))
 end
-return suppressed
+return {suppressed, known}

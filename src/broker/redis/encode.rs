@@ -15,15 +15,17 @@ impl Stream {
     fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
         let values = 2 * usize::try_from(batch.delivers.messages).unwrap_or(0);
         let mut command = Cmd::with_capacity(values + 16, bytes + 512);
+        let keys = self.keys.of_append();
+        let keys = if self.filter.is_some() {
+            &keys[..]
+        } else {
+            &keys[..2]
+        };
         command
             .arg("EVALSHA")
             .arg(self.link.append_hash())
-            .arg(2 + usize::from(self.filter.is_some()))
-            .arg(&self.keys.stream)
-            .arg(&self.keys.checkpoint);
-        if self.filter.is_some() {
-            command.arg(&self.keys.published);
-        }
+            .arg(keys.len())
+            .arg(keys);
         command
             .arg(&self.lease.fencing_token)
             .arg(self.run_id.to_string())
@@ -35,7 +37,7 @@ impl Stream {
             .arg(now())
             .arg(&layout[1..]);
         if let Some(filter) = &self.filter {
-            command.arg(filter.window);
+            filter.add_arguments(&mut command);
         }
         command
     }
@@ -48,6 +50,7 @@ impl RedisSession {
         index: usize,
         batch: &Batch,
     ) -> Result<(), SessionError> {
+        self.confirm_in(index, batch).await?;
         if batch.end() <= self.streams[index].next_position {
             return Ok(());
         }
@@ -61,7 +64,7 @@ impl RedisSession {
                 // The checkpoint moves with a later batch, or at the end.
                 return Ok(());
             }
-            if self.suppress {
+            if self.suppress && self.streams[index].members().is_none() {
                 chats = self.streams[index].unseen(&chats).await?;
             }
             let count = chats.len() as u64;

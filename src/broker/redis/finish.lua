@@ -4,6 +4,7 @@
 --   KEYS[1]  stream
 --   KEYS[2]  checkpoint
 --   KEYS[3]  manifest
+--   KEYS[4]  note about the members
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[3]  status: complete, rejected or partial
@@ -11,8 +12,9 @@
 --   ARGV[5]  number of chats in the whole list
 --   ARGV[6]  milliseconds to keep the keys beside the stream (0: no expiry)
 --   ARGV[7]  current time
---   ARGV[8]  count of the marker's fields and values
---   ARGV[9] and up: fields and values of the marker, then those of the manifest
+--   ARGV[8]  time that the list is current as of, in seconds since 1970; '' to keep no membership
+--   ARGV[9]  count of the marker's fields and values
+--   ARGV[10] and up: fields and values of the marker, then those of the manifest
 --
 -- Returns 'OK'; 'fence', 'run' or 'position' if another writer has taken over the stream; or
 -- 'stream' if the stream was deleted.
@@ -33,12 +35,21 @@ if is_over then
     return 'stream'
   end
   if is_complete then
-    local marker = tonumber(ARGV[8])
+    local marker = tonumber(ARGV[9])
     if marker > 0 and redis.call('HGET', KEYS[2], 'completed') ~= ARGV[2] then
       redis.call('HSET', KEYS[2], 'completed', ARGV[2])
-      redis.call('XADD', KEYS[1], '*', unpack(ARGV, 9, 8 + marker))
+      redis.call('XADD', KEYS[1], '*', unpack(ARGV, 10, 9 + marker))
     end
     redis.call('HSET', KEYS[2], 'last_complete', ARGV[5])
+    if ARGV[8] ~= '' then
+      -- The set contains a whole list, and chats can be compared with it.
+      redis.call('HSET', KEYS[4], 'as_of', ARGV[8])
+      local building = redis.call('HGET', KEYS[4], 'building')
+      if building then
+        redis.call('HSET', KEYS[4], 'set', building)
+        redis.call('HDEL', KEYS[4], 'building')
+      end
+    end
   end
   redis.call('HSET', KEYS[2], 'status', ARGV[3], 'at', ARGV[7])
 end
@@ -48,7 +59,7 @@ if not is_over then
 end
 redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'status', ARGV[3], 'finished_at', ARGV[7],
   'first_id', at[4] or '', 'last_id', at[5] or '', 'chats', is_complete and ARGV[5] or at[6],
-  unpack(ARGV, 9 + ARGV[8]))
+  unpack(ARGV, 10 + ARGV[9]))
 if ARGV[6] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[6])
   redis.call('PEXPIRE', KEYS[3], ARGV[6])

@@ -21,6 +21,12 @@ pub(super) struct Keys {
     /// A hash: chat id → when it was last published to the stream, by any label's run, in seconds
     /// since 1970.
     pub(super) published: String,
+    /// A hash: chat id → record of its membership in the label, and the set's token at `:`.
+    pub(super) members: String,
+    /// A hash about the members, without ids, which does not expire.
+    pub(super) note: String,
+    /// The stream for chats that have left the label.
+    pub(super) removed: String,
 }
 
 impl Keys {
@@ -44,8 +50,25 @@ impl Keys {
             manifest: format!("labelcast:run:{{{tag}}}:"),
             event: beside("event") + ":",
             published: format!("labelcast:published:{{{tag}}}:{stream}"),
+            members: beside("members"),
+            note: beside("membership"),
+            removed: match hash_tag(&stream) {
+                Some(_) => format!("{stream}:removed"),
+                None => format!("{{{stream}}}:removed"),
+            },
             stream,
         }
+    }
+
+    /// Returns the keys that the append script takes.
+    pub(super) fn of_append(&self) -> [&String; 5] {
+        [
+            &self.stream,
+            &self.checkpoint,
+            &self.published,
+            &self.members,
+            &self.note,
+        ]
     }
 
     /// Returns the key of a run's manifest.
@@ -101,11 +124,20 @@ mod tests {
                 &keys.manifest(uuid::Uuid::nil()),
                 &keys.event("1"),
                 &keys.published,
+                &keys.members,
+                &keys.note,
+                &keys.removed,
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");
             assert_eq!(hash_tag(&keys.stream).unwrap_or(&keys.stream), tag);
         }
         assert_eq!(keys("labelcast:7", Some(3)).stream, "labelcast:7:{3}");
+        assert_eq!(keys("labelcast:7", None).removed, "{labelcast:7}:removed");
+        assert_eq!(
+            keys("labelcast:7", Some(3)).removed,
+            "labelcast:7:{3}:removed"
+        );
+        assert_eq!(keys("a{x}b", None).removed, "a{x}b:removed");
     }
 
     #[test]

@@ -6,7 +6,9 @@ use redis::{Script, Value};
 use uuid::Uuid;
 
 use super::link::{StoredState, StreamState, reply_text};
+use super::members::members_lost;
 use super::reconcile::resume_point_of;
+use super::selection::rule_name;
 use super::session::{Phase, RedisSession};
 use super::stream::Stream;
 use crate::batch::Digest;
@@ -24,6 +26,8 @@ struct Beginning<'a> {
     suppress: bool,
     /// Fields and values of the start marker, if there is one.
     marker: Vec<String>,
+    /// Token for a new set of members.
+    set: String,
     /// Identity of this call, by which the script recognizes a delayed duplicate.
     token: String,
 }
@@ -36,11 +40,12 @@ impl Stream {
             let reply = with_retry!(self, self.try_begin(beginning))?;
             match reply_text(&reply).as_str() {
                 "fence" => drop(self.load_owned().await?),
+                "members" => return Err(members_lost(&self.keys).into()),
                 token => {
                     token.clone_into(&mut self.lease.fencing_token);
                     self.restart(beginning.run_id, 0);
                     self.restart_counts();
-                    return Ok(());
+                    return self.load_members().await;
                 }
             }
         }
@@ -52,6 +57,8 @@ impl Stream {
         let mut script = script.prepare_invoke();
         script.key(&self.keys.stream).key(&self.keys.checkpoint);
         script.key(self.keys.manifest(beginning.run_id));
+        script.key(&self.keys.members).key(&self.keys.note);
+        let window = self.filter.as_ref().and_then(|filter| filter.window);
         script
             .arg(&self.lease.fencing_token)
             .arg(beginning.run_id.to_string())
@@ -63,6 +70,9 @@ impl Stream {
             .arg(beginning.partitions)
             .arg(&self.lease.owner)
             .arg(&beginning.token)
+            .arg(rule_name(self.members().map(|members| &members.rules)))
+            .arg(&beginning.set)
+            .arg(u8::from(window.is_some()))
             .arg(&beginning.marker);
         Ok(self.link.run(&script).await?)
     }
@@ -82,6 +92,8 @@ impl Stream {
         let mut script = script.prepare_invoke();
         script.key(&self.keys.stream).key(&self.keys.checkpoint);
         script.key(self.keys.manifest(end.run_id));
+        script.key(&self.keys.note);
+        let as_of = self.members().map(|members| members.as_of.to_string());
         script
             .arg(&self.lease.fencing_token)
             .arg(end.run_id.to_string())
@@ -90,6 +102,7 @@ impl Stream {
             .arg(end.chats)
             .arg(&self.lease.keep_ms)
             .arg(now())
+            .arg(as_of.unwrap_or_default())
             .arg(end.marker.len())
             .arg(&end.marker);
         for (name, value) in &end.manifest_fields {
@@ -153,6 +166,7 @@ impl RedisSession {
                 Some(encoder) if marker => encoder.marker(Marker::Started, 0),
                 _ => Vec::new(),
             },
+            set: Uuid::now_v7().to_string(),
             token: Uuid::now_v7().to_string(),
         };
         self.streams[index].begin(&beginning).await
@@ -175,6 +189,7 @@ impl RedisSession {
                 Some(at) => {
                     self.streams[index].restart(run_id, at.position);
                     self.streams[index].take_counts(&stored);
+                    self.streams[index].load_members().await?;
                 }
                 None => {
                     // The checkpoint or the stream was lost, but the other may remain: skip chats
@@ -201,7 +216,11 @@ impl RedisSession {
         Ok(())
     }
 
+    /// Finds out which chats are on the streams, unless the records of the members tell.
     pub(super) async fn read_back(&mut self) -> Result<(), SessionError> {
+        if self.context.selection.membership.is_some() {
+            return Ok(());
+        }
         for stream in &mut self.streams {
             stream.read_back().await?;
         }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::connect::Endpoint;
 use super::keys::Keys;
+use super::selection::{Passes, Skipped};
 use super::stream::{Lease, Reply};
 use crate::broker::Checkpoint;
 use crate::broker::error::Failure;
@@ -22,10 +23,11 @@ const APPEND_ALL: &str = concat!(
     include_str!("append_all.lua"),
     include_str!("append_move.lua"),
 );
-/// The append script for chats that were not published recently.
-const APPEND_UNPUBLISHED: &str = concat!(
+/// The append script for chats that are selected.
+const APPEND_SELECTED: &str = concat!(
     include_str!("append_check.lua"),
-    include_str!("append_unpublished.lua"),
+    include_str!("judge.lua"),
+    include_str!("append_selected.lua"),
     include_str!("append_move.lua"),
 );
 /// Time limit for replicas to confirm a write.
@@ -52,9 +54,9 @@ impl Link {
         }
     }
 
-    /// Lets appends leave out chats that were published recently.
-    pub(super) fn append_unpublished_only(&mut self) {
-        self.append = Script::new(APPEND_UNPUBLISHED);
+    /// Lets appends leave out chats.
+    pub(super) fn append_selected_only(&mut self) {
+        self.append = Script::new(APPEND_SELECTED);
         self.knows_append = false;
     }
 
@@ -168,8 +170,8 @@ async fn wait_on(connection: &mut MultiplexedConnection, replicas: u32) -> Resul
 pub(super) struct StoredState {
     pub(super) fence: Fence,
     pub(super) checkpoint: Option<Checkpoint>,
-    /// Chats of the run that were not appended because they had been published recently.
-    pub(super) suppressed: u64,
+    /// How the run's chats were selected.
+    pub(super) selection: StoredSelection,
     /// Whether the run has ended, complete or rejected, and its process knew it. A run whose
     /// process did not know is resumed, with nothing left to publish.
     pub(super) is_over: bool,
@@ -186,6 +188,17 @@ pub(super) struct StoredState {
     pub(super) at: Option<SystemTime>,
     /// Number of streams that the run was spread over.
     pub(super) partitions: Option<usize>,
+}
+
+/// How a run's chats were selected, as recorded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StoredSelection {
+    /// Name of the rule for members; empty if no membership is kept.
+    pub(super) rule: String,
+    pub(super) skipped: Skipped,
+    pub(super) passes: Passes,
+    /// Members that were removed.
+    pub(super) removed: u64,
 }
 
 /// Whether a stream exists. One that is read, trimmed or emptied still does.
@@ -217,7 +230,13 @@ impl StoredState {
 
 /// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Failure> {
-    const FIELDS: [&str; 16] = [
+    const FIELDS: [&str; 22] = [
+        "selection",
+        "known",
+        "pass",
+        "first_pass",
+        "published_from",
+        "removed",
         "read_from",
         "suppressed",
         "fence",
@@ -263,7 +282,19 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Fa
             owner: field("fence_owner"),
         },
         checkpoint: checkpoint(),
-        suppressed: number("suppressed").unwrap_or(0),
+        selection: StoredSelection {
+            rule: field("selection").unwrap_or_default(),
+            skipped: Skipped {
+                suppressed: number("suppressed").unwrap_or(0),
+                known: number("known").unwrap_or(0),
+            },
+            passes: Passes {
+                current: number("pass").unwrap_or(0),
+                first: number("first_pass").unwrap_or(0),
+                published_from: number("published_from").unwrap_or(0),
+            },
+            removed: number("removed").unwrap_or(0),
+        },
         is_over: field("status").is_some_and(|status| status != "running")
             && field("settled") == field("run_id"),
         settled: field("settled"),

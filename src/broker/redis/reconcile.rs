@@ -3,15 +3,16 @@
 
 use std::time::SystemTime;
 
-use tracing::warn;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::link::StoredState;
 use super::stream::Lease;
 use crate::broker::{Checkpoint, Recovered, ResumePoint, Unfinished};
 
-/// Returns what earlier runs left on the streams of a queue.
-pub(super) fn recovered(stored: &[StoredState]) -> Recovered {
+/// Returns what earlier runs left on the streams of a queue, for a run that selects members by this
+/// rule.
+pub(super) fn recovered(stored: &[StoredState], rule: &str) -> Recovered {
     let Some(first) = stored.first() else {
         return Recovered::default();
     };
@@ -27,6 +28,10 @@ pub(super) fn recovered(stored: &[StoredState]) -> Recovered {
     }
     if first.partitions != Some(stored.len()) {
         warn!(run_id = %run.run_id, "unfinished run has another number of --partitions; starting a new run");
+        return recovered;
+    }
+    if first.selection.rule != rule {
+        info!(run_id = %run.run_id, "unfinished run selects its chats in another way; starting a new run");
         return recovered;
     }
     let found = stored.iter().map(|stored| stored.checkpoint_of(run.run_id));
@@ -103,7 +108,7 @@ pub(super) fn ownership(ours: &Lease, stored: &StoredState) -> Ownership {
 mod tests {
     use super::*;
     use crate::batch::{Digest, Position};
-    use crate::broker::redis::link::{Fence, StreamState};
+    use crate::broker::redis::link::{Fence, StoredSelection, StreamState};
 
     fn digest(of: u8) -> Digest {
         format!("{of:032x}").parse().unwrap_or(Digest::of_nothing())
@@ -153,8 +158,15 @@ mod tests {
             partitions,
             ..stored(run)
         };
+        let by_rule = |rule: &str| StoredState {
+            selection: StoredSelection {
+                rule: rule.to_owned(),
+                ..StoredSelection::default()
+            },
+            ..stored(run)
+        };
         let position = |stored: &[StoredState]| {
-            let unfinished = recovered(stored).unfinished?;
+            let unfinished = recovered(stored, "").unfinished?;
             Some((unfinished.resume_point.at.position, unfinished.list_changed))
         };
         let cases = [
@@ -167,6 +179,7 @@ mod tests {
             (vec![stored(run), gone], Some((0, true))),
             (vec![other(Some(3)), other(Some(3))], None),
             (vec![other(None), other(None)], None),
+            (vec![by_rule("new"), by_rule("new")], None),
         ];
         for (stored, expected) in cases {
             assert_eq!(position(&stored), expected, "{stored:?}");

@@ -1,6 +1,6 @@
 //! One run's hold on the streams of a queue.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tracing::info;
@@ -16,6 +16,7 @@ use crate::broker::{
     BrokerError, Delivered, Outcome, ResumePoint, SessionContext, SnapshotSession, Start, Written,
 };
 use crate::message::Encoder;
+use crate::state::Removal;
 
 /// How long releasing the locks may take after a stop signal. The limit leaves time to write the
 /// report after the release.
@@ -220,6 +221,11 @@ impl SnapshotSession for RedisSession {
         Ok(())
     }
 
+    async fn begin_list(&mut self, as_of: SystemTime) -> Result<Written, BrokerError> {
+        self.begin_pass(as_of);
+        Ok(Written::Done)
+    }
+
     fn resume_point(&self) -> &ResumePoint {
         &self.resume_point
     }
@@ -244,13 +250,23 @@ impl SnapshotSession for RedisSession {
         started.map_err(SessionError::into_failure)
     }
 
+    async fn remove_absent(&mut self) -> Result<Removal, BrokerError> {
+        let removed = self.remove_absent_all().await;
+        removed.map_err(SessionError::into_failure)
+    }
+
     fn delivered(&self) -> Delivered {
         let mut sum = Delivered::default();
         for stream in &self.streams {
             sum.add(stream.delivered);
         }
-        for filter in self.streams.iter().filter_map(|stream| stream.filter) {
-            sum.suppressed += filter.suppressed;
+        for filter in self
+            .streams
+            .iter()
+            .filter_map(|stream| stream.filter.as_ref())
+        {
+            sum.suppressed += filter.skipped.suppressed;
+            sum.known += filter.skipped.known;
         }
         sum.take_back(self.lost_chats, self.context.layout.ids_per_message);
         sum

@@ -3,6 +3,8 @@
 --   KEYS[1]  stream
 --   KEYS[2]  checkpoint
 --   KEYS[3]  manifest
+--   KEYS[4]  members
+--   KEYS[5]  note about the members
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[3]  label id
@@ -13,10 +15,14 @@
 --   ARGV[8]  number of partitions of the queue
 --   ARGV[9]  owner
 --   ARGV[10] token of this call
---   ARGV[11] and up: fields and values of the start marker, if one is requested
+--   ARGV[11] members to publish: 'all', 'new' or 'none'; '' to keep no membership
+--   ARGV[12] token for a new set of members
+--   ARGV[13] '1' if times of publication are kept
+--   ARGV[14] and up: fields and values of the start marker, if one is requested
 --
--- Returns a new fencing token, which rejects everything that was in flight before; or 'fence' if
--- the caller's token is not the newest.
+-- Returns a new fencing token, which rejects everything that was in flight before; 'fence' if the
+-- caller's token is not the newest; or 'members' if only new members are to be published, and it is
+-- not known who is new.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id', 'start', 'fence_owner')
 if at[3] == ARGV[10] and at[4] == ARGV[9] then
   -- A delayed duplicate of this call gets the same token.
@@ -25,22 +31,53 @@ end
 if at[1] ~= ARGV[1] then
   return 'fence'
 end
+local publish = ARGV[11]
+local set = redis.call('HMGET', KEYS[5], 'set', 'building')
+local found = redis.call('HGET', KEYS[4], ':')
+local is_first_use = not set[1] and not set[2]
+if publish == 'new' and not is_first_use and not (found and found == set[1]) then
+  return 'members'
+end
 local fence = string.format('%.0f', at[1] + 1)
-redis.call('HDEL', KEYS[2], 'suppressed')
+redis.call('HDEL', KEYS[2], 'suppressed', 'known')
 redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4],
   'status', 'running', 'suppress', ARGV[6], 'at', ARGV[7], 'partitions', ARGV[8],
-  'start', ARGV[10], 'fence', fence)
+  'start', ARGV[10], 'fence', fence, 'selection', publish)
 local is_new = at[2] ~= ARGV[2]
-if is_new or redis.call('EXISTS', KEYS[1]) == 0 then
+local has_nothing = is_new or redis.call('EXISTS', KEYS[1]) == 0
+if has_nothing then
   redis.call('HSET', KEYS[2], 'chats', '0')
   redis.call('HDEL', KEYS[2], 'first_id', 'last_id', 'read_from')
   if is_new and ARGV[6] == '1' then
     -- The checkpoint was lost, and entries of the run may be anywhere on the stream.
     redis.call('HSET', KEYS[2], 'read_from', '-')
   end
-  if #ARGV > 10 then
-    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 11))
+  if #ARGV > 13 then
+    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 14))
   end
+end
+if publish ~= '' then
+  local pass = redis.call('HINCRBY', KEYS[5], 'pass', 1)
+  redis.call('HSET', KEYS[5], 'partitions', ARGV[8])
+  redis.call('HSET', KEYS[2], 'pass', pass, 'confirmed', '0')
+  if not (found and (found == set[1] or found == set[2])) then
+    redis.call('UNLINK', KEYS[4])
+    redis.call('HSET', KEYS[4], ':', ARGV[12])
+    redis.call('HSET', KEYS[5], 'members', '0', 'removed', '0')
+    -- A set that a list has to fill first is not the one that chats are compared with.
+    local is_known = is_first_use and publish ~= 'none'
+    redis.call('HSET', KEYS[5], is_known and 'set' or 'building', ARGV[12])
+  end
+  if has_nothing then
+    redis.call('HSET', KEYS[2], 'published_from', pass)
+  end
+  if is_new then
+    local members = redis.call('HGET', KEYS[5], 'members')
+    redis.call('HSET', KEYS[2], 'first_pass', pass, 'members_before', members, 'removed', '0')
+  end
+end
+if ARGV[13] == '1' then
+  redis.call('HSET', KEYS[2], 'published_over', ARGV[8])
 end
 if is_new then
   redis.call('HSET', KEYS[3], 'run_id', ARGV[2], 'label_id', ARGV[3], 'queue', KEYS[1],
@@ -49,8 +86,10 @@ end
 if ARGV[5] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
+  redis.call('PEXPIRE', KEYS[4], ARGV[5])
 else
   redis.call('PERSIST', KEYS[2])
   redis.call('PERSIST', KEYS[3])
+  redis.call('PERSIST', KEYS[4])
 end
 return fence

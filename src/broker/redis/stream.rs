@@ -18,8 +18,9 @@ use super::RedisSettings;
 use super::dedup::{self, Token};
 use super::keys::Keys;
 use super::link::{Acquired, Link, StoredState, acquire, load, reply_text};
-use super::published::Filter;
+use super::members::members_lost;
 use super::reconcile::{Ownership, ownership};
+use super::selection::{Filter, Skipped};
 use crate::batch::{Chat, Digest, Position};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::reconcile::{Extent, Next, reconcile};
@@ -66,7 +67,7 @@ pub(super) struct Stream {
     pub(super) link: Link,
     pub(super) lease: Lease,
     pub(super) run_id: Uuid,
-    /// Set if chats that were published recently are left out.
+    /// Set if chats are left out or recorded.
     pub(super) filter: Option<Filter>,
     /// Token of the read-back that filled the dedup set, if there is one.
     dedup: Option<Token>,
@@ -165,11 +166,14 @@ impl Stream {
         // The future has completed and must not be polled again. The code below handles its result.
         oldest.reply = not_sent();
         let failure = match reply {
-            Ok(Value::Int(suppressed)) => {
+            Ok(Value::Array(skipped)) => {
                 self.retries.reset();
                 self.count_oldest(1);
-                self.count_suppressed(u64::try_from(suppressed).unwrap_or(0));
+                self.count_skipped(Skipped::of_reply(&skipped));
                 return Ok(());
+            }
+            Ok(refusal) if reply_text(&refusal) == "members" => {
+                return Err(members_lost(&self.keys).into());
             }
             // The script rejected the batch; the stored checkpoint shows how to continue.
             Ok(refusal) => {

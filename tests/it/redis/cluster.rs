@@ -5,7 +5,7 @@ use crate::support::redis::{Server, chat_ids, free_port, length};
 use crate::support::{Stage, gated, small_list, wait_until};
 
 /// Three masters that share the slots.
-fn cluster() -> Vec<Server> {
+pub(super) fn cluster() -> Vec<Server> {
     let nodes: Vec<Server> = (0..3)
         .map(|_| Server::start(&["--cluster-enabled", "yes", "--cluster-port", "{port}"]))
         .collect();
@@ -52,7 +52,7 @@ fn cluster() -> Vec<Server> {
 }
 
 /// Returns the node that has a stream.
-fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
+pub(super) fn holder<'a>(nodes: &'a [Server], stream: &str) -> &'a Server {
     let holds = |node: &&Server| {
         redis::cmd("EXISTS")
             .arg(stream)

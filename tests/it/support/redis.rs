@@ -164,16 +164,21 @@ impl Drop for Server {
 pub(crate) type Entry = Vec<(String, String)>;
 
 pub(crate) fn entries(connection: &mut Connection, stream: &str) -> Vec<Entry> {
+    let numbered = numbered_entries(connection, stream);
+    numbered.into_iter().map(|(_, entry)| entry).collect()
+}
+
+/// Returns the entries of a stream with their ids.
+pub(crate) fn numbered_entries(connection: &mut Connection, stream: &str) -> Vec<(String, Entry)> {
     let found: Value = redis::cmd("XRANGE")
         .arg(&[stream, "-", "+"])
         .query(connection)
         .unwrap();
     let found: Vec<(String, Vec<String>)> = redis::from_redis_value(found).unwrap();
-    let pairs = |(_, fields): (String, Vec<String>)| {
+    let pairs = |(id, fields): (String, Vec<String>)| {
         let pairs = fields.chunks(2);
-        pairs
-            .map(|pair| (pair[0].clone(), pair[1].clone()))
-            .collect()
+        let pairs = pairs.map(|pair| (pair[0].clone(), pair[1].clone()));
+        (id, pairs.collect())
     };
     found.into_iter().map(pairs).collect()
 }

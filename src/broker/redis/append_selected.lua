@@ -1,0 +1,92 @@
+-- Appends the chats that are selected by their membership and by the time of their last
+-- publication, and records both.
+--
+--   ARGV[12] seconds since the last publication in which a chat is not appended again; '' for none
+--   ARGV[13] '' to keep no membership
+--   ARGV[20] and up: for each chat its values, for field 'data' with the chat id before them
+local window, now = tonumber(ARGV[12]), tonumber(call('TIME')[1])
+local has_members = publish ~= ''
+local is_data, has_name = field == 'data', ARGV[9] == '2'
+local step = (is_data or has_name) and 2 or 1
+local ids = {}
+for i = 20, #ARGV, step do
+  ids[(i - 20) / step + 1] = ARGV[i]
+end
+local records, times = {}, {}
+if has_members then
+  ids[#ids + 1] = ':'
+  records = call('HMGET', KEYS[4], unpack(ids))
+  ids[#ids] = nil
+  if records[#ids + 1] ~= ARGV[14] then
+    return 'members'
+  end
+end
+if window and #ids > 0 then
+  times = call('HMGET', KEYS[3], unpack(ids))
+end
+-- A list may contain a chat twice: what this batch has recorded counts.
+local latest, is_published, judgements = {}, {}, {}
+local changes, changed, publications, marked = {}, 0, {}, 0
+for k, id in ipairs(ids) do
+  local judged, verdict, record
+  if has_members then
+    local before = latest[id] or records[k] or ''
+    judged = judgements[before] or judge(before)
+    judgements[before] = judged
+    count(judged)
+    verdict, record = judged.verdict, judged.left
+  else
+    verdict = is_published[id] and 'suppress' or 'publish'
+  end
+  if window and verdict == 'publish' then
+    local at = tonumber(times[k] or nil)
+    if at and now - at < window then
+      verdict = 'suppress'
+      record = judged and judged.known
+    end
+  end
+  if verdict == 'publish' then
+    local value = ARGV[20 + (k - 1) * step + 1]
+    if is_data then
+      last = call('XADD', stream, '*', field, value)
+    elseif has_name and value ~= '' then
+      last = call('XADD', stream, '*', field, id, 'label_id', label, 'run_id', run, 'name', value)
+    else
+      last = call('XADD', stream, '*', field, id, 'label_id', label, 'run_id', run)
+    end
+    first = first or last
+    record = judged and judged.published
+  elseif verdict == 'known' then
+    known = known + 1
+    record = judged.known
+  else
+    suppressed = suppressed + 1
+  end
+  if window and (verdict == 'publish' or publish == 'none') then
+    is_published[id] = true
+    publications[marked + 1], publications[marked + 2] = id, now
+    marked = marked + 2
+  end
+  if has_members then
+    latest[id] = record
+    changes[changed + 1], changes[changed + 2] = id, record
+    changed = changed + 2
+  end
+end
+if changed > 0 then
+  call('HSET', KEYS[4], unpack(changes))
+  record_counts(KEYS[2], KEYS[5])
+end
+if marked > 0 then
+  call('HSET', KEYS[3], unpack(publications))
+end
+for _, key in ipairs({KEYS[3], KEYS[4]}) do
+  if ARGV[7] ~= '0' then
+    call('PEXPIRE', key, ARGV[7])
+  else
+    call('PERSIST', key)
+  end
+end
+chats = chats - suppressed - known
+call('HINCRBY', KEYS[2], 'suppressed', suppressed)
+call('HINCRBY', KEYS[2], 'known', known)

@@ -1,0 +1,461 @@
+//! The members of a label, beside each stream: what is known of the set, and the steps around a
+//! list that the append script does not do.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redis::{Script, Value};
+use uuid::Uuid;
+
+use super::RedisSettings;
+use super::connect::Endpoint;
+use super::keys::Keys;
+use super::link::{Link, reply_text};
+use super::selection::PAGE;
+use super::session::RedisSession;
+use super::stream::{Stream, load_all};
+use crate::batch::Batch;
+use crate::broker::error::{Failure, SessionError};
+use crate::broker::retries::{Retrying as _, with_retry};
+use crate::broker::{BrokerError, ResumePoint, SessionContext, partition_of};
+use crate::message::{EventEncoder, LabelEvent};
+use crate::state::record::REMOVAL_REMEMBERED_MS;
+use crate::state::{GUARDED_MEMBERS, Membership, Publish, Removal};
+
+/// The script that confirms members without appending.
+const CONFIRM: &str = concat!(include_str!("judge.lua"), include_str!("confirm.lua"));
+
+/// What is to be done with absent members.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Count,
+    Remove,
+    Publish,
+}
+
+impl Absent {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Remove => "remove",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// How the set of members stands to the list.
+#[derive(Clone, Copy, Debug, Default)]
+struct Standing {
+    /// Members, old and new.
+    members: u64,
+    /// Members before the run.
+    before: u64,
+    /// Members that the list contains.
+    confirmed: u64,
+    /// Removals that are remembered.
+    removed: u64,
+}
+
+impl Stream {
+    /// Loads the token of the set and the passes of the run, which the start script has recorded.
+    pub(super) async fn load_members(&mut self) -> Result<(), SessionError> {
+        if self.members().is_none() {
+            return Ok(());
+        }
+        let stored = self.load_owned().await?;
+        let set = with_retry!(self, load_set(&mut self.link, &self.keys))?;
+        if let Some(members) = self.filter.as_mut().and_then(|it| it.members.as_mut()) {
+            members.passes = stored.selection.passes;
+            members.set = set;
+        }
+        Ok(())
+    }
+
+    /// Sets the time that the next list is current as of.
+    fn set_list_time(&mut self, as_of: u64) {
+        if let Some(members) = self.filter.as_mut().and_then(|it| it.members.as_mut()) {
+            members.as_of = as_of;
+        }
+    }
+
+    /// Records again that the list contains chats before the checkpoint.
+    async fn confirm(&mut self, ids: &[&[u8]]) -> Result<(), SessionError> {
+        loop {
+            let reply = with_retry!(self, self.try_confirm(ids))?;
+            match reply_text(&reply).as_str() {
+                "fence" => drop(self.load_owned().await?),
+                "members" => return Err(members_lost(&self.keys).into()),
+                // Without a checkpoint, the next append goes back to the start.
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn try_confirm(&mut self, ids: &[&[u8]]) -> Result<Value, Failure> {
+        let script = Script::new(CONFIRM);
+        let mut script = script.prepare_invoke();
+        for key in self.keys.of_append() {
+            script.key(key);
+        }
+        let mut arguments = redis::Cmd::new();
+        if let Some(filter) = &self.filter {
+            filter.add_arguments(&mut arguments);
+        }
+        script.arg(&self.lease.fencing_token);
+        script.arg(self.run_id.to_string());
+        script.arg(&[""; 4]).arg(&self.lease.keep_ms).arg(&[""; 4]);
+        for argument in arguments.args_iter() {
+            if let redis::Arg::Simple(argument) = argument {
+                script.arg(argument);
+            }
+        }
+        script.arg(ids);
+        Ok(self.link.run(&script).await?)
+    }
+
+    async fn standing(&mut self) -> Result<Standing, SessionError> {
+        with_retry!(self, load_standing(&mut self.link, &self.keys))
+    }
+
+    /// Goes through the members that the list does not contain. Returns their number.
+    async fn absent(&mut self, what: Absent, entry: &[String]) -> Result<u64, SessionError> {
+        let (mut cursor, mut count) = ("0".to_owned(), 0);
+        loop {
+            let reply = with_retry!(self, self.try_absent(what, &cursor, entry))?;
+            match reply {
+                Value::Array(page) => {
+                    cursor = page.first().map(reply_text).unwrap_or_default();
+                    if let Some(Value::Int(absent)) = page.get(1) {
+                        count += u64::try_from(*absent).unwrap_or(0);
+                    }
+                }
+                // Another run has taken over, or the server has lost the token with its data.
+                _ => drop(self.load_owned().await?),
+            }
+            if cursor == "0" {
+                return Ok(count);
+            }
+        }
+    }
+
+    async fn try_absent(
+        &mut self,
+        what: Absent,
+        cursor: &str,
+        entry: &[String],
+    ) -> Result<Value, Failure> {
+        let (as_of, pass) = self
+            .members()
+            .map_or((0, 0), |members| (members.as_of, members.passes.current));
+        let script = Script::new(include_str!("remove_absent.lua"));
+        let mut script = script.prepare_invoke();
+        script.key(&self.keys.checkpoint).key(&self.keys.members);
+        script.key(&self.keys.note).key(&self.keys.removed);
+        script
+            .arg(&self.lease.fencing_token)
+            .arg(self.run_id.to_string())
+            .arg(cursor)
+            .arg(PAGE)
+            .arg(as_of)
+            .arg(pass)
+            .arg(what.name())
+            .arg(&self.lease.keep_ms)
+            .arg(REMOVAL_REMEMBERED_MS / 1000)
+            .arg(entry);
+        Ok(self.link.run(&script).await?)
+    }
+}
+
+impl RedisSession {
+    fn keeps_members(&self) -> bool {
+        self.context.selection.membership.is_some()
+    }
+
+    /// Goes back to the start of the list, to record the members again as of a later time.
+    pub(super) fn begin_pass(&mut self, as_of: SystemTime) {
+        if !self.keeps_members() {
+            return;
+        }
+        let since = as_of.duration_since(UNIX_EPOCH).unwrap_or_default();
+        for stream in &mut self.streams {
+            stream.set_list_time(since.as_secs());
+        }
+        let reached = self.resume_point.clone();
+        if reached.at.position > 0 {
+            let mut expected_digests = vec![(reached.at.position, reached.at.digest)];
+            expected_digests.extend(reached.expected_digests);
+            self.resume_point = ResumePoint {
+                expected_digests,
+                ..ResumePoint::start_of(self.run_id())
+            };
+            self.resume_point.at.chats = reached.at.chats;
+        }
+    }
+
+    /// Records again those chats of a batch that are before a stream's position.
+    pub(super) async fn confirm_in(
+        &mut self,
+        index: usize,
+        batch: &Batch,
+    ) -> Result<(), SessionError> {
+        let position = self.streams[index].next_position;
+        if !self.keeps_members() || batch.first() >= position {
+            return Ok(());
+        }
+        let count = self.streams.len();
+        let ids: Vec<&[u8]> = batch
+            .iter()
+            .filter(|chat| chat.position < position && partition_of(chat.id, count) == index)
+            .map(|chat| chat.id)
+            .collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.streams[index].confirm(&ids).await
+    }
+
+    /// Removes the members that the list does not contain, unless they are too many.
+    pub(super) async fn remove_absent_all(&mut self) -> Result<Removal, SessionError> {
+        let Some(rules) = self.context.selection.membership else {
+            return Ok(Removal::Removed);
+        };
+        self.begin_all().await?;
+        let mut standings = Vec::new();
+        for stream in &mut self.streams {
+            standings.push(stream.standing().await?);
+        }
+        let sum = |of: fn(&Standing) -> u64| standings.iter().map(of).sum::<u64>();
+        let before = sum(|standing| standing.before);
+        // Members that an event has added since are not absent, so this is the highest number.
+        let at_most = sum(|standing| standing.members.saturating_sub(standing.confirmed));
+        if before >= GUARDED_MEMBERS && rules.is_too_many(at_most, before) {
+            let mut absent = 0;
+            for stream in &mut self.streams {
+                absent += stream.absent(Absent::Count, &[]).await?;
+            }
+            if rules.is_too_many(absent, before) {
+                let members = before;
+                return Ok(Removal::TooMany { absent, members });
+            }
+        }
+        let publishes = rules.removed && rules.publish != Publish::Nothing;
+        let what = if publishes {
+            Absent::Publish
+        } else {
+            Absent::Remove
+        };
+        let entry = self.departure_entry();
+        for (stream, standing) in self.streams.iter_mut().zip(standings) {
+            if standing.members > standing.confirmed || standing.removed > 0 {
+                stream.absent(what, &entry).await?;
+            }
+        }
+        self.count_removed().await
+    }
+
+    /// Counts the removed members of the run, by the checkpoints.
+    async fn count_removed(&mut self) -> Result<Removal, SessionError> {
+        let stored = load_all(&mut self.streams).await?;
+        for (stream, stored) in self.streams.iter_mut().zip(stored) {
+            stream.delivered.removed = stored.selection.removed;
+        }
+        Ok(Removal::Removed)
+    }
+
+    /// Returns the entry of a removed chat for the script: fields, values, and kinds of values.
+    fn departure_entry(&self) -> Vec<String> {
+        let target = &self.context.target;
+        let format = self.context.layout.format;
+        let encoder = EventEncoder::new(format, &target.instance_id, &target.label_id);
+        // Stands for the chat id; nothing else contains it.
+        let id = Uuid::now_v7().to_string();
+        let fields = encoder.fields(&LabelEvent::missing_in(self.run_id(), id.clone()));
+        let kind = |value: &str| match (value == id, value.contains(&id)) {
+            (true, _) => (String::new(), "id"),
+            (false, true) => (value.replace(&id, "\n"), "json"),
+            (false, false) => (value.to_owned(), "text"),
+        };
+        let entry = fields.chunks_exact(2).flat_map(|pair| {
+            let (value, kind) = kind(&pair[1]);
+            [pair[0].clone(), value, kind.to_owned()]
+        });
+        entry.collect()
+    }
+}
+
+/// Returns the token that the set of members contains; empty if there is none.
+async fn load_set(link: &mut Link, keys: &Keys) -> Result<String, Failure> {
+    let set: Option<String> = redis::cmd("HGET")
+        .arg(&keys.members)
+        .arg(":")
+        .query_async(link.connection().await?)
+        .await?;
+    Ok(set.unwrap_or_default())
+}
+
+async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure> {
+    let connection = link.connection().await?;
+    let (note, run): (Vec<Option<u64>>, Vec<Option<u64>>) = redis::pipe()
+        .cmd("HMGET")
+        .arg(&keys.note)
+        .arg(&["members", "removed"])
+        .cmd("HMGET")
+        .arg(&keys.checkpoint)
+        .arg(&["members_before", "confirmed"])
+        .query_async(connection)
+        .await?;
+    let number = |of: &[Option<u64>], index: usize| of.get(index).copied().flatten().unwrap_or(0);
+    Ok(Standing {
+        members: number(&note, 0),
+        removed: number(&note, 1),
+        before: number(&run, 0),
+        confirmed: number(&run, 1),
+    })
+}
+
+/// What a queue's state says about its partitions, or about tracking.
+#[derive(Debug, Default)]
+struct Noted {
+    /// Number of streams that the members were spread over.
+    partitions: Option<usize>,
+    /// Number of streams that the times of publication were spread over.
+    published: Option<usize>,
+    /// Whether every run keeps the membership.
+    is_tracked: bool,
+}
+
+impl Noted {
+    /// Number of streams that what is known was spread over.
+    fn streams(&self) -> Option<usize> {
+        self.partitions.or(self.published)
+    }
+}
+
+/// Loads what is noted about a stream, which may be on another server of a cluster.
+async fn load_noted(endpoint: &Endpoint, keys: &Keys) -> Result<Noted, Failure> {
+    let mut link = Link::new(endpoint.clone(), keys.note.clone());
+    let connection = link.connection().await?;
+    let (note, published): (Vec<Option<String>>, Option<usize>) = redis::pipe()
+        .cmd("HMGET")
+        .arg(&keys.note)
+        .arg(&["partitions", "tracked"])
+        .cmd("HGET")
+        .arg(&keys.checkpoint)
+        .arg("published_over")
+        .query_async(connection)
+        .await?;
+    let text = |index: usize| note.get(index).cloned().flatten();
+    Ok(Noted {
+        partitions: text(0).and_then(|count| count.parse().ok()),
+        published,
+        is_tracked: text(1).as_deref() == Some("1"),
+    })
+}
+
+/// Selects the chats that are appended. Keeps the membership of a tracked queue, whatever the
+/// settings say.
+///
+/// # Errors
+///
+/// [`BrokerError::Misconfigured`] if what is known was spread over another number of streams.
+pub(super) async fn prepare_selection(
+    settings: &RedisSettings,
+    context: &mut SessionContext,
+    streams: &mut [Stream],
+) -> Result<(), SessionError> {
+    let [first, ..] = streams else { return Ok(()) };
+    let (endpoint, keys) = (first.link.endpoint().clone(), first.keys.clone());
+    let own = with_retry!(first, load_noted(&endpoint, &keys))?;
+    if own.is_tracked && context.selection.membership.is_none() {
+        context.selection.membership = Some(Membership::recorded_only());
+    }
+    if !context.selection.is_active() {
+        return Ok(());
+    }
+    if context.layout.ids_per_message > 1 {
+        return Err(BrokerError::Misconfigured {
+            problem: format!("{}: the members of this queue are tracked", keys.stream),
+            fix: "leave out --ids-per-message",
+        }
+        .into());
+    }
+    let other_kind = Keys::new(&context.target, settings.partitions.is_none().then_some(0));
+    let other = with_retry!(first, load_noted(&endpoint, &other_kind))?;
+    let is_baseline = (context.selection.membership)
+        .is_some_and(|membership| membership.publish == Publish::Nothing);
+    let layouts = [
+        (settings.partitions.is_some(), own.streams()),
+        (settings.partitions.is_none(), other.streams()),
+    ];
+    for (is_spread, count) in layouts {
+        let is_ours = is_spread == settings.partitions.is_some() && count == Some(streams.len());
+        let Some(count) = count.filter(|_| !is_ours) else {
+            continue;
+        };
+        if !is_baseline {
+            return Err(other_partitions(&keys, is_spread.then_some(count)).into());
+        }
+        forget_layout(context, streams, is_spread.then_some(count)).await?;
+    }
+    for stream in streams {
+        stream.select(&context.selection);
+    }
+    Ok(())
+}
+
+/// Deletes what is known of a queue on streams that it does not have any more.
+async fn forget_layout(
+    context: &SessionContext,
+    streams: &mut [Stream],
+    partitions: Option<usize>,
+) -> Result<(), SessionError> {
+    let partitions: Vec<Option<u32>> = match partitions {
+        None => vec![None],
+        Some(count) => (0..u32::try_from(count).unwrap_or(0)).map(Some).collect(),
+    };
+    for partition in partitions {
+        let keys = Keys::new(&context.target, partition);
+        if streams
+            .iter()
+            .any(|stream| stream.keys.stream == keys.stream)
+        {
+            continue;
+        }
+        let Some(first) = streams.first_mut() else {
+            return Ok(());
+        };
+        let endpoint = first.link.endpoint().clone();
+        with_retry!(first, forget(&endpoint, &keys))?;
+    }
+    Ok(())
+}
+
+async fn forget(endpoint: &Endpoint, keys: &Keys) -> Result<(), Failure> {
+    let mut link = Link::new(endpoint.clone(), keys.note.clone());
+    redis::pipe()
+        .cmd("UNLINK")
+        .arg(&[&keys.members, &keys.note])
+        .cmd("HDEL")
+        .arg(&keys.checkpoint)
+        .arg("published_over")
+        .exec_async(link.connection().await?)
+        .await?;
+    Ok(())
+}
+
+fn other_partitions(keys: &Keys, known: Option<usize>) -> BrokerError {
+    let known = match known {
+        Some(count) => format!("--partitions {count}"),
+        None => "no --partitions".to_owned(),
+    };
+    BrokerError::Misconfigured {
+        problem: format!(
+            "{}: what is known of its chats was recorded with {known}",
+            keys.stream
+        ),
+        fix: "use that setting again, or record the list anew with --baseline",
+    }
+}
+
+pub(super) fn members_lost(keys: &Keys) -> BrokerError {
+    BrokerError::MembersLost(format!("{} is gone or incomplete", keys.members))
+}
