@@ -4,7 +4,7 @@
 --   KEYS[1]  stream
 --   KEYS[2]  checkpoint
 --   KEYS[3]  manifest
---   KEYS[4]  note about the members
+--   KEYS[4]  note about the members, only if their membership is kept
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[3]  status: complete, rejected or partial

@@ -57,7 +57,10 @@ impl Stream {
         let mut script = script.prepare_invoke();
         script.key(&self.keys.stream).key(&self.keys.checkpoint);
         script.key(self.keys.manifest(beginning.run_id));
-        script.key(&self.keys.members).key(&self.keys.note);
+        if self.members().is_some() {
+            // A user of a server without them needs no permission for these keys.
+            script.key(&self.keys.members).key(&self.keys.note);
+        }
         let window = self.filter.as_ref().and_then(|filter| filter.window);
         script
             .arg(&self.lease.fencing_token)
@@ -92,8 +95,10 @@ impl Stream {
         let mut script = script.prepare_invoke();
         script.key(&self.keys.stream).key(&self.keys.checkpoint);
         script.key(self.keys.manifest(end.run_id));
-        script.key(&self.keys.note);
         let as_of = self.members().map(|members| members.as_of.to_string());
+        if as_of.is_some() {
+            script.key(&self.keys.note);
+        }
         script
             .arg(&self.lease.fencing_token)
             .arg(end.run_id.to_string())

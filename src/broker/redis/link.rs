@@ -199,6 +199,10 @@ pub(super) struct StoredSelection {
     pub(super) passes: Passes,
     /// Members that were removed.
     pub(super) removed: u64,
+    /// Whether every run to the queue keeps the membership.
+    pub(super) is_tracked: bool,
+    /// Number of streams that the times of publication were spread over.
+    pub(super) published_over: Option<usize>,
 }
 
 /// Whether a stream exists. One that is read, trimmed or emptied still does.
@@ -230,7 +234,9 @@ impl StoredState {
 
 /// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Failure> {
-    const FIELDS: [&str; 22] = [
+    const FIELDS: [&str; 24] = [
+        "tracked",
+        "published_over",
         "selection",
         "known",
         "pass",
@@ -294,6 +300,8 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Fa
                 published_from: number("published_from").unwrap_or(0),
             },
             removed: number("removed").unwrap_or(0),
+            is_tracked: field("tracked").as_deref() == Some("1"),
+            published_over: field("published_over").and_then(|count| count.parse().ok()),
         },
         is_over: field("status").is_some_and(|status| status != "running")
             && field("settled") == field("run_id"),

@@ -6,8 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redis::{Script, Value};
 use uuid::Uuid;
 
-use super::RedisSettings;
-use super::connect::Endpoint;
 use super::keys::Keys;
 use super::link::{Link, reply_text};
 use super::selection::PAGE;
@@ -16,10 +14,10 @@ use super::stream::{Stream, load_all};
 use crate::batch::Batch;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying as _, with_retry};
-use crate::broker::{BrokerError, ResumePoint, SessionContext, partition_of};
+use crate::broker::{BrokerError, ResumePoint, partition_of};
 use crate::message::{EventEncoder, LabelEvent};
 use crate::state::record::REMOVAL_REMEMBERED_MS;
-use crate::state::{GUARDED_MEMBERS, Membership, Publish, Removal};
+use crate::state::{GUARDED_MEMBERS, Publish, Removal};
 
 /// The script that confirms members without appending.
 const CONFIRM: &str = concat!(include_str!("judge.lua"), include_str!("confirm.lua"));
@@ -292,9 +290,10 @@ async fn load_set(link: &mut Link, keys: &Keys) -> Result<String, Failure> {
     Ok(set.unwrap_or_default())
 }
 
+/// Loads numbers from the note and the checkpoint. One that a server has lost may be below zero.
 async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure> {
     let connection = link.connection().await?;
-    let (note, run): (Vec<Option<u64>>, Vec<Option<u64>>) = redis::pipe()
+    let (note, run): (Vec<Option<i64>>, Vec<Option<i64>>) = redis::pipe()
         .cmd("HMGET")
         .arg(&keys.note)
         .arg(&["members", "removed"])
@@ -303,157 +302,18 @@ async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure
         .arg(&["members_before", "confirmed"])
         .query_async(connection)
         .await?;
-    let number = |of: &[Option<u64>], index: usize| of.get(index).copied().flatten().unwrap_or(0);
+    let number = |of: &[Option<i64>], index: usize| {
+        let number = of.get(index).copied().flatten();
+        number
+            .and_then(|number| u64::try_from(number).ok())
+            .unwrap_or(0)
+    };
     Ok(Standing {
         members: number(&note, 0),
         removed: number(&note, 1),
         before: number(&run, 0),
         confirmed: number(&run, 1),
     })
-}
-
-/// What a queue's state says about its partitions, or about tracking.
-#[derive(Debug, Default)]
-struct Noted {
-    /// Number of streams that the members were spread over.
-    partitions: Option<usize>,
-    /// Number of streams that the times of publication were spread over.
-    published: Option<usize>,
-    /// Whether every run keeps the membership.
-    is_tracked: bool,
-}
-
-impl Noted {
-    /// Number of streams that what is known was spread over.
-    fn streams(&self) -> Option<usize> {
-        self.partitions.or(self.published)
-    }
-}
-
-/// Loads what is noted about a stream, which may be on another server of a cluster.
-async fn load_noted(endpoint: &Endpoint, keys: &Keys) -> Result<Noted, Failure> {
-    let mut link = Link::new(endpoint.clone(), keys.note.clone());
-    let connection = link.connection().await?;
-    let (note, published): (Vec<Option<String>>, Option<usize>) = redis::pipe()
-        .cmd("HMGET")
-        .arg(&keys.note)
-        .arg(&["partitions", "tracked"])
-        .cmd("HGET")
-        .arg(&keys.checkpoint)
-        .arg("published_over")
-        .query_async(connection)
-        .await?;
-    let text = |index: usize| note.get(index).cloned().flatten();
-    Ok(Noted {
-        partitions: text(0).and_then(|count| count.parse().ok()),
-        published,
-        is_tracked: text(1).as_deref() == Some("1"),
-    })
-}
-
-/// Selects the chats that are appended. Keeps the membership of a tracked queue, whatever the
-/// settings say.
-///
-/// # Errors
-///
-/// [`BrokerError::Misconfigured`] if what is known was spread over another number of streams.
-pub(super) async fn prepare_selection(
-    settings: &RedisSettings,
-    context: &mut SessionContext,
-    streams: &mut [Stream],
-) -> Result<(), SessionError> {
-    let [first, ..] = streams else { return Ok(()) };
-    let (endpoint, keys) = (first.link.endpoint().clone(), first.keys.clone());
-    let own = with_retry!(first, load_noted(&endpoint, &keys))?;
-    if own.is_tracked && context.selection.membership.is_none() {
-        context.selection.membership = Some(Membership::recorded_only());
-    }
-    if !context.selection.is_active() {
-        return Ok(());
-    }
-    if context.layout.ids_per_message > 1 {
-        return Err(BrokerError::Misconfigured {
-            problem: format!("{}: the members of this queue are tracked", keys.stream),
-            fix: "leave out --ids-per-message",
-        }
-        .into());
-    }
-    let other_kind = Keys::new(&context.target, settings.partitions.is_none().then_some(0));
-    let other = with_retry!(first, load_noted(&endpoint, &other_kind))?;
-    let is_baseline = (context.selection.membership)
-        .is_some_and(|membership| membership.publish == Publish::Nothing);
-    let layouts = [
-        (settings.partitions.is_some(), own.streams()),
-        (settings.partitions.is_none(), other.streams()),
-    ];
-    for (is_spread, count) in layouts {
-        let is_ours = is_spread == settings.partitions.is_some() && count == Some(streams.len());
-        let Some(count) = count.filter(|_| !is_ours) else {
-            continue;
-        };
-        if !is_baseline {
-            return Err(other_partitions(&keys, is_spread.then_some(count)).into());
-        }
-        forget_layout(context, streams, is_spread.then_some(count)).await?;
-    }
-    for stream in streams {
-        stream.select(&context.selection);
-    }
-    Ok(())
-}
-
-/// Deletes what is known of a queue on streams that it does not have any more.
-async fn forget_layout(
-    context: &SessionContext,
-    streams: &mut [Stream],
-    partitions: Option<usize>,
-) -> Result<(), SessionError> {
-    let partitions: Vec<Option<u32>> = match partitions {
-        None => vec![None],
-        Some(count) => (0..u32::try_from(count).unwrap_or(0)).map(Some).collect(),
-    };
-    for partition in partitions {
-        let keys = Keys::new(&context.target, partition);
-        if streams
-            .iter()
-            .any(|stream| stream.keys.stream == keys.stream)
-        {
-            continue;
-        }
-        let Some(first) = streams.first_mut() else {
-            return Ok(());
-        };
-        let endpoint = first.link.endpoint().clone();
-        with_retry!(first, forget(&endpoint, &keys))?;
-    }
-    Ok(())
-}
-
-async fn forget(endpoint: &Endpoint, keys: &Keys) -> Result<(), Failure> {
-    let mut link = Link::new(endpoint.clone(), keys.note.clone());
-    redis::pipe()
-        .cmd("UNLINK")
-        .arg(&[&keys.members, &keys.note])
-        .cmd("HDEL")
-        .arg(&keys.checkpoint)
-        .arg("published_over")
-        .exec_async(link.connection().await?)
-        .await?;
-    Ok(())
-}
-
-fn other_partitions(keys: &Keys, known: Option<usize>) -> BrokerError {
-    let known = match known {
-        Some(count) => format!("--partitions {count}"),
-        None => "no --partitions".to_owned(),
-    };
-    BrokerError::Misconfigured {
-        problem: format!(
-            "{}: what is known of its chats was recorded with {known}",
-            keys.stream
-        ),
-        fix: "use that setting again, or record the list anew with --baseline",
-    }
 }
 
 pub(super) fn members_lost(keys: &Keys) -> BrokerError {

@@ -3,8 +3,8 @@
 --   KEYS[1]  stream
 --   KEYS[2]  checkpoint
 --   KEYS[3]  manifest
---   KEYS[4]  members
---   KEYS[5]  note about the members
+--   KEYS[4]  members, only if their membership is kept
+--   KEYS[5]  note about the members, likewise
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[3]  label id
@@ -31,12 +31,14 @@ end
 if at[1] ~= ARGV[1] then
   return 'fence'
 end
-local publish = ARGV[11]
-local set = redis.call('HMGET', KEYS[5], 'set', 'building')
-local found = redis.call('HGET', KEYS[4], ':')
-local is_first_use = not set[1] and not set[2]
-if publish == 'new' and not is_first_use and not (found and found == set[1]) then
-  return 'members'
+local publish, set, found, is_first_use = ARGV[11], nil, nil, nil
+if publish ~= '' then
+  set = redis.call('HMGET', KEYS[5], 'set', 'building')
+  found = redis.call('HGET', KEYS[4], ':')
+  is_first_use = not set[1] and not set[2]
+  if publish == 'new' and not is_first_use and not (found and found == set[1]) then
+    return 'members'
+  end
 end
 local fence = string.format('%.0f', at[1] + 1)
 redis.call('HDEL', KEYS[2], 'suppressed', 'known')
@@ -75,6 +77,11 @@ if publish ~= '' then
     local members = redis.call('HGET', KEYS[5], 'members')
     redis.call('HSET', KEYS[2], 'first_pass', pass, 'members_before', members, 'removed', '0')
   end
+  if ARGV[5] ~= '0' then
+    redis.call('PEXPIRE', KEYS[4], ARGV[5])
+  else
+    redis.call('PERSIST', KEYS[4])
+  end
 end
 if ARGV[13] == '1' then
   redis.call('HSET', KEYS[2], 'published_over', ARGV[8])
@@ -86,10 +93,8 @@ end
 if ARGV[5] ~= '0' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
   redis.call('PEXPIRE', KEYS[3], ARGV[5])
-  redis.call('PEXPIRE', KEYS[4], ARGV[5])
 else
   redis.call('PERSIST', KEYS[2])
   redis.call('PERSIST', KEYS[3])
-  redis.call('PERSIST', KEYS[4])
 end
 return fence

@@ -233,15 +233,18 @@ fn what_cannot_be_suppressed_is_an_error() {
     let stage = Stage::with_chats(1);
     let redis = "redis://127.0.0.1:1";
     for (arguments, problem) in [
-        (vec!["--sink", "-"], "needs a sink that remembers"),
-        (vec!["--sink", "file:/tmp/x"], "needs a sink that remembers"),
+        (vec!["--sink", "-"], "needs to know what earlier runs did"),
+        (
+            vec!["--sink", "file:/tmp/x"],
+            "needs to know what earlier runs did",
+        ),
         (
             vec!["--sink", "amqp://localhost"],
-            "needs a sink that remembers",
+            "needs to know what earlier runs did",
         ),
         (
             vec!["--sink", redis, "--ids-per-message", "2"],
-            "single chats only",
+            "where some chats are left out",
         ),
         (
             vec!["--sink", redis, "--retain", "1h"],
