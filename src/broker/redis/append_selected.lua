@@ -25,18 +25,15 @@ if window and #ids > 0 then
   times = call('HMGET', KEYS[3], unpack(ids))
 end
 -- A list may contain a chat twice: what this batch has recorded counts.
-local latest, is_published, judgements = {}, {}, {}
+local latest = {}
 local changes, changed, publications, marked = {}, 0, {}, 0
 for k, id in ipairs(ids) do
   local judged, verdict, record
   if has_members then
-    local before = latest[id] or records[k] or ''
-    judged = judgements[before] or judge(before)
-    judgements[before] = judged
-    count(judged)
+    judged = judge(latest[id] or records[k] or '')
     verdict, record = judged.verdict, judged.left
   else
-    verdict = is_published[id] and 'suppress' or 'publish'
+    verdict = latest[id] and 'suppress' or 'publish'
   end
   if window and verdict == 'publish' then
     local at = tonumber(times[k] or nil)
@@ -63,7 +60,7 @@ for k, id in ipairs(ids) do
     suppressed = suppressed + 1
   end
   if window and (verdict == 'publish' or publish == 'none') then
-    is_published[id] = true
+    latest[id] = true
     publications[marked + 1], publications[marked + 2] = id, now
     marked = marked + 2
   end

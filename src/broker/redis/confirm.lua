@@ -24,7 +24,6 @@ end
 local latest, changes = {}, {}
 for k, id in ipairs(ids) do
   local judged = judge(latest[id] or records[k] or '')
-  count(judged)
   latest[id] = judged.left
   changes[2 * k - 1], changes[2 * k] = id, judged.left
 end

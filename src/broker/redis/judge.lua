@@ -11,8 +11,8 @@
 local publish, as_of, pass = ARGV[13], ARGV[15], ARGV[16]
 local list_time, first_pass, published_from = tonumber(as_of), tonumber(ARGV[17]), tonumber(ARGV[18])
 local min_age = tonumber(ARGV[19])
--- How the numbers of members, of removed chats and of chats that the list has confirmed change.
-local joined, rejoined, confirmed = 0, 0, 0
+-- What is decided about each record. Most chats of a list have the same few records.
+local judgements = {}
 
 -- Returns the parts of the record of a chat that the list contains.
 local function confirm(record)
@@ -30,8 +30,14 @@ local function confirm(record)
   return state, source, at, since, published, 'stays', is_first
 end
 
--- Returns the verdict, and the record of a chat that is published, known, or left as it is.
+-- Returns the verdict, and the record of a chat that is published, known, or left as it is. Counts
+-- how often the verdict was asked for.
 local function judge(record)
+  local judged = judgements[record]
+  if judged then
+    judged.times = judged.times + 1
+    return judged
+  end
   local state, source, at, since, published, change, is_first = confirm(record)
   local function text(state, published)
     return state .. source .. at .. ':' .. since .. ':' .. pass .. ':' .. published
@@ -50,7 +56,8 @@ local function judge(record)
     verdict = 'publish'
   end
   local known = state == 'n' and 'm' or state
-  return {
+  judged = {
+    times = 1,
     verdict = verdict,
     published = text(known, pass),
     known = text(known, published),
@@ -58,22 +65,24 @@ local function judge(record)
     change = change,
     is_first = is_first,
   }
+  judgements[record] = judged
+  return judged
 end
 
--- Counts how the record of one chat changes.
-local function count(judged)
-  if judged.change == 'joined' then
-    joined = joined + 1
-  elseif judged.change == 'rejoined' then
-    joined, rejoined = joined + 1, rejoined + 1
-  end
-  if judged.is_first then
-    confirmed = confirmed + 1
-  end
-end
-
--- Records how the numbers have changed.
+-- Records how the numbers of members, of removed chats and of confirmed chats change.
 local function record_counts(checkpoint, note)
+  local joined, rejoined, confirmed = 0, 0, 0
+  for _, judged in pairs(judgements) do
+    if judged.change ~= 'stays' then
+      joined = joined + judged.times
+    end
+    if judged.change == 'rejoined' then
+      rejoined = rejoined + judged.times
+    end
+    if judged.is_first then
+      confirmed = confirmed + judged.times
+    end
+  end
   if joined > 0 then
     redis.call('HINCRBY', note, 'members', joined)
   end
