@@ -152,6 +152,12 @@ pub enum EventOutcome {
     /// An event with the same id was already on the queue. Only brokers that remember ids report
     /// this.
     Duplicate,
+    /// The chat has left the label. This is recorded, and not published.
+    Recorded,
+    /// The chat was, or was not, a member before. Only where the membership is kept, as for the next.
+    Unchanged,
+    /// A list or an event of a later time is known.
+    Stale,
 }
 
 /// The context of a session.

@@ -12,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{Membership, Publish};
+use crate::message::Change;
 
 /// How long a removal is remembered, in milliseconds, counted in the time of later lists. An older
 /// event is not taken for news.
@@ -133,6 +134,74 @@ pub fn judge(confirmed: &Record, list: &ListPass, rules: &Membership) -> Verdict
             Verdict::Suppress
         }
         Publish::All | Publish::New => Verdict::Publish,
+    }
+}
+
+/// What an event does to the record of a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The chat becomes a member.
+    Joined(Record),
+    /// The chat is not a member any more.
+    Left(Record),
+    /// The chat stays what it was, as of a later time.
+    Unchanged(Record),
+    /// A list or an event of a later time is known.
+    Stale,
+}
+
+/// Applies an event of a time in milliseconds since 1970. `last_list` is the time that the last
+/// whole list was current as of, in seconds: a chat without a record, or one that was removed before,
+/// was not in it.
+///
+/// An event of the same time as a list beats the list, and of two events the deletion counts.
+pub fn apply(found: Option<Record>, change: Change, as_of: u64, last_list: Option<u64>) -> Applied {
+    let Some(found) = found else {
+        let joined = Record {
+            state: State::Member,
+            source: Source::Event,
+            as_of,
+            since: as_of / 1000,
+            seen: 0,
+            published: 0,
+        };
+        return match (last_list.is_some_and(|list| as_of < list * 1000), change) {
+            (true, _) => Applied::Stale,
+            (false, Change::Added) => Applied::Joined(joined),
+            (false, Change::Deleted) => Applied::Unchanged(Record {
+                state: State::Removed,
+                ..joined
+            }),
+        };
+    };
+    let found = match last_list {
+        Some(list) if found.state == State::Removed && found.as_of < list * 1000 => Record {
+            source: Source::List,
+            as_of: list * 1000,
+            ..found
+        },
+        _ => found,
+    };
+    let wins_tie = found.source == Source::List || change == Change::Deleted;
+    if as_of < found.as_of || (as_of == found.as_of && !wins_tie) {
+        return Applied::Stale;
+    }
+    let later = Record {
+        source: Source::Event,
+        as_of,
+        ..found
+    };
+    match (found.state, change) {
+        (State::Removed, Change::Added) => Applied::Joined(Record {
+            state: State::Member,
+            since: as_of / 1000,
+            ..later
+        }),
+        (State::Member | State::New, Change::Deleted) => Applied::Left(Record {
+            state: State::Removed,
+            ..later
+        }),
+        _ => Applied::Unchanged(later),
     }
 }
 
@@ -332,6 +401,86 @@ mod tests {
             let verdict = judge(&record(confirmed), &list, &rules(publish, min_age));
             assert_eq!(verdict, expected, "{confirmed} {publish:?} {min_age}");
         }
+    }
+
+    #[test]
+    fn the_later_of_two_times_decides_about_an_event() {
+        use Change::{Added, Deleted};
+        for (found, change, as_of, expected) in [
+            // Without a record, the chat was not in the last list, of second 1000.
+            ("", Added, 1_000_000, "joined me1000.000:1000:0:0"),
+            ("", Added, 999_999, "stale"),
+            ("", Deleted, 1_000_001, "unchanged re1000.001:1000:0:0"),
+            ("", Deleted, 999_999, "stale"),
+            // On a tie an event beats a list.
+            (
+                "ml1000:500:6:3",
+                Deleted,
+                1_000_000,
+                "left re1000.000:500:6:3",
+            ),
+            ("ml1000:500:6:3", Deleted, 999_999, "stale"),
+            (
+                "ml1000:500:6:3",
+                Added,
+                1_000_001,
+                "unchanged me1000.001:500:6:3",
+            ),
+            (
+                "nl1000:1000:6:3",
+                Added,
+                1_000_001,
+                "unchanged ne1000.001:1000:6:3",
+            ),
+            (
+                "rl1000:500:6:3",
+                Added,
+                1_000_000,
+                "joined me1000.000:1000:6:3",
+            ),
+            // Of two events of one time, the deletion counts.
+            (
+                "me1000.000:500:6:3",
+                Deleted,
+                1_000_000,
+                "left re1000.000:500:6:3",
+            ),
+            ("re1000.000:500:6:3", Added, 1_000_000, "stale"),
+            (
+                "re1000.000:500:6:3",
+                Added,
+                1_000_001,
+                "joined me1000.001:1000:6:3",
+            ),
+            (
+                "re1000.000:500:6:3",
+                Deleted,
+                1_000_001,
+                "unchanged re1000.001:500:6:3",
+            ),
+            // A removed chat was not in the last list either.
+            ("re900.000:500:6:3", Added, 999_999, "stale"),
+            (
+                "rl900:500:6:3",
+                Added,
+                1_000_000,
+                "joined me1000.000:1000:6:3",
+            ),
+        ] {
+            let applied = match apply(found.parse().ok(), change, as_of, Some(1000)) {
+                Applied::Joined(record) => format!("joined {record}"),
+                Applied::Left(record) => format!("left {record}"),
+                Applied::Unchanged(record) => format!("unchanged {record}"),
+                Applied::Stale => "stale".to_owned(),
+            };
+            assert_eq!(applied, expected, "{found} {change:?} {as_of}");
+        }
+    }
+
+    #[test]
+    fn before_the_first_list_every_event_counts() {
+        let applied = apply(None, Change::Added, 1, None);
+        assert!(matches!(applied, Applied::Joined(_)), "{applied:?}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod guards;
 mod kubernetes;
 mod labels;
 mod limits;
+mod membership_model;
 mod metrics;
 mod rabbitmq;
 mod recovery;

@@ -4,6 +4,7 @@ mod changed;
 mod cluster;
 mod consumers;
 mod faults;
+mod judge;
 mod locks;
 mod logins;
 mod losses;

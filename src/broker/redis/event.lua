@@ -6,9 +6,9 @@
 --   ARGV[2]  milliseconds to keep entries (0: no expiry)
 --   ARGV[3] and up: fields and values
 --
--- Returns 1, or 0 if the event was appended before.
+-- Returns 'published', or 'duplicate' if the event was appended before.
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  return 0
+  return 'duplicate'
 end
 -- In this order: an entry that the server refuses must not be remembered.
 redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3))
@@ -18,4 +18,4 @@ if ARGV[2] ~= '0' then
   local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[2]
   redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', oldest))
 end
-return 1
+return 'published'

@@ -17,7 +17,7 @@ use crate::broker::retries::{Retrying as _, with_retry};
 use crate::broker::{BrokerError, ResumePoint, partition_of};
 use crate::message::{EventEncoder, LabelEvent};
 use crate::state::record::REMOVAL_REMEMBERED_MS;
-use crate::state::{GUARDED_MEMBERS, Publish, Removal};
+use crate::state::{Publish, Removal};
 
 /// The script that confirms members without appending.
 const CONFIRM: &str = concat!(include_str!("judge.lua"), include_str!("confirm.lua"));
@@ -45,12 +45,22 @@ impl Absent {
 struct Standing {
     /// Members, old and new.
     members: u64,
-    /// Members before the run.
+    /// Members before the pass.
     before: u64,
     /// Members that the list contains.
     confirmed: u64,
     /// Removals that are remembered.
     removed: u64,
+    /// Whether events have changed the members since the pass began, so that `confirmed` may be too
+    /// high.
+    had_events: bool,
+}
+
+impl Standing {
+    /// Whether the set may hold members that the list does not contain, or old removals.
+    fn may_hold_absent(&self) -> bool {
+        self.members > self.confirmed || self.removed > 0 || self.had_events
+    }
 }
 
 impl Stream {
@@ -225,7 +235,8 @@ impl RedisSession {
         let before = sum(|standing| standing.before);
         // Members that an event has added since are not absent, so this is the highest number.
         let at_most = sum(|standing| standing.members.saturating_sub(standing.confirmed));
-        if before >= GUARDED_MEMBERS && rules.is_too_many(at_most, before) {
+        let had_events = standings.iter().any(|standing| standing.had_events);
+        if had_events || rules.is_too_many(at_most, before) {
             let mut absent = 0;
             for stream in &mut self.streams {
                 absent += stream.absent(Absent::Count, &[]).await?;
@@ -243,7 +254,7 @@ impl RedisSession {
         };
         let entry = self.departure_entry();
         for (stream, standing) in self.streams.iter_mut().zip(standings) {
-            if standing.members > standing.confirmed || standing.removed > 0 {
+            if standing.may_hold_absent() {
                 stream.absent(what, &entry).await?;
             }
         }
@@ -296,10 +307,10 @@ async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure
     let (note, run): (Vec<Option<i64>>, Vec<Option<i64>>) = redis::pipe()
         .cmd("HMGET")
         .arg(&keys.note)
-        .arg(&["members", "removed"])
+        .arg(&["members", "removed", "events"])
         .cmd("HMGET")
         .arg(&keys.checkpoint)
-        .arg(&["members_before", "confirmed"])
+        .arg(&["members_before", "confirmed", "events_before"])
         .query_async(connection)
         .await?;
     let number = |of: &[Option<i64>], index: usize| {
@@ -313,6 +324,7 @@ async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure
         removed: number(&note, 1),
         before: number(&run, 0),
         confirmed: number(&run, 1),
+        had_events: number(&note, 2) != number(&run, 2),
     })
 }
 

@@ -66,7 +66,8 @@ for i = 1, #page[2], 2 do
     if ARGV[7] ~= 'count' then
       changes[#changes + 1] = id
       changes[#changes + 1] = 'rl' .. as_of .. ':' .. rest .. ':' .. seen .. ':' .. published
-      if ARGV[7] == 'publish' then
+      -- Consumers were not told of a chat that is still new.
+      if ARGV[7] == 'publish' and state == 'm' then
         call('XADD', KEYS[4], '*', unpack(entry(id)))
       end
     end

@@ -73,9 +73,10 @@ if publish ~= '' then
   if has_nothing then
     redis.call('HSET', KEYS[2], 'published_from', pass)
   end
+  local note = redis.call('HMGET', KEYS[5], 'members', 'events')
+  redis.call('HSET', KEYS[2], 'members_before', note[1], 'events_before', note[2] or '0')
   if is_new then
-    local members = redis.call('HGET', KEYS[5], 'members')
-    redis.call('HSET', KEYS[2], 'first_pass', pass, 'members_before', members, 'removed', '0')
+    redis.call('HSET', KEYS[2], 'first_pass', pass, 'removed', '0')
   end
   if ARGV[5] ~= '0' then
     redis.call('PEXPIRE', KEYS[4], ARGV[5])
