@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{EVENT_TYPE, Format, source_of};
+use super::{EVENT_TYPE, Format, snapshot_time, source_of};
 
 /// A chat was added to a label, or removed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct LabelEvent {
     pub chat_id: String,
     /// When it happened.
     pub occurred_at: SystemTime,
+    /// The run whose list shows the change; `None` if a sender reported it.
+    pub listed_by: Option<Uuid>,
 }
 
 /// What happened to a chat in a label.
@@ -41,9 +43,23 @@ impl Change {
 }
 
 impl LabelEvent {
-    /// Returns the run id of the event's message: a `UUIDv7` whose time is that of the event, and
-    /// which is the same each time the event is sent.
+    /// A chat has left the label: the whole list of a run does not contain it.
+    pub fn missing_in(run_id: Uuid, chat_id: String) -> Self {
+        Self {
+            id: format!("{run_id}:{chat_id}"),
+            change: Change::Deleted,
+            chat_id,
+            occurred_at: snapshot_time(run_id),
+            listed_by: Some(run_id),
+        }
+    }
+
+    /// Returns the run id of the event's message: the run whose list shows the change, else a
+    /// `UUIDv7` whose time is that of the event, and which is the same each time the event is sent.
     pub fn run_id(&self) -> Uuid {
+        if let Some(run_id) = self.listed_by {
+            return run_id;
+        }
         let since = self.occurred_at.duration_since(UNIX_EPOCH);
         let millis = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let [_, _, _, _, _, _, random @ ..] = xxh3_128(self.id.as_bytes()).to_be_bytes();
@@ -72,7 +88,7 @@ impl EventEncoder {
     /// Returns the message as fields and values, in turns.
     pub fn fields(&self, event: &LabelEvent) -> Vec<String> {
         let fields = match self.format {
-            Format::Fields => self.members(event).to_vec(),
+            Format::Fields => self.members(event),
             Format::Json | Format::CloudEvents => vec![
                 ("event", event_name(event.change)),
                 ("data", self.json(event)),
@@ -106,15 +122,17 @@ impl EventEncoder {
         }
     }
 
-    fn members(&self, event: &LabelEvent) -> [(&'static str, String); 6] {
-        [
-            ("event", event_name(event.change)),
-            ("event_id", event.id.clone()),
-            ("occurred_at", rfc3339(event.occurred_at)),
-            ("chat_id", event.chat_id.clone()),
-            ("label_id", self.label_id.clone()),
-            ("run_id", event.run_id().to_string()),
-        ]
+    /// Names and values. A change that a list shows has no identity and no time of its own.
+    fn members(&self, event: &LabelEvent) -> Vec<(&'static str, String)> {
+        let mut members = vec![("event", event_name(event.change))];
+        if event.listed_by.is_none() {
+            members.push(("event_id", event.id.clone()));
+            members.push(("occurred_at", rfc3339(event.occurred_at)));
+        }
+        members.push(("chat_id", event.chat_id.clone()));
+        members.push(("label_id", self.label_id.clone()));
+        members.push(("run_id", event.run_id().to_string()));
+        members
     }
 }
 
@@ -132,7 +150,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::message::snapshot_time;
 
     fn event() -> LabelEvent {
         LabelEvent {
@@ -140,6 +157,7 @@ mod tests {
             change: Change::Added,
             chat_id: "1@c.us".to_owned(),
             occurred_at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            listed_by: None,
         }
     }
 
@@ -181,5 +199,47 @@ mod tests {
         assert_eq!(cloud["id"], "evt_1");
         assert_eq!(cloud["time"], "2023-11-14T22:13:20.123Z");
         assert_eq!(cloud["data"], members);
+    }
+
+    #[test]
+    fn a_chat_that_a_list_does_not_contain_has_left_with_the_run() {
+        // The example of RFC 9562, A.6: 22 February 2022, 19:22:22 UTC.
+        let run_id: Uuid = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+        let event = LabelEvent::missing_in(run_id, "1@c.us".to_owned());
+        let members = json!({
+            "event": "label.chat.deleted", "chat_id": "1@c.us", "label_id": "7", "run_id": run_id,
+        });
+        let json: serde_json::Value =
+            serde_json::from_str(&EventEncoder::new(Format::Json, "i", "7").json(&event)).unwrap();
+        assert_eq!(json, members);
+        let fields = EventEncoder::new(Format::Fields, "i", "7").fields(&event);
+        let run_id = run_id.to_string();
+        assert_eq!(
+            fields,
+            [
+                "event",
+                "label.chat.deleted",
+                "chat_id",
+                "1@c.us",
+                "label_id",
+                "7",
+                "run_id",
+                &run_id
+            ]
+        );
+        let cloud = EventEncoder::new(Format::CloudEvents, "i", "7").json(&event);
+        let cloud: serde_json::Value = serde_json::from_str(&cloud).unwrap();
+        assert_eq!(
+            cloud,
+            json!({
+                "specversion": "1.0",
+                "type": "net.wawp.label.chat.deleted",
+                "source": "/labelcast/i/labels/7",
+                "id": format!("{run_id}:1@c.us"),
+                "time": "2022-02-22T19:22:22.000Z",
+                "datacontenttype": "application/json",
+                "data": members,
+            })
+        );
     }
 }

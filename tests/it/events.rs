@@ -110,6 +110,7 @@ fn broker(url: &str, partitions: Option<u32>) -> Broker {
             partitions,
             ..BrokerOptions::default()
         },
+        state: None,
     }
 }
 
@@ -260,6 +261,7 @@ fn events(range: std::ops::Range<u64>) -> Vec<LabelEvent> {
         change: Change::Added,
         chat_id: format!("{number}5551234@c.us"),
         occurred_at: UNIX_EPOCH + Duration::from_secs(1_700_000_000 + number),
+        listed_by: None,
     };
     range.map(event).collect()
 }
