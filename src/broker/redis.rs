@@ -20,6 +20,7 @@ mod lock;
 mod published;
 mod reconcile;
 mod session;
+mod store;
 mod stream;
 mod url;
 
@@ -35,6 +36,7 @@ pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
 use self::reconcile::recovered;
 use self::session::RedisSession;
+pub(super) use self::store::{removed_queue, store};
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
 use super::error::SessionError;
 use super::factory::problem_with_braces;
