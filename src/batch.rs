@@ -260,6 +260,29 @@ impl Batch {
         self.is_cut = other.is_cut;
     }
 
+    /// Copies another batch into this one, of its chats only those that `keep` selects. An entry of
+    /// any other chat stays, without a chat, so that positions and the digest are the same.
+    pub(crate) fn copy_some_from(&mut self, other: &Self, mut keep: impl FnMut(&Chat<'_>) -> bool) {
+        self.restart(other.first);
+        let has_names = !other.names.is_empty();
+        for chat in other.iter() {
+            self.push_invalid_up_to(chat.position);
+            match keep(&chat) {
+                true => self.push(chat.id, has_names.then_some(chat.name)),
+                false => self.push_invalid(),
+            }
+        }
+        self.push_invalid_up_to(other.end());
+        self.mark_message_end();
+        self.seal(other.digest);
+    }
+
+    fn push_invalid_up_to(&mut self, position: Position) {
+        while self.end() < position {
+            self.push_invalid();
+        }
+    }
+
     pub(crate) fn seal(&mut self, digest: Digest) {
         self.digest = digest;
     }
@@ -349,6 +372,34 @@ mod tests {
         );
         assert_eq!((batch.chats(), batch.end()), (3, 11));
         assert!(!format!("{batch:?}").contains("c.us"));
+    }
+
+    #[test]
+    fn chats_that_are_left_out_keep_their_positions() {
+        let mut batch = Batch::new();
+        batch.restart(7);
+        batch.push_invalid();
+        batch.push(b"a@c.us", Some(Some(b"A")));
+        batch.push(b"b@c.us", Some(None));
+        batch.push(b"c@c.us", Some(Some(b"C")));
+        batch.push_invalid();
+        batch.seal(Digest(5));
+        let mut some = Batch::new();
+        some.push(b"of an earlier batch", None);
+        some.copy_some_from(&batch, |chat| chat.id != b"b@c.us");
+        let chats: Vec<_> = some.iter().map(|c| (c.position, c.id, c.name)).collect();
+        assert_eq!(
+            chats,
+            [
+                (8, &b"a@c.us"[..], Some(&b"A"[..])),
+                (10, b"c@c.us", Some(b"C"))
+            ]
+        );
+        let extent = |batch: &Batch| (batch.first(), batch.end(), batch.digest());
+        assert_eq!(extent(&some), extent(&batch));
+        assert_eq!(some.chats(), 2);
+        some.copy_some_from(&batch, |_| false);
+        assert_eq!((some.chats(), some.entries()), (0, 5));
     }
 
     #[test]

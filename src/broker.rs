@@ -8,6 +8,7 @@
 //! | publish whole lists | [`SnapshotSink`], [`SnapshotSession`] | `retries`, `reconcile`, `backpressure`, `record` |
 //! | publish single events | [`EventSink`] | `retries` |
 //! | read a queue | [`Consumer`] | `retries` |
+//! | keep members and times of publication for a sink of any kind | `store::StateStore` | |
 //!
 //! A new broker is a folder with these, a line in each function of [`factory`], and a line in the
 //! conformance suite.
@@ -16,6 +17,7 @@ mod backpressure;
 mod blackhole;
 mod checkpoint;
 mod consumer;
+mod embedded;
 mod error;
 pub mod factory;
 mod lines;
@@ -27,6 +29,8 @@ mod reconcile;
 mod record;
 mod redis;
 mod retries;
+mod store;
+mod tracked;
 mod url;
 
 use std::sync::Arc;

@@ -4,14 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use super::blackhole::Blackhole;
+use super::embedded::Embedded;
 use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
+use super::store::StateStore;
+use super::tracked::Tracked;
 use super::{
     BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
     SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
+use crate::state::Selection;
 
 /// Sinks, for the error text of a URL that is none of them.
 const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
@@ -217,7 +221,7 @@ pub struct StateAddress(StateKind);
 #[derive(Clone, Debug)]
 enum StateKind {
     /// An embedded database in a file.
-    File(PathBuf),
+    File(Embedded),
     /// A Redis server, cluster or set of sentinels.
     Redis(Box<redis::Endpoint>),
 }
@@ -230,12 +234,28 @@ impl StateAddress {
     /// A description of the problem, which does not quote the URL: it may contain a password.
     pub fn parse(url: &str) -> Result<Self, String> {
         if let Some(path) = lines::path_of(url) {
-            return path.map(|path| Self(StateKind::File(path)));
+            return path.map(|path| Self(StateKind::File(Embedded::new(path))));
         }
         if let Some(endpoint) = redis::Endpoint::parse(url) {
             return Ok(Self(StateKind::Redis(Box::new(endpoint?))));
         }
         Err("is not a state; there are file:PATH and the URLs of Redis".to_owned())
+    }
+
+    /// The path of the file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.0 {
+            StateKind::File(file) => Some(file.path()),
+            StateKind::Redis(_) => None,
+        }
+    }
+
+    /// Returns the store for a label's list, without connecting.
+    fn store(&self, options: &BrokerOptions, context: &SessionContext) -> Box<dyn StateStore> {
+        match &self.0 {
+            StateKind::File(file) => file.store(context, options.retain),
+            StateKind::Redis(endpoint) => redis::store(endpoint, options, context),
+        }
     }
 }
 
@@ -262,6 +282,60 @@ pub struct Broker {
 impl Broker {
     /// Returns the sink for a label's list, without connecting.
     pub fn sink(&self, context: SessionContext) -> Box<dyn SnapshotSink> {
+        let Some(state) = self
+            .state
+            .as_ref()
+            .filter(|_| context.selection.is_active())
+        else {
+            return self.plain_sink(context);
+        };
+        let store = state.store(&self.options, &context);
+        let removals = self.removals(&context);
+        let selection = context.selection.clone();
+        let inner = self.plain_sink(SessionContext {
+            selection: Selection::default(),
+            ..context
+        });
+        Box::new(Tracked {
+            inner,
+            store,
+            removals,
+            selection,
+        })
+    }
+
+    /// Returns the queue for chats that have left a label, if they are published.
+    fn removals(&self, context: &SessionContext) -> Option<Box<dyn EventSink>> {
+        context
+            .selection
+            .membership
+            .filter(|membership| membership.removed)?;
+        let options = BrokerOptions {
+            partitions: None,
+            ..self.options.clone()
+        };
+        let beside = |queue: String| {
+            let mut context = context.clone();
+            context.target.queue = queue;
+            context
+        };
+        let queue = &context.target.queue;
+        match &self.address.0 {
+            Kind::Stdout => None,
+            Kind::File(path) => Some(lines::removed_sink(path, context)),
+            Kind::Redis(endpoint) => {
+                let context = beside(redis::removed_queue(queue));
+                Some(redis::event_sink(endpoint, &options, &context))
+            }
+            Kind::RabbitMq(endpoint) => {
+                let context = beside(format!("{queue}:removed"));
+                Some(rabbitmq::event_sink(endpoint, &options, &context))
+            }
+        }
+    }
+
+    /// Returns the sink for a label's list without a store beside it.
+    fn plain_sink(&self, context: SessionContext) -> Box<dyn SnapshotSink> {
         let options = &self.options;
         match &self.address.0 {
             Kind::Stdout => Box::new(Lines::new(lines::Destination::Stdout, context)),

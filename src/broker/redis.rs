@@ -22,6 +22,7 @@ mod members;
 mod reconcile;
 mod selection;
 mod session;
+mod store;
 mod stream;
 mod url;
 
@@ -39,6 +40,7 @@ use self::layout::prepare_selection;
 use self::reconcile::recovered;
 use self::selection::rule_name;
 use self::session::RedisSession;
+pub(super) use self::store::{removed_queue, store};
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
 use super::error::SessionError;
 use super::factory::problem_with_braces;

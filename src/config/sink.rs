@@ -1,5 +1,6 @@
 //! The settings of sinks, and which settings go with which sink.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::values::Reader;
@@ -181,11 +182,24 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
                 "the sink “-” keeps no memory of the last complete run: use another --sink",
             );
         }
+        if read.switch("run.removed") == Some(true) {
+            read.error(
+                "run.removed",
+                "chats that have left need a queue of their own, which the sink “-” does not have: use another --sink",
+            );
+        }
     }
     check_selection(read, &address, mode);
+    let state = read.optional("state.url", |read, key| {
+        StateAddress::parse(&read.text(key)).ok()
+    });
+    let state_file = state
+        .flatten()
+        .and_then(|state| state.file().map(Path::to_owned));
     for (name, file) in [
         ("report.file", report_file),
         ("report.metrics_file", metrics_file),
+        ("state.url", state_file),
     ] {
         if file.is_some_and(|file| address.uses_file(&file)) {
             read.error(name, "is the sink's own file: use another one");

@@ -32,6 +32,7 @@ mod secrets;
 mod settings;
 mod shapes;
 mod signals;
+mod state;
 mod support;
 mod truncation;
 mod urls;

@@ -11,6 +11,7 @@ use super::super::{
     BrokerError, Checkpoint, Finding, Outcome, Recovered, ResumePoint, Target, Unfinished,
 };
 use super::journal::{self, Fingerprint, Journal, Record};
+use super::removed;
 use crate::broker::record::State;
 
 /// Maximum number of unrecorded bytes that are examined, which bounds memory if another writer has
@@ -286,7 +287,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-fn open_data(path: &Path) -> Result<File, BrokerError> {
+pub(super) fn open_data(path: &Path) -> Result<File, BrokerError> {
     // Checked before opening, because opening a pipe would wait for its other end.
     match std::fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => {
@@ -335,7 +336,7 @@ pub(in crate::broker) fn check(path: &Path) -> Result<Finding, BrokerError> {
     Ok(format!("{} can be appended to", path.display()).into())
 }
 
-/// Returns whether another path is the sink's file or its journal.
+/// Returns whether another path is one of the sink's files.
 pub(in crate::broker) fn uses(sink: &Path, other: &Path) -> bool {
     // Neither file may exist yet, but their folders do.
     let whole = |path: &Path| {
@@ -349,7 +350,10 @@ pub(in crate::broker) fn uses(sink: &Path, other: &Path) -> bool {
         })
     };
     let (sink, other) = (whole(sink), whole(other));
-    other == sink || other == journal::path_beside(&sink)
+    other == sink
+        || [journal::path_beside, removed::path_beside]
+            .map(|beside| beside(&sink))
+            .contains(&other)
 }
 
 #[cfg(test)]

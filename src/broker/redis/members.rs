@@ -241,8 +241,9 @@ impl RedisSession {
             for stream in &mut self.streams {
                 absent += stream.absent(Absent::Count, &[]).await?;
             }
-            if rules.is_too_many(absent, before) {
-                let members = before;
+            // Events may have added some of them since.
+            let members = before.max(absent);
+            if rules.is_too_many(absent, members) {
                 return Ok(Removal::TooMany { absent, members });
             }
         }

@@ -1,0 +1,152 @@
+//! Embedded store: one `SQLite` file for all queues and labels of one process.
+//!
+//! The members of a label are a table of their own, in the order in which they were first listed: a
+//! list mostly comes in that order again, so confirming it touches few pages at a time. With the ids
+//! themselves as the key of the table, confirming a million members took three times as long and
+//! wrote ten times as much (benches/SIZES.md).
+//!
+//! The file is locked as long as it is open. All calls run on blocking threads.
+
+mod database;
+mod labels;
+mod members;
+mod schema;
+mod sweep;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::database::{Database, Work};
+use self::members::Scope;
+use super::store::{Changes, Cursor, Known, Page, StateStore, Stored};
+use super::{BrokerError, SessionContext, Target};
+
+/// A file that is opened when it is first used. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Embedded {
+    path: PathBuf,
+    open: Arc<Mutex<Weak<Database>>>,
+}
+
+/// The state of one queue and label in the file.
+struct EmbeddedStore {
+    embedded: Embedded,
+    target: Target,
+    retain: Option<Duration>,
+    /// Whether records of members are kept.
+    has_members: bool,
+    /// `None` before it is opened, and after it is closed.
+    opened: Option<(Arc<Database>, Scope)>,
+}
+
+impl Embedded {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            open: Arc::default(),
+        }
+    }
+
+    /// Returns the store of a queue and label, without opening it.
+    pub(super) fn store(
+        &self,
+        context: &SessionContext,
+        retain: Option<Duration>,
+    ) -> Box<dyn StateStore> {
+        Box::new(EmbeddedStore {
+            embedded: self.clone(),
+            target: context.target.clone(),
+            retain,
+            has_members: context.selection.membership.is_some(),
+            opened: None,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file, or returns the database if another label of this process has opened it.
+    fn open(&self) -> Result<Arc<Database>, BrokerError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = open.upgrade() {
+            return Ok(database);
+        }
+        let database = Arc::new(Database::open(&self.path)?);
+        *open = Arc::downgrade(&database);
+        Ok(database)
+    }
+}
+
+impl EmbeddedStore {
+    /// Does some work for this queue and label on a blocking thread.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Work<'_>, &Scope) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let Some((database, scope)) = self.opened.clone() else {
+            return Err(BrokerError::Bug("the state is not open".to_owned()));
+        };
+        blocking(move || database.run(|connection| work(connection, &scope))).await
+    }
+}
+
+#[async_trait]
+impl StateStore for EmbeddedStore {
+    async fn open(&mut self) -> Result<Stored, BrokerError> {
+        let (embedded, target, retain) = (self.embedded.clone(), self.target.clone(), self.retain);
+        let opening = move || {
+            let database = embedded.open()?;
+            let (scope, stored) = database.run(|work| members::open(work, &target, retain))?;
+            Ok((database, scope, stored))
+        };
+        let (database, scope, stored) = blocking(opening).await?;
+        self.opened = Some((database, scope));
+        Ok(stored)
+    }
+
+    async fn read(&mut self, chats: Vec<String>) -> Result<Vec<Known>, BrokerError> {
+        let has_members = self.has_members;
+        self.run(move |work, scope| members::read(work, scope, chats, has_members))
+            .await
+    }
+
+    async fn write(&mut self, changes: Changes) -> Result<(), BrokerError> {
+        self.run(move |work, scope| members::write(work, scope, &changes))
+            .await
+    }
+
+    async fn unseen(&mut self, pass: u64, from: Cursor) -> Result<Page, BrokerError> {
+        self.run(move |work, scope| members::unseen(work, scope, pass, from))
+            .await
+    }
+
+    async fn sweep(&mut self) -> Result<(), BrokerError> {
+        let Some(retain) = self.retain else {
+            return Ok(());
+        };
+        self.run(move |work, _| sweep::sweep(work, retain)).await
+    }
+
+    async fn close(&mut self) {
+        if let Some((database, _)) = self.opened.take() {
+            // Closing the file writes what is left in its log.
+            let _ = tokio::task::spawn_blocking(move || drop(database)).await;
+        }
+    }
+}
+
+/// Runs work on a blocking thread. Its panic message may contain data, so it is dropped.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
+) -> Result<T, BrokerError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| BrokerError::Bug("the thread of the state ended early".to_owned()))?
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests;

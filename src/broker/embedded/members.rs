@@ -1,0 +1,279 @@
+//! Members and times of publication.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::database::Work;
+use super::schema::members_table;
+use crate::broker::Target;
+use crate::broker::store::{Changes, Cursor, Known, Note, Page, Stored};
+use crate::state::record::{Record, Source, State};
+
+/// Records that a page of a scan has at most.
+const PAGE: usize = 1000;
+/// `state` of the row with the set's token, which is no chat.
+const TOKEN: i64 = 3;
+
+/// One queue, label and account in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    list: i64,
+    queue_id: i64,
+}
+
+impl Scope {
+    fn table(&self) -> String {
+        format!("members_{}", self.list)
+    }
+}
+
+/// Finds the rows of a queue, label and account, or creates them. Deletes its members if they are
+/// too old.
+pub(super) fn open(
+    work: &Work<'_>,
+    target: &Target,
+    retain: Option<Duration>,
+) -> rusqlite::Result<(Scope, Stored)> {
+    let Target {
+        queue,
+        label_id,
+        instance_id,
+    } = target;
+    work.execute(
+        "INSERT INTO lists (queue, label_id, instance_id, used_at) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+        params![queue, label_id, instance_id, now()],
+    )?;
+    let (list, note, used_at): (i64, String, i64) = work.query_row(
+        "SELECT list, note, used_at FROM lists
+         WHERE queue = ? AND label_id = ? AND instance_id = ?",
+        params![queue, label_id, instance_id],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+    )?;
+    work.execute(
+        "INSERT INTO queues (queue) VALUES (?) ON CONFLICT DO NOTHING",
+        [queue],
+    )?;
+    let of_queue = "SELECT queue_id FROM queues WHERE queue = ?";
+    let queue_id = work.query_row(of_queue, [queue], |row| row.get(0))?;
+    let scope = Scope { list, queue_id };
+    if retain.is_some_and(|retain| used_at < oldest(retain)) {
+        drop_members(work, list)?;
+    }
+    // A note that cannot be read is as good as none.
+    let note: Note = serde_json::from_str(&note).unwrap_or_default();
+    let set = find_set(work, &scope, &note)?;
+    Ok((scope, Stored { note, set }))
+}
+
+/// Returns the token of the set that exists, if it is one of those in the note.
+fn find_set(work: &Work<'_>, scope: &Scope, note: &Note) -> rusqlite::Result<Option<String>> {
+    let table = scope.table();
+    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    if work
+        .query_row(exists, [&table], |_| Ok(()))
+        .optional()?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    let find = format!("SELECT 1 FROM {table} WHERE chat_id = ? AND state = {TOKEN}");
+    for token in [&note.trusted, &note.building].into_iter().flatten() {
+        if work
+            .query_row(&find, [token], |_| Ok(()))
+            .optional()?
+            .is_some()
+        {
+            return Ok(Some(token.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes the members of a list.
+pub(super) fn drop_members(work: &Work<'_>, list: i64) -> rusqlite::Result<()> {
+    work.execute_batch(&format!("DROP TABLE IF EXISTS members_{list}"))
+}
+
+/// Returns what is known of chats.
+pub(super) fn read(
+    work: &Work<'_>,
+    scope: &Scope,
+    chats: Vec<String>,
+    has_members: bool,
+) -> rusqlite::Result<Vec<Known>> {
+    let mut publication = work.prepare_cached(
+        "SELECT published_at FROM publications WHERE queue_id = ? AND chat_id = ?",
+    )?;
+    let mut member = match has_members {
+        true => Some(work.prepare_cached(&format!(
+            "SELECT state, source, as_of, since, seen, published FROM {} WHERE chat_id = ?",
+            scope.table()
+        ))?),
+        false => None,
+    };
+    let known = |chat_id: String| {
+        let record = match &mut member {
+            Some(member) => member.query_row([&chat_id], record_of).optional()?,
+            None => None,
+        };
+        let published_at = publication
+            .query_row(params![scope.queue_id, chat_id], |row| row.get(0))
+            .optional()?;
+        Ok(Known {
+            chat_id,
+            record,
+            published_at: published_at.map(unsigned),
+        })
+    };
+    chats.into_iter().map(known).collect()
+}
+
+/// Reads a record from the first columns of a row.
+fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let number = |column: usize| row.get(column).map(unsigned);
+    Ok(Record {
+        state: match number(0)? {
+            0 => State::Member,
+            1 => State::New,
+            _ => State::Removed,
+        },
+        source: match number(1)? {
+            0 => Source::List,
+            _ => Source::Event,
+        },
+        as_of: number(2)?,
+        since: number(3)?,
+        seen: number(4)?,
+        published: number(5)?,
+    })
+}
+
+/// Writes changes.
+pub(super) fn write(work: &Work<'_>, scope: &Scope, changes: &Changes) -> rusqlite::Result<()> {
+    if let Some(token) = &changes.new_set {
+        drop_members(work, scope.list)?;
+        work.execute_batch(&members_table(scope.list))?;
+        let insert = format!(
+            "INSERT INTO {} VALUES (NULL, ?, {TOKEN}, 0, 0, 0, 0, 0)",
+            scope.table()
+        );
+        work.execute(&insert, [token])?;
+    }
+    // Members do not expire as long as their list is used.
+    work.prepare_cached("UPDATE lists SET note = ?, used_at = ? WHERE list = ?")?
+        .execute(params![note_text(&changes.note), now(), scope.list])?;
+    write_records(work, scope, &changes.records)?;
+    let mut published = work.prepare_cached(
+        "INSERT INTO publications (queue_id, chat_id, published_at) VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET published_at = excluded.published_at",
+    )?;
+    for chat_id in &changes.published {
+        published.execute(params![
+            scope.queue_id,
+            chat_id,
+            signed(changes.published_at)
+        ])?;
+    }
+    if !changes.forgotten.is_empty() {
+        let delete = format!("DELETE FROM {} WHERE chat_id = ?", scope.table());
+        let mut delete = work.prepare_cached(&delete)?;
+        for chat_id in &changes.forgotten {
+            delete.execute([chat_id])?;
+        }
+    }
+    Ok(())
+}
+
+fn write_records(
+    work: &Work<'_>,
+    scope: &Scope,
+    records: &[(String, Record)],
+) -> rusqlite::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let mut write = work.prepare_cached(&format!(
+        "INSERT INTO {} (chat_id, state, source, as_of, since, seen, published)
+         VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (chat_id) DO UPDATE SET state = excluded.state, source = excluded.source,
+           as_of = excluded.as_of, since = excluded.since, seen = excluded.seen,
+           published = excluded.published",
+        scope.table()
+    ))?;
+    for (chat_id, record) in records {
+        let state = match record.state {
+            State::Member => 0,
+            State::New => 1,
+            State::Removed => 2,
+        };
+        let source = match record.source {
+            Source::List => 0,
+            Source::Event => 1,
+        };
+        write.execute(params![
+            chat_id,
+            state,
+            source,
+            signed(record.as_of),
+            signed(record.since),
+            signed(record.seen),
+            signed(record.published),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Scans members in the order of the table.
+pub(super) fn unseen(
+    work: &Work<'_>,
+    scope: &Scope,
+    pass: u64,
+    from: Cursor,
+) -> rusqlite::Result<Page> {
+    let mut scan = work.prepare_cached(&format!(
+        "SELECT state, source, as_of, since, seen, published, member, chat_id FROM {}
+         WHERE member > ? AND state <> {TOKEN} ORDER BY member",
+        scope.table()
+    ))?;
+    let mut rows = scan.query([signed(from)])?;
+    let mut page = Page::default();
+    while let Some(row) = rows.next()? {
+        let record = record_of(row)?;
+        page.members += u64::from(record.state != State::Removed);
+        if record.seen != pass {
+            page.unseen.push((row.get(7)?, record));
+        }
+        if page.unseen.len() >= PAGE {
+            page.next = Some(row.get(6).map(unsigned)?);
+            break;
+        }
+    }
+    Ok(page)
+}
+
+fn note_text(note: &Note) -> String {
+    // Texts and numbers always serialise.
+    serde_json::to_string(note).unwrap_or_default()
+}
+
+/// The time before which is too old, in seconds since 1970.
+pub(super) fn oldest(retain: Duration) -> i64 {
+    now().saturating_sub_unsigned(retain.as_secs())
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    signed(since.unwrap_or_default().as_secs())
+}
+
+/// `SQLite` has signed numbers only. Neither times nor passes get that large.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

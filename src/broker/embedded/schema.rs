@@ -1,0 +1,60 @@
+//! Tables of the file. Their comments are part of the file, for whoever opens it with other tools.
+
+/// Marks the file as labelcast's: "lcst" in ASCII.
+pub(super) const APPLICATION_ID: i32 = 0x6c63_7374;
+/// Version of the tables.
+pub(super) const VERSION: i32 = 1;
+
+/// The tables that each file has.
+pub(super) const TABLES: &str = "
+CREATE TABLE lists (
+  -- One row for each queue, label and account, without ids of chats. It outlives the members.
+  list INTEGER PRIMARY KEY,
+  queue TEXT NOT NULL,
+  label_id TEXT NOT NULL,
+  instance_id TEXT NOT NULL,
+  note TEXT NOT NULL DEFAULT '{}', -- JSON
+  used_at INTEGER NOT NULL, -- Seconds since 1970. The members expire by it.
+  UNIQUE (queue, label_id, instance_id)
+) STRICT;
+CREATE TABLE queues (
+  queue_id INTEGER PRIMARY KEY,
+  queue TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE publications (
+  -- When a chat was last published to a queue, by the run of any label.
+  publication INTEGER PRIMARY KEY,
+  queue_id INTEGER NOT NULL,
+  chat_id TEXT NOT NULL,
+  published_at INTEGER NOT NULL, -- Seconds since 1970.
+  UNIQUE (queue_id, chat_id)
+) STRICT;
+CREATE TABLE labels (
+  instance_id TEXT NOT NULL,
+  label_id TEXT NOT NULL,
+  name TEXT,
+  color INTEGER,
+  chats INTEGER, -- NULL before the first whole list.
+  counted_at INTEGER, -- Seconds since 1970.
+  PRIMARY KEY (instance_id, label_id)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Returns the table for the members of a list.
+pub(super) fn members_table(list: i64) -> String {
+    format!(
+        "
+CREATE TABLE members_{list} (
+  -- Members, and those that left lately, of the row of this number in lists.
+  member INTEGER PRIMARY KEY,
+  chat_id TEXT NOT NULL UNIQUE,
+  state INTEGER NOT NULL, -- 0: member, 1: member that was not published yet, 2: has left, 3: the token of the set.
+  source INTEGER NOT NULL, -- What as_of comes from. 0: a list, 1: an event.
+  as_of INTEGER NOT NULL, -- Milliseconds since 1970.
+  since INTEGER NOT NULL, -- When the membership began, in seconds since 1970.
+  seen INTEGER NOT NULL, -- The last pass whose list contained the chat.
+  published INTEGER NOT NULL -- The last pass in which the chat was published.
+) STRICT;
+"
+    )
+}
