@@ -16,6 +16,7 @@ mod backpressure;
 mod blackhole;
 mod checkpoint;
 mod consumer;
+mod counts;
 mod error;
 pub mod factory;
 mod lines;
@@ -39,6 +40,7 @@ pub use self::checkpoint::{
 };
 pub(crate) use self::consumer::TAIL_GROUP;
 pub use self::consumer::{Consumer, ConsumerOptions, Delivery};
+pub use self::counts::CountStore;
 pub use self::error::BrokerError;
 pub use self::options::{BrokerOptions, QueueType};
 pub use self::partition::partition_of;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::Styles;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 use crate::broker::TAIL_GROUP;
@@ -52,6 +52,8 @@ pub struct LabelsFlags {
     pub json: bool,
     /// Whether to count the chats that carry each label.
     pub counts: bool,
+    /// Whether to show the stored counts, without asking the API.
+    pub cached: bool,
     /// The file for a chart of the counts.
     pub svg: Option<PathBuf>,
 }
@@ -164,10 +166,24 @@ pub fn command() -> Command {
                     .help("Also count the chats of each label, and show a bar chart"),
             )
             .arg(
+                Arg::new("cached")
+                    .long("cached")
+                    .action(ArgAction::SetTrue)
+                    .help(
+                        "Show the counts that were stored by earlier runs and --counts, without \
+                         asking the API (no access token needed); implies --counts",
+                    ),
+            )
+            .group(
+                ArgGroup::new("counted")
+                    .args(["counts", "cached"])
+                    .multiple(true),
+            )
+            .arg(
                 Arg::new("svg")
                     .long("svg")
                     .value_name("FILE")
-                    .requires("counts")
+                    .requires("counted")
                     .value_parser(value_parser!(PathBuf))
                     .help("Also write the bar chart to an SVG file"),
             ),
@@ -330,6 +346,7 @@ pub fn parse(
         "labels" => Action::Labels(LabelsFlags {
             json: is_set("json"),
             counts: is_set("counts"),
+            cached: is_set("cached"),
             svg: matches.get_one("svg").cloned(),
         }),
         "tail" => Action::Tail(TailFlags {

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, stream};
 use tracing::error;
 
+use crate::api::Label;
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
 use crate::config::{ConfigSources, settings_of};
@@ -23,6 +24,7 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::report::{self, Report, ReportFormat, ReportSettings};
 use crate::shutdown::{Listener, Shutdown};
+use crate::state::counts::LabelCount;
 use crate::telemetry::{self, LogSettings};
 
 /// Does what the command line says, and returns the exit code.
@@ -69,6 +71,17 @@ pub fn main(invocation: Invocation) -> ExitCode {
     // A thread may still be stuck in a write to a pipe that nobody reads.
     runtime.shutdown_background();
     exit.into()
+}
+
+/// Returns the count of a label, to store it.
+fn count_of(label: &Label, chats: u64, counted_at: SystemTime) -> LabelCount {
+    LabelCount {
+        label_id: label.id.clone(),
+        label_name: label.name.clone(),
+        color_hex: label.color.clone(),
+        chats,
+        counted_at,
+    }
 }
 
 /// A variable of the environment, if it is about the log.

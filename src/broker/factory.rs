@@ -8,8 +8,8 @@ use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
-    SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, CountStore, EventSink, Finding,
+    SessionContext, SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
 
@@ -217,6 +217,7 @@ pub struct StateAddress(StateKind);
 #[derive(Clone, Debug)]
 enum StateKind {
     /// An embedded database in a file.
+    #[allow(dead_code, reason = "the database is not part of this program yet")]
     File(PathBuf),
     /// A Redis server, cluster or set of sentinels.
     Redis(Box<redis::Endpoint>),
@@ -290,6 +291,23 @@ impl Broker {
                 fix: "use a broker in --sink",
             }),
         }
+    }
+
+    /// Returns the store of an account's counts, without connecting: at the state, or at a sink
+    /// that keeps one. `None` if there is neither.
+    pub fn count_store(&self, instance_id: &str) -> Option<Box<dyn CountStore>> {
+        let endpoint = match (&self.state, &self.address.0) {
+            (Some(StateAddress(StateKind::Redis(endpoint))), _) => endpoint,
+            (Some(StateAddress(StateKind::File(_))), _) => return None,
+            (None, Kind::Redis(endpoint)) => endpoint,
+            (None, Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_)) => return None,
+        };
+        let retain = self.options.retain;
+        Some(Box::new(redis::RedisCounts::new(
+            endpoint,
+            instance_id,
+            retain,
+        )))
     }
 
     /// Checks that a run could publish to these queues. Returns one result for each thing that was

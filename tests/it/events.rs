@@ -110,6 +110,7 @@ fn broker(url: &str, partitions: Option<u32>) -> Broker {
             partitions,
             ..BrokerOptions::default()
         },
+        state: None,
     }
 }
 

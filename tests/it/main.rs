@@ -12,6 +12,7 @@ mod chunks;
 mod cli;
 mod concurrency;
 mod conformance;
+mod counts;
 mod events;
 mod exits;
 mod field;
