@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod labels;
+mod purge;
 mod run;
 mod tail;
 
@@ -65,6 +66,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
                 listen,
             } => demo::demo(sources, chats, serve, listen).await,
             Action::Tail(flags) => tail::tail(sources, flags).await,
+            Action::Purge(flags) => purge::purge(sources, flags).await,
             Action::Completions(_) | Action::Man => Exit::Complete,
         }
     });

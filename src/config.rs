@@ -242,6 +242,19 @@ impl ConfigSources {
         Some((instance_id?, retries?))
     }
 
+    /// The labels to purge; the inner value is `None` for all.
+    pub fn purged_labels(&mut self) -> Option<Option<Vec<String>>> {
+        let mut read = Reader::new(self);
+        if read.text("run.labels").is_empty() {
+            read.switch("run.all_labels")?;
+            return Some(None);
+        }
+        match read.labels("run.labels", "run.all_labels")? {
+            Labels::All => Some(None),
+            Labels::These(labels) => Some(Some(labels)),
+        }
+    }
+
     /// The queue to read, with its whole name.
     pub fn tail(&mut self) -> Option<(Broker, String)> {
         let settings = self.sink()?;

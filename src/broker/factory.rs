@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
+use super::purge::impossible;
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, CountStore, EventSink, Finding,
-    SessionContext, SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, CountStore, EventSink, Finding, Purge,
+    PurgeOutcome, SessionContext, SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
+use crate::retry::RetryPolicy;
 
 /// Sinks, for the error text of a URL that is none of them.
 const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
@@ -308,6 +310,26 @@ impl Broker {
             instance_id,
             retain,
         )))
+    }
+
+    /// Deletes what is stored at the sink, and the counts in the state.
+    pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
+        let mut outcome = match &self.address.0 {
+            Kind::Stdout => {
+                let problem = "the sink “-” stores nothing that could be deleted";
+                let fix = "name the sink that the runs publish to in --sink";
+                PurgeOutcome::failed(impossible(problem, fix))
+            }
+            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
+            Kind::Redis(endpoint) => {
+                redis::purge(endpoint, self.options.partitions, purge, retry).await
+            }
+            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
+        };
+        if let Some(mut store) = self.count_store(&purge.instance_id) {
+            outcome.purge_counts(&mut *store, purge).await;
+        }
+        outcome
     }
 
     /// Checks that a run could publish to these queues. Returns one result for each thing that was

@@ -9,6 +9,7 @@
 
 mod file;
 mod journal;
+mod purge;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -29,6 +30,7 @@ use crate::batch::Batch;
 use crate::message::Encoder;
 
 pub(super) use self::file::{check, uses};
+pub(super) use self::purge::purge;
 
 /// The sink for `-` and `file:PATH`.
 pub(super) struct Lines {

@@ -22,6 +22,7 @@ mod kubernetes;
 mod labels;
 mod limits;
 mod metrics;
+mod purge;
 mod rabbitmq;
 mod recovery;
 mod redis;

@@ -16,7 +16,7 @@ use crate::broker::{
 use crate::message::{EventEncoder, LabelEvent};
 
 /// How long an event is remembered. Senders of webhooks stop retrying long before.
-const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A sink for events of one label.
 struct StreamEvents {
