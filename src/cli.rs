@@ -3,6 +3,10 @@
 //! Flags are kept as text here. [`crate::config`] checks and converts them and reports all errors
 //! together. Only an unknown flag or command is an error here.
 
+mod labels;
+mod purge;
+mod tail;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -12,7 +16,9 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
-use crate::broker::TAIL_GROUP;
+pub use self::labels::LabelsFlags;
+pub use self::purge::PurgeFlags;
+pub use self::tail::TailFlags;
 use crate::config::table::{Group, Setting};
 use crate::config::{CONFIG_VARIABLE, RunMode, TOKEN_VARIABLE, settings_of};
 
@@ -30,6 +36,8 @@ pub enum Action {
     Labels(LabelsFlags),
     /// Read messages from the queue.
     Tail(TailFlags),
+    /// Delete stored identifiers.
+    Purge(PurgeFlags),
     /// Run against the stand-in for the API.
     Demo {
         /// The number of chats of the stand-in's label.
@@ -43,34 +51,6 @@ pub enum Action {
     Completions(Shell),
     /// Print the manual page.
     Man,
-}
-
-/// The flags of `labels`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelsFlags {
-    /// Whether to print JSON.
-    pub json: bool,
-    /// Whether to count the chats that carry each label.
-    pub counts: bool,
-    /// The file for a chart of the counts.
-    pub svg: Option<PathBuf>,
-}
-
-/// The flags of `tail`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TailFlags {
-    /// The consumer group.
-    pub group: String,
-    /// The consumer's name in the group.
-    pub consumer: String,
-    /// Whether to acknowledge messages that were read.
-    pub ack: bool,
-    /// Whether to delete messages that were read.
-    pub delete: bool,
-    /// Whether to wait for more messages.
-    pub follow: bool,
-    /// The number of messages after which to stop.
-    pub count: Option<u64>,
 }
 
 /// A parsed command line.
@@ -96,15 +76,6 @@ const ALL: Taken = Taken {
     groups: &Group::ALL,
     keys: &[],
 };
-const LABELS: Taken = Taken {
-    groups: &[Group::Api, Group::Log],
-    keys: &["sink.url", "sink.url_file", "sink.retain", "state.url"],
-};
-const TAIL: Taken = Taken {
-    groups: &[Group::Sink, Group::Log],
-    keys: &[],
-};
-
 /// Key of `--report-file`.
 const REPORT_FILE: &str = "report.file";
 
@@ -146,33 +117,9 @@ pub fn command() -> Command {
                 .about("Check settings, login, labels and sink without publishing"),
             ALL,
         ))
-        .subcommand(
-            with_settings(
-                Command::new("labels").about("Show the labels of the account"),
-                LABELS,
-            )
-            .arg(
-                Arg::new("json")
-                    .long("json")
-                    .action(ArgAction::SetTrue)
-                    .help("Print one JSON line per label"),
-            )
-            .arg(
-                Arg::new("counts")
-                    .long("counts")
-                    .action(ArgAction::SetTrue)
-                    .help("Also count the chats of each label, and show a bar chart"),
-            )
-            .arg(
-                Arg::new("svg")
-                    .long("svg")
-                    .value_name("FILE")
-                    .requires("counts")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Also write the bar chart to an SVG file"),
-            ),
-        )
-        .subcommand(tail())
+        .subcommand(labels::command())
+        .subcommand(tail::command())
+        .subcommand(purge::command())
         .subcommand(demo())
         .subcommand(
             Command::new("completions")
@@ -184,48 +131,6 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(Command::new("man").about("Print the manual page"))
-}
-
-fn tail() -> Command {
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
-    let text = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("NAME")
-            .default_value(default)
-            .help(help)
-    };
-    with_settings(
-        Command::new("tail").about("Read messages from the queue, as a consumer would"),
-        TAIL,
-    )
-    .arg(text("group", TAIL_GROUP, "Consumer group (Redis)"))
-    .arg(text(
-        "consumer",
-        "labelcast",
-        "Consumer's name in the group (Redis)",
-    ))
-    .arg(switch("ack", "Acknowledge messages that were read"))
-    .arg(switch(
-        "delete",
-        "Acknowledge and delete messages that were read",
-    ))
-    .arg(switch(
-        "follow",
-        "Wait for more messages until a signal arrives",
-    ))
-    .arg(
-        Arg::new("count")
-            .long("count")
-            .value_name("N")
-            .value_parser(value_parser!(u64))
-            .help("Stop after N messages"),
-    )
 }
 
 fn demo() -> Command {
@@ -255,6 +160,13 @@ fn demo() -> Command {
             .value_parser(value_parser!(SocketAddr))
             .help("Address that the stand-in listens on; port 0 selects a free port"),
     )
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn with_settings(command: Command, taken: Taken) -> Command {
@@ -327,19 +239,9 @@ pub fn parse(
             },
         },
         "check" => Action::Check,
-        "labels" => Action::Labels(LabelsFlags {
-            json: is_set("json"),
-            counts: is_set("counts"),
-            svg: matches.get_one("svg").cloned(),
-        }),
-        "tail" => Action::Tail(TailFlags {
-            group: matches.get_one("group").cloned().unwrap_or_default(),
-            consumer: matches.get_one("consumer").cloned().unwrap_or_default(),
-            ack: is_set("ack"),
-            delete: is_set("delete"),
-            follow: is_set("follow"),
-            count: matches.get_one("count").copied(),
-        }),
+        "labels" => Action::Labels(LabelsFlags::read(matches)),
+        "tail" => Action::Tail(TailFlags::read(matches)),
+        "purge" => Action::Purge(PurgeFlags::read(matches)),
         "demo" => Action::Demo {
             chats: one(matches, "chats"),
             serve: is_set("serve"),
@@ -400,8 +302,9 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
 
 fn taken_by(action: &Action) -> Taken {
     match action {
-        Action::Labels(_) => LABELS,
-        Action::Tail(_) => TAIL,
+        Action::Labels(_) => labels::SETTINGS,
+        Action::Tail(_) => tail::SETTINGS,
+        Action::Purge(_) => purge::SETTINGS,
         _ => ALL,
     }
 }

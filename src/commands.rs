@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod labels;
+mod purge;
 mod run;
 mod tail;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, stream};
 use tracing::error;
 
+use crate::api::Label;
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
 use crate::config::{ConfigSources, settings_of};
@@ -23,6 +25,7 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::report::{self, Report, ReportFormat, ReportSettings};
 use crate::shutdown::{Listener, Shutdown};
+use crate::state::counts::LabelCount;
 use crate::telemetry::{self, LogSettings};
 
 /// Does what the command line says, and returns the exit code.
@@ -63,12 +66,24 @@ pub fn main(invocation: Invocation) -> ExitCode {
                 listen,
             } => demo::demo(sources, chats, serve, listen).await,
             Action::Tail(flags) => tail::tail(sources, flags).await,
+            Action::Purge(flags) => purge::purge(sources, flags).await,
             Action::Completions(_) | Action::Man => Exit::Complete,
         }
     });
     // A thread may still be stuck in a write to a pipe that nobody reads.
     runtime.shutdown_background();
     exit.into()
+}
+
+/// Returns the count of a label, to store it.
+fn count_of(label: &Label, chats: u64, counted_at: SystemTime) -> LabelCount {
+    LabelCount {
+        label_id: label.id.clone(),
+        label_name: label.name.clone(),
+        color_hex: label.color.clone(),
+        chats,
+        counted_at,
+    }
 }
 
 /// A variable of the environment, if it is about the log.

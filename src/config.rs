@@ -157,7 +157,7 @@ impl ConfigSources {
         );
         let connect_timeout = read.timeout("api.connect_timeout");
         let read_timeout = read.timeout("api.read_timeout");
-        let retries = read.number("api.retries", 0..=1000);
+        let retries = read.retries();
         let accept_empty = read.switch("run.accept_empty");
         let ignore_paging = read.switch("run.ignore_paging");
         let proxies = self.proxies();
@@ -169,7 +169,7 @@ impl ConfigSources {
             auth: auth?,
             connect_timeout: connect_timeout?,
             read_timeout: read_timeout?,
-            retries: usize::try_from(retries?).ok()?,
+            retries: retries?,
             trust: Trust {
                 accept_empty: accept_empty?,
                 ignore_paging: ignore_paging?,
@@ -227,6 +227,32 @@ impl ConfigSources {
     /// The settings of the sink.
     pub fn sink(&mut self) -> Option<SinkSettings> {
         sink::read(self)
+    }
+
+    /// The broker whose state has the counts of the account's labels.
+    pub fn counts(&mut self) -> Option<Broker> {
+        sink::read_for_counts(self)
+    }
+
+    /// The account, and the number of retries, for commands that do not use the API.
+    pub fn account(&mut self) -> Option<(String, usize)> {
+        let mut read = Reader::new(self);
+        let instance_id = read.instance_id("api.instance_id");
+        let retries = read.retries();
+        Some((instance_id?, retries?))
+    }
+
+    /// The labels to purge; the inner value is `None` for all.
+    pub fn purged_labels(&mut self) -> Option<Option<Vec<String>>> {
+        let mut read = Reader::new(self);
+        if read.text("run.labels").is_empty() {
+            read.switch("run.all_labels")?;
+            return Some(None);
+        }
+        match read.labels("run.labels", "run.all_labels")? {
+            Labels::All => Some(None),
+            Labels::These(labels) => Some(Some(labels)),
+        }
     }
 
     /// The queue to read, with its whole name.

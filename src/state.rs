@@ -1,6 +1,7 @@
 //! What is known between runs: who is in a label, when chats were last published, and how many
 //! chats a label had.
 
+pub mod counts;
 pub mod record;
 
 use std::time::Duration;

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use super::blackhole::Blackhole;
 use super::embedded::Embedded;
 use super::lines::{self, Lines};
+use super::purge::impossible;
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
 use super::store::StateStore;
 use super::tracked::Tracked;
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
-    SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, CountStore, EventSink, Finding, Purge,
+    PurgeOutcome, SessionContext, SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
+use crate::retry::RetryPolicy;
 use crate::state::Selection;
 
 /// Sinks, for the error text of a URL that is none of them.
@@ -364,6 +366,45 @@ impl Broker {
                 fix: "use a broker in --sink",
             }),
         }
+    }
+
+    /// Returns the store of an account's counts, without connecting: at the state, or at a sink
+    /// that keeps one. `None` if there is neither.
+    pub fn count_store(&self, instance_id: &str) -> Option<Box<dyn CountStore>> {
+        let retain = self.options.retain;
+        let endpoint = match (&self.state, &self.address.0) {
+            (Some(StateAddress(StateKind::Redis(endpoint))), _) => endpoint,
+            (Some(StateAddress(StateKind::File(embedded))), _) => {
+                return Some(Box::new(embedded.counts(instance_id, retain)));
+            }
+            (None, Kind::Redis(endpoint)) => endpoint,
+            (None, Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_)) => return None,
+        };
+        Some(Box::new(redis::RedisCounts::new(
+            endpoint,
+            instance_id,
+            retain,
+        )))
+    }
+
+    /// Deletes what is stored at the sink, and the counts in the state.
+    pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
+        let mut outcome = match &self.address.0 {
+            Kind::Stdout => {
+                let problem = "the sink “-” stores nothing that could be deleted";
+                let fix = "name the sink that the runs publish to in --sink";
+                PurgeOutcome::failed(impossible(problem, fix))
+            }
+            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
+            Kind::Redis(endpoint) => {
+                redis::purge(endpoint, self.options.partitions, purge, retry).await
+            }
+            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
+        };
+        if let Some(mut store) = self.count_store(&purge.instance_id) {
+            outcome.purge_counts(&mut *store, purge).await;
+        }
+        outcome
     }
 
     /// Checks that a run could publish to these queues. Returns one result for each thing that was

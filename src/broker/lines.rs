@@ -9,6 +9,7 @@
 
 mod file;
 mod journal;
+mod purge;
 mod removed;
 
 use std::fs::File;
@@ -30,6 +31,7 @@ use crate::batch::Batch;
 use crate::message::Encoder;
 
 pub(super) use self::file::{check, uses};
+pub(super) use self::purge::purge;
 pub(super) use self::removed::removed_sink;
 
 /// The sink for `-` and `file:PATH`.

@@ -1,13 +1,18 @@
 //! `labelcast labels`: the account's labels as a table or as JSON lines, and with `--counts` the
-//! number of chats of each.
+//! number of chats of each, or with `--cached` the stored numbers.
 
+mod cached;
 mod chart;
 mod counts;
 
 use std::io::IsTerminal as _;
 
+use tracing::warn;
+
+use self::counts::Counted;
 use super::{fail, init_log, listen, load, logged, print};
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
+use crate::broker::factory::Broker;
 use crate::cli::LabelsFlags;
 use crate::config::ConfigSources;
 use crate::error::Error;
@@ -20,13 +25,20 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
 
 pub(super) async fn labels(sources: ConfigSources, flags: LabelsFlags) -> Exit {
+    if flags.cached {
+        return cached::counts(sources, &flags).await;
+    }
     let settings = load(sources, |sources| {
         let (api, log) = (sources.api(), sources.log());
-        Some((api?, log?))
+        let broker = match flags.counts {
+            true => Some(sources.counts()?),
+            false => None,
+        };
+        Some((api?, log?, broker))
     });
     let ended = match settings {
-        Ok((api, log)) if flags.counts => count(&api, log, &flags).await,
-        Ok((api, log)) => list(&api, &log, &flags).await,
+        Ok((api, log, Some(broker))) => count(&api, log, &broker, &flags).await,
+        Ok((api, log, None)) => list(&api, &log, &flags).await,
         Err(error) => return fail(&error),
     };
     ended.unwrap_or_else(|error| logged(&error))
@@ -45,7 +57,12 @@ async fn list(api: &ApiSettings, log: &LogSettings, flags: &LabelsFlags) -> Resu
     Ok(Exit::Complete)
 }
 
-async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Result<Exit, Error> {
+async fn count(
+    api: &ApiSettings,
+    log: LogSettings,
+    broker: &Broker,
+    flags: &LabelsFlags,
+) -> Result<Exit, Error> {
     let progress = Progress::new(ProgressMode::Auto, log.quiet);
     // The log message for each finished list is not needed, because its count is shown.
     let level = log.level.min(tracing::Level::WARN);
@@ -58,9 +75,21 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
     let labels = fetch_labels(api, &shutdown).await?;
     let labels = labels.whole().map_err(ApiError::labels)?;
     let counted = counts::count(api, &shutdown, &labels, &progress).await?;
+    if let Some(mut store) = broker.count_store(&api.instance_id) {
+        let ids: Vec<&str> = labels.iter().map(|label| label.id.as_str()).collect();
+        let stored = store.replace(&counts::known(&counted), &ids).await;
+        stored.unwrap_or_else(|error| warn!("cannot store the counts: {error}"));
+    }
+    show(&counted, flags)?;
+    let exits = counted.iter().map(|counted| counted.exit);
+    Ok(exits.fold(Exit::Complete, Exit::heavier))
+}
+
+/// Draws and prints counts.
+fn show(counted: &[Counted], flags: &LabelsFlags) -> Result<(), Error> {
     // The picture first: stdout may be closed.
     if let Some(path) = &flags.svg {
-        let drawn = chart::svg(&counted);
+        let drawn = chart::svg(counted);
         replace_or_write(path, drawn.as_bytes()).map_err(|error| Error::File {
             what: "could not write the chart to",
             path: path.clone(),
@@ -68,14 +97,12 @@ async fn count(api: &ApiSettings, log: LogSettings, flags: &LabelsFlags) -> Resu
         })?;
     }
     print(&if flags.json {
-        counts::lines(&counted)
+        counts::lines(counted)
     } else {
         let is_coloured = std::io::stdout().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        chart::text(&counted, is_coloured)
-    })?;
-    let exits = counted.iter().map(|counted| counted.exit);
-    Ok(exits.fold(Exit::Complete, Exit::heavier))
+        chart::text(counted, is_coloured, flags.cached)
+    })
 }
 
 /// Fetches the labels, with retries, unless a signal arrives.

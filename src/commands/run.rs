@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use tracing::{info, warn};
 
 use super::{
-    check_report_path, init_log, listen, load, logged, report_config_errors, several_at_once,
-    write_report,
+    check_report_path, count_of, init_log, listen, load, logged, report_config_errors,
+    several_at_once, write_report,
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
 use crate::broker::factory::{SinkSettings, blackhole};
@@ -17,7 +17,7 @@ use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::{self, Context, Labels, RunSettings};
 use crate::progress::Progress;
-use crate::report::{LabelReport, Report, ReportSettings};
+use crate::report::{LabelReport, Report, ReportSettings, Status};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
@@ -203,7 +203,22 @@ async fn publish_label(
     };
     let report = pipeline::publish_label(context, label, target, sink, &line).await;
     line.end();
+    if report.status == Status::Complete && !settings.run.dry_run {
+        store_count(settings, label, &report).await;
+    }
     report
+}
+
+/// Stores the number of chats of a whole list. A failure does not change the exit code, because a
+/// retry would publish the list again.
+async fn store_count(settings: &Settings, label: &Label, report: &LabelReport) {
+    let chats = report.counts.read - report.counts.invalid;
+    let count = count_of(label, chats, SystemTime::now());
+    if let Some(mut store) = settings.sink.broker.count_store(&settings.api.instance_id)
+        && let Err(error) = store.record(&[count]).await
+    {
+        warn!(label_id = label.id, "cannot store the count: {error}");
+    }
 }
 
 fn target(settings: &Settings, label_id: &str) -> Target {

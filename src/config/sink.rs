@@ -51,6 +51,23 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
     })
 }
 
+/// The broker whose state has the counts of an account. Settings of messages and queues do not
+/// matter for it.
+pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {
+    let mut read = Reader::new(sources);
+    let address = address(&mut read);
+    let retain = read.retain("sink.retain");
+    let state = read.optional("state.url", state);
+    Some(Broker {
+        address: address?,
+        options: BrokerOptions {
+            retain: retain?,
+            ..BrokerOptions::default()
+        },
+        state: state?,
+    })
+}
+
 fn state(read: &mut Reader<'_>, key: &'static str) -> Option<StateAddress> {
     StateAddress::parse(&read.text(key))
         .map_err(|problem| read.error(key, &problem))

@@ -122,6 +122,10 @@ impl<'a> Reader<'a> {
         number
     }
 
+    pub(super) fn retries(&mut self) -> Option<usize> {
+        usize::try_from(self.number("api.retries", 0..=1000)?).ok()
+    }
+
     pub(super) fn percent(&mut self, key: &'static str) -> Option<u8> {
         let (_, text, _) = self.get(key);
         let text = text.trim_end_matches('%').trim_end();

@@ -2,94 +2,126 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
 use rusqlite::params;
 
+use super::database::Work;
 use super::members::{signed, unsigned};
 use super::{Embedded, blocking};
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, CountStore};
+use crate::state::counts::LabelCount;
 
-/// The count of a label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::broker) struct LabelCount {
-    pub(in crate::broker) label_id: String,
-    pub(in crate::broker) name: Option<String>,
-    pub(in crate::broker) color: Option<u32>,
-    /// `None` before the first whole list.
-    pub(in crate::broker) chats: Option<u64>,
-    /// When the chats were counted, in whole seconds.
-    pub(in crate::broker) counted_at: Option<SystemTime>,
+/// The counts of an account, in the file.
+pub(in crate::broker) struct EmbeddedCounts {
+    embedded: Embedded,
+    instance_id: String,
+    retain: Option<Duration>,
 }
 
 impl Embedded {
-    /// Records counts of labels of an account, in place of those that these labels had.
-    pub(in crate::broker) async fn record_counts(
+    /// Returns the store of an account's counts, without opening the file.
+    pub(in crate::broker) fn counts(
         &self,
         instance_id: &str,
-        counts: &[LabelCount],
-    ) -> Result<(), BrokerError> {
-        let (embedded, instance_id) = (self.clone(), instance_id.to_owned());
-        let counts = counts.to_vec();
+        retain: Option<Duration>,
+    ) -> EmbeddedCounts {
+        EmbeddedCounts {
+            embedded: self.clone(),
+            instance_id: instance_id.to_owned(),
+            retain,
+        }
+    }
+}
+
+impl EmbeddedCounts {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Work<'_>, &str) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        let (embedded, instance_id) = (self.embedded.clone(), self.instance_id.clone());
         blocking(move || {
-            embedded.open()?.run(|work| {
-                let mut insert =
-                    work.prepare_cached("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?)")?;
-                for count in &counts {
-                    let counted_at = count.counted_at.map(|at| signed(seconds(at)));
-                    let chats = count.chats.map(signed);
-                    let LabelCount {
-                        label_id,
-                        name,
-                        color,
-                        ..
-                    } = count;
-                    insert.execute(params![
-                        instance_id,
-                        label_id,
-                        name,
-                        color,
-                        chats,
-                        counted_at
-                    ])?;
-                }
-                Ok(())
-            })
+            embedded
+                .open()?
+                .run(|database| work(database, &instance_id))
         })
         .await
     }
 
-    /// Returns the counts of the labels of an account, by label id. None if there is no file.
-    pub(in crate::broker) async fn load_counts(
+    /// Stores counts, and with `labels` removes those of all other labels.
+    async fn store(
         &self,
-        instance_id: &str,
-    ) -> Result<Vec<LabelCount>, BrokerError> {
-        let (embedded, instance_id) = (self.clone(), instance_id.to_owned());
-        blocking(move || {
-            if !embedded.path().exists() {
-                return Ok(Vec::new());
+        counts: &[LabelCount],
+        labels: Option<&[&str]>,
+    ) -> Result<(), BrokerError> {
+        let counts = counts.to_vec();
+        let kept = labels.map(|labels| serde_json::json!(labels).to_string());
+        self.run(move |work, instance_id| {
+            let mut insert = work.prepare_cached(
+                "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO UPDATE SET name = coalesce(?3, name), color = coalesce(?4, color),
+                 chats = ?5, counted_at = ?6",
+            )?;
+            for count in &counts {
+                let (name, color) = (&count.label_name, &count.color_hex);
+                let (chats, at) = (signed(count.chats), millis(count.counted_at));
+                insert.execute(params![instance_id, count.label_id, name, color, chats, at])?;
             }
-            embedded.open()?.run(|work| {
-                let mut select = work.prepare_cached(
-                    "SELECT label_id, name, color, chats, counted_at FROM labels
-                     WHERE instance_id = ? ORDER BY label_id",
-                )?;
-                let count = |row: &rusqlite::Row<'_>| {
-                    let counted_at: Option<i64> = row.get(4)?;
-                    Ok(LabelCount {
-                        label_id: row.get(0)?,
-                        name: row.get(1)?,
-                        color: row.get(2)?,
-                        chats: row.get::<_, Option<i64>>(3)?.map(unsigned),
-                        counted_at: counted_at
-                            .map(|at| UNIX_EPOCH + Duration::from_secs(unsigned(at))),
-                    })
-                };
-                select.query_map([&instance_id], count)?.collect()
-            })
+            if let Some(kept) = kept {
+                work.prepare_cached(
+                    "DELETE FROM labels WHERE instance_id = ?
+                     AND label_id NOT IN (SELECT value FROM json_each(?))",
+                )?
+                .execute(params![instance_id, kept])?;
+            }
+            Ok(())
         })
         .await
     }
 }
 
-fn seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+#[async_trait]
+impl CountStore for EmbeddedCounts {
+    async fn record(&mut self, counts: &[LabelCount]) -> Result<(), BrokerError> {
+        self.store(counts, None).await
+    }
+
+    async fn replace(&mut self, counts: &[LabelCount], labels: &[&str]) -> Result<(), BrokerError> {
+        self.store(counts, Some(labels)).await
+    }
+
+    async fn load(&mut self) -> Result<Vec<LabelCount>, BrokerError> {
+        if !self.embedded.path().exists() {
+            return Ok(Vec::new());
+        }
+        let oldest = self
+            .retain
+            .and_then(|retain| SystemTime::now().checked_sub(retain));
+        let oldest = oldest.map_or(0, millis);
+        let select = move |work: &Work<'_>, instance_id: &str| {
+            let mut select = work.prepare_cached(
+                "SELECT label_id, name, color, chats, counted_at FROM labels
+                 WHERE instance_id = ? AND counted_at >= ?",
+            )?;
+            let count = |row: &rusqlite::Row<'_>| {
+                Ok(LabelCount {
+                    label_id: row.get(0)?,
+                    label_name: row.get(1)?,
+                    color_hex: row.get(2)?,
+                    chats: unsigned(row.get(3)?),
+                    counted_at: UNIX_EPOCH + Duration::from_millis(unsigned(row.get(4)?)),
+                })
+            };
+            select
+                .query_map(params![instance_id, oldest], count)?
+                .collect()
+        };
+        let mut counts: Vec<LabelCount> = self.run(select).await?;
+        LabelCount::sort(&mut counts);
+        Ok(counts)
+    }
+}
+
+fn millis(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -33,9 +33,9 @@ CREATE TABLE labels (
   instance_id TEXT NOT NULL,
   label_id TEXT NOT NULL,
   name TEXT,
-  color INTEGER,
-  chats INTEGER, -- NULL before the first whole list.
-  counted_at INTEGER, -- Seconds since 1970.
+  color TEXT, -- As the API writes it.
+  chats INTEGER NOT NULL,
+  counted_at INTEGER NOT NULL, -- Milliseconds since 1970.
   PRIMARY KEY (instance_id, label_id)
 ) STRICT, WITHOUT ROWID;
 ";

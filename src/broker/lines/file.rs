@@ -1,7 +1,8 @@
 //! The output file: its lock, its end, and the recovery of what a killed run left in it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +49,10 @@ impl LineFile {
         // Resolved, so that a file has one journal under all of its names.
         let path = path.canonicalize().unwrap_or(path);
         lock(&path, &file)?;
+        if !is_at(&path, &file) {
+            // A purge has replaced the file since it was opened.
+            return Err(BrokerError::Locked(path.display().to_string()));
+        }
         let journal = Journal::read(&path)?;
         let mut line_file = Self {
             path,
@@ -303,7 +308,14 @@ pub(super) fn open_data(path: &Path) -> Result<File, BrokerError> {
         .map_err(|error| failed("could not open", path, error))
 }
 
-fn lock(path: &Path, file: &File) -> Result<(), BrokerError> {
+/// Returns whether a path still leads to this file.
+pub(super) fn is_at(path: &Path, file: &File) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    let (there, ours) = (std::fs::metadata(path), file.metadata());
+    there.is_ok_and(|there| ours.is_ok_and(|ours| identity(there) == identity(ours)))
+}
+
+pub(super) fn lock(path: &Path, file: &File) -> Result<(), BrokerError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(BrokerError::Locked(path.display().to_string())),

@@ -224,6 +224,40 @@ impl Journal {
         Ok(())
     }
 
+    /// Returns the offsets in the file that the records mention.
+    pub(super) fn offsets(&self) -> Vec<u64> {
+        let offsets = |record: &Record| [record.length, record.last_lines.end];
+        self.records.iter().flat_map(offsets).collect()
+    }
+
+    /// Changes the offsets in the file that the records mention, in memory only.
+    pub(super) fn move_offsets(&mut self, moved: impl Fn(u64) -> u64) {
+        for record in &mut self.records {
+            record.length = moved(record.length);
+            record.last_lines.end = moved(record.last_lines.end);
+        }
+    }
+
+    /// Removes records, in memory only, and returns their number.
+    pub(super) fn remove(&mut self, is_removed: impl Fn(&Record) -> bool) -> usize {
+        let before = self.records.len();
+        self.records.retain(|record| !is_removed(record));
+        before - self.records.len()
+    }
+
+    /// Writes the records, or deletes the journal if there are none.
+    pub(super) fn replace(&mut self) -> Result<(), BrokerError> {
+        if !self.records.is_empty() {
+            return self.compact();
+        }
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(failed("could not delete", &self.path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn sync(&mut self) -> Result<(), BrokerError> {
         match &self.file {
             Some(file) => file

@@ -14,6 +14,7 @@ pub(super) mod code {
     pub(crate) const RESOURCE_LOCKED: u16 = 405;
     pub(crate) const PRECONDITION_FAILED: u16 = 406;
     pub(crate) const NOT_ALLOWED: u16 = 530;
+    pub(crate) const NOT_IMPLEMENTED: u16 = 540;
 }
 
 /// Returns the reply code and text if the broker itself has refused something.

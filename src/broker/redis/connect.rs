@@ -105,6 +105,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether keys are spread over several servers.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.kind, Kind::Cluster)
+    }
+
     /// Connects to the server that holds a key: in a cluster the owner of its slot, with sentinels
     /// the master.
     pub(super) async fn connect(&self, key: &str) -> Result<MultiplexedConnection, RedisError> {

@@ -19,7 +19,7 @@ use crate::message::{Change, EventEncoder, LabelEvent};
 use crate::state::Membership;
 
 /// How long an event is remembered. Senders of webhooks stop retrying long before.
-const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A sink for events of one label.
 struct StreamEvents {

@@ -14,8 +14,8 @@ const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 /// What a label without a colour of its own gets.
 const GREY: RgbColor = RgbColor(0x88, 0x88, 0x88);
 
-/// A table with a bar in each row.
-pub(super) fn text(counted: &[Counted], is_coloured: bool) -> String {
+/// A table with a bar in each row, and with the time of each count if `has_times`.
+pub(super) fn text(counted: &[Counted], is_coloured: bool, has_times: bool) -> String {
     let ids = counted.iter().map(|c| c.label.id.chars().count());
     let chats: Vec<String> = counted.iter().map(shown).collect();
     let id_width = ids.max().unwrap_or(0).max("LABEL".len());
@@ -25,8 +25,11 @@ pub(super) fn text(counted: &[Counted], is_coloured: bool) -> String {
     let name_width = name_width.unwrap_or(0).max("NAME".len());
     let most = most(counted);
     let mut table = format!(
-        "{:id_width$}  {:name_width$}  {:>chats_width$}\n",
-        "LABEL", "NAME", "CHATS"
+        "{:id_width$}  {:name_width$}  {:>chats_width$}{}\n",
+        "LABEL",
+        "NAME",
+        "CHATS",
+        if has_times { "  COUNTED AT" } else { "" }
     );
     for (counted, chats) in counted.iter().zip(&chats) {
         let style = Style::new().fg_color(Some(color(counted).into()));
@@ -35,8 +38,12 @@ pub(super) fn text(counted: &[Counted], is_coloured: bool) -> String {
             false => (String::new(), String::new()),
         };
         let bar = bar(counted.chats.unwrap_or(0), most);
+        let time = match has_times {
+            true => format!("  {}", humantime::format_rfc3339_seconds(counted.at)),
+            false => String::new(),
+        };
         let row = format!(
-            "{:id_width$}  {:name_width$}  {chats:>chats_width$}  {start}{bar}{end}",
+            "{:id_width$}  {:name_width$}  {chats:>chats_width$}{time}  {start}{bar}{end}",
             printable(&counted.label.id),
             name(counted),
         );

@@ -6,13 +6,14 @@ use serde_json::json;
 use tracing::error;
 
 use crate::api::{ApiSettings, Client, Label};
-use crate::commands::several_at_once;
+use crate::commands::{count_of, several_at_once};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::pipeline;
 use crate::progress::Progress;
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
+use crate::state::counts::LabelCount;
 
 /// Number of lists that are fetched at once. The API may take minutes for a long list; a limit
 /// bounds memory.
@@ -27,7 +28,7 @@ pub(super) struct Counted {
     /// Why it failed.
     pub(super) error: Option<String>,
     pub(super) exit: Exit,
-    at: SystemTime,
+    pub(super) at: SystemTime,
 }
 
 /// Counts the chats of each label, several labels at once. Returns them in the order of the labels.
@@ -73,6 +74,28 @@ impl Counted {
             at,
         }
     }
+}
+
+impl From<LabelCount> for Counted {
+    fn from(count: LabelCount) -> Self {
+        Self {
+            label: Label {
+                id: count.label_id,
+                name: count.label_name,
+                color: count.color_hex,
+            },
+            chats: Some(count.chats),
+            error: None,
+            exit: Exit::Complete,
+            at: count.counted_at,
+        }
+    }
+}
+
+/// Returns the counts that did not fail, to store them.
+pub(super) fn known(counted: &[Counted]) -> Vec<LabelCount> {
+    let known = |counted: &Counted| Some(count_of(&counted.label, counted.chats?, counted.at));
+    counted.iter().filter_map(known).collect()
 }
 
 /// Returns one JSON line per label.

@@ -2,7 +2,7 @@
 
 use super::{STREAM, run};
 use crate::support::redis::{Server, chat_ids, free_port, length};
-use crate::support::{Stage, gated, small_list, wait_until};
+use crate::support::{INSTANCE, Running, Stage, gated, small_list, wait_until};
 
 /// Three masters that share the slots.
 pub(super) fn cluster() -> Vec<Server> {
@@ -73,6 +73,35 @@ fn a_cluster_redirects_to_the_node_of_the_stream() {
         run(&stage, &url).args(arguments).end().expect(0);
         let node = holder(&nodes, queue);
         assert_eq!(chat_ids(&mut node.connection(), queue), ids);
+    }
+}
+
+#[test]
+fn a_cluster_is_purged_by_label_or_queue() {
+    let nodes = cluster();
+    let stage = Stage::with_chats(300);
+    let url = format!("redis+cluster://127.0.0.1:{}", nodes[0].port);
+    for arguments in [&["--partitions", "6"][..], &[], &["--queue", "q"]] {
+        run(&stage, &url).args(arguments).end().expect(0);
+    }
+    let purge = |arguments: &[&str]| {
+        let purge = Running::new("purge").args(["--instance-id", INSTANCE, "--json"]);
+        let purge = purge.args(["--sink", &url, "--older-than", "0s"]);
+        purge.args(arguments).end()
+    };
+    let ended = purge(&[]).expect(78);
+    assert!(ended.stderr.contains("name the labels with --label"));
+    for (arguments, checkpoints, counts) in [
+        (&["--label", "1", "--partitions", "6"][..], 6, 1),
+        (&["--label", "1"], 1, 0),
+        (&["--queue", "q"], 1, 0),
+    ] {
+        let ended = purge(arguments).expect(0);
+        let line: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(line["messages"], 300, "{arguments:?}");
+        assert_eq!(line["checkpoints"], checkpoints);
+        assert_eq!(line["manifests"], checkpoints);
+        assert_eq!(line["counts"], counts);
     }
 }
 
