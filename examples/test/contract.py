@@ -3,6 +3,7 @@
     contract.py redis URL STREAM RUN_ID FORMAT PACKED NAMES CHATS [PARTITIONS]
     contract.py rabbitmq URL QUEUE RUN_ID FORMAT PACKED NAMES CHATS
     contract.py file PATH - RUN_ID FORMAT PACKED NAMES CHATS
+    contract.py removed redis|rabbitmq|file URL|PATH QUEUE RUN_ID FORMAT CHATS
     contract.py manifest URL STREAM RUN_ID STATUS
     contract.py report < REPORTS
 
@@ -80,17 +81,20 @@ def from_redis(fields, form, schema):
         return data
     valid("entry-data", fields)
     data = event_data(json.loads(fields["data"]), form == "cloudevents", schema)
-    assert fields.get("event") == data.get("event"), "only a marker has its event beside its data"
+    assert fields.get("event") == data.get("event"), "a message with an event has it beside its data"
     return data
 
 
 def from_rabbitmq(queue, method, properties, body, form, schema):
-    valid("rabbitmq-marker" if schema.startswith("marker") else "rabbitmq-chat", properties)
+    kind = schema.split("-")[0]
+    valid(f"rabbitmq-{kind if kind in ('marker', 'removed') else 'chat'}", properties)
     assert (method.exchange, method.routing_key) == ("", queue)
     wanted = "application/cloudevents+json" if form == "cloudevents" else "application/json"
     assert properties["content_type"] == wanted, properties["content_type"]
     data = event_data(json.loads(body), form == "cloudevents", schema)
-    if "event" in data:
+    if schema == "removed":
+        assert properties["message_id"] == f"{data['run_id']}:{data['chat_id']}:deleted"
+    elif "event" in data:
         assert properties["headers"]["event"] == data["event"]
         assert properties["message_id"] == f"{data['run_id']}:{data['event']}"
     elif "chat_id" in data:
@@ -131,6 +135,20 @@ def published(kind, where, queue, run_id, form, packed, names, chats, partitions
     print(f"{kind} {form} {packed} ids per message, names {names}: {len(ids)} chats in {len(sizes)} messages")
 
 
+def removed(kind, where, queue, run_id, form, chats):
+    if kind == "redis":
+        found = [from_redis(fields, form, "removed") for fields in on_redis(where, queue, 0)[0]]
+    elif kind == "rabbitmq":
+        found = [from_rabbitmq(queue, *message, form, "removed") for message in on_rabbitmq(where, queue)]
+    else:
+        lines = pathlib.Path(where).read_text().splitlines()
+        found = [event_data(json.loads(line), form == "cloudevents", "removed") for line in lines]
+    assert all((data["run_id"], data["label_id"]) == (run_id, "1") for data in found)
+    ids = {data["chat_id"] for data in found}
+    assert len(ids) == len(found) == int(chats), f"{len(ids)} chats in {len(found)} messages"
+    print(f"{kind} {form}: {len(ids)} chats that have left")
+
+
 def manifest(url, stream, run_id, status):
     import redis
 
@@ -145,7 +163,7 @@ def reports():
     for line in sys.stdin:
         found = valid("report", json.loads(line))
         for label in found["labels"]:
-            total = sum(label[key] for key in ("published", "resumed", "suppressed", "invalid"))
+            total = sum(label[key] for key in ("published", "resumed", "suppressed", "known", "invalid"))
             assert label["status"] != "complete" or "dry_run" in found or "list_changed" in label or total == label["read"]
         print(f"report: {found['status']}, exit code {found['exit_code']}")
 
@@ -155,5 +173,7 @@ if what == "report":
     reports()
 elif what == "manifest":
     manifest(*rest)
+elif what == "removed":
+    removed(*rest)
 else:
     published(what, *rest)

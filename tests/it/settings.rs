@@ -320,6 +320,8 @@ fn the_example_file_matches_the_settings_and_is_accepted() {
                 "partitions",
                 "exchange",
                 "suppress_for",
+                "min_age",
+                "url = \"URL\"",
                 "shard",
                 "metrics_",
             ];
