@@ -77,7 +77,7 @@ fn a_killed_run_is_resumed_without_repeats(store: Store) {
 }
 
 /// Lets the lock of a killed process expire at once.
-fn release(store: &Store) {
+pub(super) fn release(store: &Store) {
     if let Store::Redis(server) = store {
         use redis::Commands as _;
         let lock = "labelcast:state-lock:{labelcast:1}:labelcast:1:inst-1:1";
