@@ -7,7 +7,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::decide::{Decided, Pending, Rules, decide};
-use super::pass::{Beginning, begin_pass, begin_set, mode_of};
+use super::pass::{Beginning, begin_pass, begin_set};
 use crate::batch::Batch;
 use crate::broker::store::{Changes, Decisions, Note, StateStore, Stored};
 use crate::broker::{
@@ -221,7 +221,7 @@ impl TrackedSession {
         start.expected_digests.extend(expected_digests);
         let beginning = Beginning {
             run_id: at.run_id,
-            mode: mode_of(&self.selection),
+            mode: self.selection.mode(),
             durable: at.position,
             as_of: seconds(as_of),
             now: seconds(SystemTime::now()),

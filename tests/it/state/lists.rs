@@ -165,3 +165,19 @@ fn resumed_times_of_publication_add_up(store: Store) {
     counts(&ended, [2000, 1000, 0, 0]);
     each_once(&stage, &ids);
 }
+
+#[test]
+fn a_run_that_publishes_all_does_not_resume_one_that_left_out_chats() {
+    let store = Store::file();
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(map_of(&ids[..4000]));
+    run(&stage, &store).args(["--baseline"]).end().expect(0);
+    let first = stopped_after(&stage, &store, &body, 5000);
+    first.signal("TERM");
+    first.end().expect(75);
+    set_list(&stage, &ids);
+    // Without a state, nothing but the checkpoint of the file tells.
+    let ended = stage.run().end().expect(0);
+    assert_eq!(ended.label()["published"], 6000);
+    assert_eq!(ended.label()["resumed"], 0);
+}
