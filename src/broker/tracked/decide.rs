@@ -84,30 +84,28 @@ pub(super) fn decide(
         }
         let is_repeated = repeated.is_some();
         let chat_id = known.chat_id.clone();
-        let was_handed = is_handed.then(|| rules.run.decisions.get(position));
-        let record = decided.decide(rules, position, known, is_repeated, was_handed);
+        // Without a note, the chat may be on the queue, or was left out. A later run may repeat it,
+        // and none loses it.
+        let noted = is_handed.then(|| rules.run.decisions.get(position) == Some(true));
+        let record = decided.decide(rules, position, known, is_repeated, noted);
         before.insert(chat_id, record);
     }
     decided
 }
 
 impl Decided {
-    /// Decides about a chat. Returns the record that it gets. `was_handed` tells where the run has
-    /// handed over its chats already, and then whether it is known to have handed over this one.
+    /// Decides about a chat, unless it is noted whether it was published. Returns the record that it
+    /// gets.
     fn decide(
         &mut self,
         rules: &Rules<'_>,
         position: Position,
         known: Known,
         is_repeated: bool,
-        was_handed: Option<Option<bool>>,
+        noted: Option<bool>,
     ) -> Option<Record> {
-        let is_published = match was_handed {
-            // Without a note, the chat may be on the queue, or was left out. A later run may repeat
-            // it, and none loses it.
-            Some(noted) => noted == Some(true),
-            None => !is_repeated && verdict(rules, &known) == Verdict::Publish,
-        };
+        let is_published =
+            noted.unwrap_or_else(|| !is_repeated && verdict(rules, &known) == Verdict::Publish);
         if !is_published {
             return self.leave_out(rules, known, is_repeated);
         }
@@ -132,14 +130,14 @@ impl Decided {
             Verdict::Publish | Verdict::Suppress => confirmed,
         };
         if !is_repeated {
-            self.write(&known, record);
+            self.write(known, record);
         }
         Some(record)
     }
 
-    fn write(&mut self, known: &Known, record: Record) {
-        self.joined += u64::from(joins(known, Some(record)));
-        self.records.push((known.chat_id.clone(), record));
+    fn write(&mut self, known: Known, record: Record) {
+        self.joined += u64::from(joins(&known, Some(record)));
+        self.records.push((known.chat_id, record));
     }
 }
 

@@ -133,7 +133,7 @@ fn peaks(count: usize) -> [u64; 2] {
     let (_, body) = small_list(count);
     let stage = Stage::with_body(&body);
     let selected = || run(&stage, &store).args(["--only-new", "--suppress-for", "1h"]);
-    let mut peak = || {
+    let peak = || {
         stage.mock.script("1", held_after(&body, count));
         let process = selected().spawn();
         wait_until("the list is processed", || {

@@ -19,11 +19,11 @@ fn chats(messages: &[Message]) -> Vec<String> {
     messages.iter().flat_map(Message::chats).collect()
 }
 
-fn only_new_and_removed_go_to_two_queues(store: Store) {
+fn only_new_and_removed_go_to_two_queues(store: &Store) {
     let vhost = vhost();
     let (ids, _) = small_list(1500);
     let stage = Stage::with_body(map_of(&ids[..1400]));
-    let run = || to(&stage, &store, &vhost.url()).args(["--only-new", "--removed"]);
+    let run = || to(&stage, store, &vhost.url()).args(["--only-new", "--removed"]);
     counts(&run().end().expect(0), [1400, 0, 0, 0]);
     set_list(&stage, &ids[100..]);
     let ended = run().end().expect(0);
@@ -48,11 +48,11 @@ fn only_new_and_removed_go_to_two_queues(store: Store) {
     }
 }
 
-fn a_killed_run_repeats_only_what_was_in_hand(store: Store) {
+fn a_killed_run_repeats_only_what_was_in_hand(store: &Store) {
     let vhost = vhost();
     let (ids, _) = small_list(6000);
     let stage = Stage::with_body(map_of(&ids[..1000]));
-    let run = || to(&stage, &store, &vhost.url()).args(["--only-new", "--suppress-for", "1h"]);
+    let run = || to(&stage, store, &vhost.url()).args(["--only-new", "--suppress-for", "1h"]);
     counts(&run().end().expect(0), [1000, 0, 0, 0]);
     let client = vhost.client();
     assert_eq!(client.drain("labelcast:1").len(), 1000);
@@ -66,7 +66,7 @@ fn a_killed_run_repeats_only_what_was_in_hand(store: Store) {
     };
     wait_until("the run publishes", || is_there(3000));
     first.kill();
-    super::lists::release(&store);
+    super::lists::release(store);
     set_list(&stage, &ids);
     let ended = run().end().expect(0);
     adds_up(&ended);
@@ -78,11 +78,11 @@ fn a_killed_run_repeats_only_what_was_in_hand(store: Store) {
     counts(&run().end().expect(0), [0, 0, 6000, 0]);
 }
 
-fn a_lost_queue_gets_the_chats_of_its_run_again(store: Store) {
+fn a_lost_queue_gets_the_chats_of_its_run_again(store: &Store) {
     let vhost = vhost();
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(map_of(&ids[..500]));
-    let run = || to(&stage, &store, &vhost.url()).args(["--only-new"]);
+    let run = || to(&stage, store, &vhost.url()).args(["--only-new"]);
     counts(&run().end().expect(0), [500, 0, 0, 0]);
     stage.mock.script("1", held_after(&body, 2500));
     let first = run().spawn();

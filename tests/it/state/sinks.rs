@@ -18,10 +18,10 @@ fn to(stage: &Stage, store: &Store, sink: &str) -> Running {
     run.args(["--state", &store.url()])
 }
 
-fn stdout_with_a_state_knows_earlier_runs(store: Store) {
+fn stdout_with_a_state_knows_earlier_runs(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(map_of(&ids[..2900]));
-    let only_new = || to(&stage, &store, "-").args(["--only-new"]).end().expect(0);
+    let only_new = || to(&stage, store, "-").args(["--only-new"]).end().expect(0);
     let first = only_new();
     counts(&first, [2900, 0, 0, 0]);
     assert_eq!(first.stdout.lines().count(), 2900);
@@ -38,24 +38,24 @@ fn stdout_with_a_state_knows_earlier_runs(store: Store) {
     assert_eq!(store.members(), set_of(&ids[10..]));
 }
 
-fn a_reader_that_leaves_is_no_failure(store: Store) {
+fn a_reader_that_leaves_is_no_failure(store: &Store) {
     let (ids, body) = small_list(30_000);
     let stage = Stage::with_body(&body);
-    let mut process = to(&stage, &store, "-").args(["--only-new"]).spawn();
+    let mut process = to(&stage, store, "-").args(["--only-new"]).spawn();
     drop(process.take_stdout());
     let ended = process.end().expect(0);
     assert_eq!(ended.label()["status"], "partial");
     // What nobody has read is still new.
-    let ended = to(&stage, &store, "-").args(["--only-new"]).end().expect(0);
+    let ended = to(&stage, store, "-").args(["--only-new"]).end().expect(0);
     assert_eq!(ended.stdout.lines().count(), ids.len());
 }
 
-fn a_redis_sink_with_a_state_of_its_own(store: Store) {
+fn a_redis_sink_with_a_state_of_its_own(store: &Store) {
     let server = Server::start(&[]);
     let (ids, _) = small_list(5000);
     let stage = Stage::with_body(map_of(&ids[..4900]));
     let run = || {
-        let run = to(&stage, &store, &server.url());
+        let run = to(&stage, store, &server.url());
         run.args(["--only-new", "--removed", "--suppress-for", "1h"])
     };
     counts(&run().end().expect(0), [4900, 0, 0, 0]);
@@ -87,12 +87,12 @@ fn a_redis_sink_with_a_state_of_its_own(store: Store) {
     assert_eq!(length(&mut connection, "{q}:1:removed"), 1);
 }
 
-fn partitions_with_a_state_of_its_own(store: Store) {
+fn partitions_with_a_state_of_its_own(store: &Store) {
     let server = Server::start(&[]);
     let (ids, _) = small_list(3000);
     let stage = Stage::with_body(map_of(&ids[..2900]));
     let run = || {
-        let run = to(&stage, &store, &server.url());
+        let run = to(&stage, store, &server.url());
         run.args(["--only-new", "--removed", "--partitions", "3"])
     };
     counts(&run().end().expect(0), [2900, 0, 0, 0]);
