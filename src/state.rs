@@ -20,6 +20,19 @@ impl Selection {
     pub fn is_active(&self) -> bool {
         self.suppress_for.is_some() || self.membership.is_some()
     }
+
+    /// Returns the name of what a run publishes; empty for all chats. A run of another mode does
+    /// not resume it: what that one has left out, this one may not leave out.
+    pub fn mode(&self) -> &'static str {
+        let publish = self.membership.map(|membership| membership.publish);
+        match (publish, self.suppress_for) {
+            (None, None) => "",
+            (None, Some(_)) => "unsuppressed",
+            (Some(Publish::All), _) => "all-members",
+            (Some(Publish::New), _) => "only-new",
+            (Some(Publish::Nothing), _) => "baseline",
+        }
+    }
 }
 
 /// How the membership of a label is kept.

@@ -1,13 +1,14 @@
 //! Embedded store: one `SQLite` file for all queues and labels of one process.
 //!
 //! The members of a label are a table of their own, in the order in which they were first listed: a
-//! list mostly comes in that order again, so confirming it touches few pages at a time. With the ids
-//! themselves as the key of the table, confirming a million members took three times as long and
-//! wrote ten times as much (benches/SIZES.md).
+//! list mostly comes in that order again, so confirming it writes few pages at a time. In a table in
+//! the order of ids (`WITHOUT ROWID`), confirming a million members in batches of 2,048 took three
+//! times as long: 57 thousand chats a second in place of 176.
 //!
 //! The file is locked as long as it is open. All calls run on blocking threads.
 
 mod database;
+#[cfg_attr(not(test), expect(dead_code, reason = "not used by a command yet"))]
 mod labels;
 mod members;
 mod schema;

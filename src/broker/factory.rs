@@ -294,9 +294,14 @@ impl Broker {
         let store = state.store(&self.options, &context);
         let removals = self.removals(&context);
         let selection = context.selection.clone();
-        let inner = self.plain_sink(SessionContext {
-            selection: Selection::default(),
-            ..context
+        let inner = self.plain_sink(match &self.address.0 {
+            // It would select chats by itself.
+            Kind::Redis(_) => SessionContext {
+                selection: Selection::default(),
+                ..context
+            },
+            // Their checkpoints only name the selection.
+            Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => context,
         });
         Box::new(Tracked {
             inner,

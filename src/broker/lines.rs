@@ -110,8 +110,9 @@ impl SnapshotSink for Lines {
             }
             Destination::File { path, retain } => {
                 let target = self.context.target.clone();
+                let mode = self.context.selection.mode();
                 let open =
-                    tokio::task::spawn_blocking(move || LineFile::open(path, target, retain));
+                    tokio::task::spawn_blocking(move || LineFile::open(path, target, mode, retain));
                 let (file, recovered) = open.await.map_err(writer_panicked)??;
                 (Writer::File(Box::new(file)), recovered)
             }

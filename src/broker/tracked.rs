@@ -16,7 +16,7 @@ mod session;
 use async_trait::async_trait;
 use tracing::info;
 
-use self::pass::{check_set, mode_of};
+use self::pass::check_set;
 use self::session::TrackedSession;
 use super::store::{StateStore, Stored};
 use super::{BrokerError, EventSink, Recovered, SnapshotSession, SnapshotSink};
@@ -48,7 +48,7 @@ impl SnapshotSink for Tracked {
         };
         recovered.unfinished = recovered.unfinished.filter(|unfinished| {
             let run_id = unfinished.resume_point.at.run_id;
-            let mode = mode_of(&selection);
+            let mode = selection.mode();
             let run = stored.note.run.as_ref().filter(|run| run.run_id == run_id);
             let is_same = run.is_some_and(|run| run.mode == mode);
             if !is_same {

@@ -25,14 +25,14 @@ macro_rules! with_both_stores {
         mod in_a_file {
             $(#[test]
             fn $test() {
-                super::$test(crate::state::Store::file());
+                super::$test(&crate::state::Store::file());
             })*
         }
 
         mod in_redis {
             $(#[test]
             fn $test() {
-                super::$test(crate::state::Store::redis());
+                super::$test(&crate::state::Store::redis());
             })*
         }
     };

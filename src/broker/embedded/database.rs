@@ -97,11 +97,11 @@ fn create(path: &Path) -> Result<(), BrokerError> {
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(BrokerError::NotAFile(path.to_owned()));
     }
+    // An existing file is left alone: closing it would release a lock that this process has on it.
     let mut options = OpenOptions::new();
-    // Not truncated: it may exist.
-    options.write(true).create(true).truncate(false).mode(0o600);
-    match options.open(path) {
+    match options.write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(failed("could not open", path, error)),
     }
 }

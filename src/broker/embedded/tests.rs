@@ -1,1 +1,257 @@
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::labels::LabelCount;
+use super::*;
+use crate::broker::store::Note;
+use crate::state::record::Record;
+
+fn record(text: &str) -> Record {
+    text.parse().unwrap()
+}
+
+fn note(trusted: &str) -> Note {
+    Note {
+        trusted: Some(trusted.to_owned()),
+        members: 3,
+        ..Note::default()
+    }
+}
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            runtime: runtime.unwrap(),
+        }
+    }
+
+    fn file(&self) -> Embedded {
+        Embedded::new(self.folder.path().join("state.db"))
+    }
+
+    fn store(&self, file: &Embedded, label_id: &str) -> EmbeddedStore {
+        EmbeddedStore {
+            embedded: file.clone(),
+            target: Target {
+                queue: "q".to_owned(),
+                label_id: label_id.to_owned(),
+                instance_id: "i".to_owned(),
+            },
+            retain: Some(Duration::from_secs(3600)),
+            has_members: true,
+            opened: None,
+        }
+    }
+}
+
+#[test]
+fn what_was_written_is_found_by_the_same_queue_and_label() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    fixture.runtime.block_on(async {
+        let mut store = fixture.store(&file, "1");
+        assert_eq!(store.open().await.unwrap(), Stored::default());
+        let changes = Changes {
+            note: note("t"),
+            new_set: Some("t".to_owned()),
+            records: vec![
+                ("a@c.us".to_owned(), record("nl1000:1000:1:0")),
+                ("b@c.us".to_owned(), record("re1000.007:500:1:1")),
+                ("c@c.us".to_owned(), record("ml1000:500:2:1")),
+            ],
+            published: vec!["a@c.us".to_owned()],
+            published_at: u64::MAX / 4,
+            forgotten: Vec::new(),
+        };
+        store.write(changes).await.unwrap();
+        let ids = ["c@c.us", "x@c.us", "b@c.us", "a@c.us"].map(str::to_owned);
+        let known = store.read(ids.to_vec()).await.unwrap();
+        let found: Vec<_> = known
+            .iter()
+            .map(|known| (known.record, known.published_at.is_some()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Some(record("ml1000:500:2:1")), false),
+                (None, false),
+                (Some(record("re1000.007:500:1:1")), false),
+                (Some(record("nl1000:1000:1:0")), true),
+            ]
+        );
+        let page = store.unseen(2, 0).await.unwrap();
+        assert_eq!((page.unseen.len(), page.members, page.next), (2, 2, None));
+
+        // Another label of this process shares the file, but not the records.
+        let mut other = fixture.store(&file, "2");
+        assert_eq!(other.open().await.unwrap(), Stored::default());
+        let changes = Changes {
+            new_set: Some("u".to_owned()),
+            ..Changes::default()
+        };
+        other.write(changes).await.unwrap();
+        let known = other.read(vec!["a@c.us".to_owned()]).await.unwrap();
+        assert_eq!(known[0].record, None);
+        assert!(known[0].published_at.is_some(), "times belong to the queue");
+        other.close().await;
+
+        let changes = Changes {
+            note: note("t"),
+            forgotten: vec!["b@c.us".to_owned()],
+            ..Changes::default()
+        };
+        store.write(changes).await.unwrap();
+        store.close().await;
+        let mut again = fixture.store(&file, "1");
+        let stored = again.open().await.unwrap();
+        let set = Some("t".to_owned());
+        assert_eq!(
+            stored,
+            Stored {
+                note: note("t"),
+                set
+            }
+        );
+        assert_eq!(again.unseen(9, 0).await.unwrap().unseen.len(), 2);
+    });
+}
+
+#[test]
+fn another_process_is_locked_out() {
+    let fixture = Fixture::new();
+    fixture.runtime.block_on(async {
+        let mut store = fixture.store(&fixture.file(), "1");
+        store.open().await.unwrap();
+        // Another handle of the file is as good as another process.
+        let mut other = fixture.store(&fixture.file(), "2");
+        assert!(matches!(other.open().await, Err(BrokerError::Locked(_))));
+        store.close().await;
+        assert!(other.open().await.is_ok());
+    });
+}
+
+#[test]
+fn a_scan_comes_in_pages_and_sees_changes_made_meanwhile() {
+    let fixture = Fixture::new();
+    fixture.runtime.block_on(async {
+        let mut store = fixture.store(&fixture.file(), "1");
+        store.open().await.unwrap();
+        let id = |number: u32| format!("{number}@c.us");
+        let absent = |number: u32| (id(number), record("ml900:500:1:1"));
+        let seen = |number: u32| (id(number), record("ml1000:500:2:1"));
+        let changes = Changes {
+            new_set: Some("t".to_owned()),
+            records: (0..2500)
+                .map(absent)
+                .chain((2500..3500).map(seen))
+                .collect(),
+            ..Changes::default()
+        };
+        store.write(changes).await.unwrap();
+        let (mut from, mut found, mut members, mut pages) = (0, 0, 0, 0);
+        loop {
+            let page = store.unseen(2, from).await.unwrap();
+            found += page.unseen.len();
+            members += page.members;
+            pages += 1;
+            let removed = page
+                .unseen
+                .into_iter()
+                .map(|(id, _)| (id, record("rl1000:500:1:1")));
+            let changes = Changes {
+                records: removed.collect(),
+                ..Changes::default()
+            };
+            store.write(changes).await.unwrap();
+            match page.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        assert_eq!((found, members, pages), (2500, 3500, 3));
+        assert_eq!(store.unseen(2, 0).await.unwrap().members, 0);
+    });
+}
+
+#[test]
+fn what_is_too_old_is_deleted_and_notes_stay() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    fixture.runtime.block_on(async {
+        let mut store = fixture.store(&file, "1");
+        store.open().await.unwrap();
+        let now = unix_seconds();
+        for (chat, published_at) in [("a@c.us", now - 3700), ("b@c.us", now - 3500)] {
+            let changes = Changes {
+                note: note("t"),
+                new_set: Some("t".to_owned()),
+                records: vec![(chat.to_owned(), record("ml1000:500:2:1"))],
+                published: vec![chat.to_owned()],
+                published_at,
+                ..Changes::default()
+            };
+            store.write(changes).await.unwrap();
+        }
+        store.sweep().await.unwrap();
+        let ids = ["a@c.us", "b@c.us"].map(str::to_owned);
+        let known = store.read(ids.to_vec()).await.unwrap();
+        let times = known.iter().map(|known| known.published_at.is_some());
+        assert_eq!(times.collect::<Vec<_>>(), [false, true]);
+
+        let age = |work: &Work<'_>, _: &Scope| {
+            work.execute("UPDATE lists SET used_at = used_at - 3700", [])
+        };
+        store.run(age).await.unwrap();
+        let mut other = fixture.store(&file, "2");
+        other.open().await.unwrap();
+        other.sweep().await.unwrap();
+        other.close().await;
+        let tables = |work: &Work<'_>, _: &Scope| {
+            let count = "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'members_%'";
+            work.query_row(count, [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.run(tables).await.unwrap(), 0);
+        store.close().await;
+        let stored = store.open().await.unwrap();
+        assert_eq!((stored.note, stored.set), (note("t"), None));
+    });
+}
+
+fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap().as_secs()
+}
+
+#[test]
+fn counts_of_labels_replace_those_before() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    let count = |label_id: &str, chats| LabelCount {
+        label_id: label_id.to_owned(),
+        name: Some("VIP".to_owned()),
+        color: Some(0x0064_c4ff),
+        chats,
+        counted_at: chats.map(|_| UNIX_EPOCH + Duration::from_secs(1_764_209_000)),
+    };
+    fixture.runtime.block_on(async {
+        assert_eq!(file.load_counts("i").await.unwrap(), []);
+        assert!(!file.path().exists(), "nothing is created only to look");
+        let first = [count("1", Some(7)), count("2", None)];
+        file.record_counts("i", &first).await.unwrap();
+        file.record_counts("other", &[count("1", Some(9))])
+            .await
+            .unwrap();
+        assert_eq!(file.load_counts("i").await.unwrap(), first);
+        file.record_counts("i", &[count("2", Some(8))])
+            .await
+            .unwrap();
+        let loaded = file.load_counts("i").await.unwrap();
+        assert_eq!(loaded, [count("1", Some(7)), count("2", Some(8))]);
+    });
+}

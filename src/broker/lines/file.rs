@@ -31,6 +31,8 @@ pub(super) struct LineFile {
     file: File,
     journal: Journal,
     target: Target,
+    /// What the run publishes.
+    mode: &'static str,
     /// Length of the file in bytes, when it was opened or after the last append.
     length: u64,
     last_lines: Fingerprint,
@@ -43,6 +45,7 @@ impl LineFile {
     pub(super) fn open(
         path: PathBuf,
         target: Target,
+        mode: &'static str,
         retain: Option<Duration>,
     ) -> Result<(Self, Recovered), BrokerError> {
         let file = open_data(&path)?;
@@ -59,6 +62,7 @@ impl LineFile {
             file,
             journal,
             target,
+            mode,
             length: 0,
             last_lines: Fingerprint::default(),
             has_lines: false,
@@ -83,8 +87,10 @@ impl LineFile {
             .map(|record| record.checkpoint.chats);
         // A run that never published anything has nothing to resume.
         let has_begun = |record: &&Record| record.checkpoint.position > 0 || record.had_lines;
+        let is_alike = |record: &&Record| record.mode == self.mode;
         let unfinished = self.journal.unfinished(&self.target);
-        let unfinished = unfinished.filter(is_fresh).filter(has_begun).cloned();
+        let unfinished = unfinished.filter(is_fresh).filter(has_begun);
+        let unfinished = unfinished.filter(is_alike).cloned();
         let unfinished = match unfinished {
             Some(record) if self.matches_file(&record)? => {
                 self.last_lines = record.last_lines;
@@ -207,6 +213,7 @@ impl LineFile {
         outcome_unreported: bool,
     ) -> Result<(), BrokerError> {
         let record = Record {
+            mode: self.mode.to_owned(),
             last_lines: self.last_lines,
             had_lines: self.has_lines,
             outcome_unreported,

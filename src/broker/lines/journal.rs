@@ -30,6 +30,9 @@ pub(super) struct Record {
     pub(super) instance_id: String,
     pub(super) queue: String,
     pub(super) label_id: String,
+    /// What the run publishes. A run of another mode does not resume it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) mode: String,
     pub(super) state: State,
     #[serde(flatten)]
     pub(super) checkpoint: Checkpoint,
@@ -89,6 +92,7 @@ impl Record {
             instance_id: target.instance_id.clone(),
             queue: target.queue.clone(),
             label_id: target.label_id.clone(),
+            mode: String::new(),
             state,
             checkpoint,
             length,

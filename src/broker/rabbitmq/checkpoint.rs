@@ -52,6 +52,9 @@ pub(super) struct Record {
     pub(super) state: State,
     /// The process that wrote it.
     pub(super) owner: Uuid,
+    /// What the run publishes. A run of another mode does not resume it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) mode: String,
     #[serde(flatten)]
     pub(super) checkpoint: Checkpoint,
     /// Whether the list has changed since the run began.

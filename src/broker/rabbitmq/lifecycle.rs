@@ -99,7 +99,9 @@ impl RabbitMqSession {
         let Some(found) = found else {
             return Ok(Recovered::default());
         };
-        let recovered = recovered(Some(&found), self.is_queue_gone(&found).await?);
+        let mut recovered = recovered(Some(&found), self.is_queue_gone(&found).await?);
+        let mode = self.context.selection.mode();
+        recovered.unfinished = recovered.unfinished.filter(|_| found.mode == mode);
         self.run.last_complete = found.last_complete;
         if recovered.unfinished.is_some() {
             let packed_before = found.ids_per_message.max(1);
@@ -210,6 +212,7 @@ impl RabbitMqSession {
         Record {
             state,
             owner: self.connections.owner,
+            mode: self.context.selection.mode().to_owned(),
             checkpoint: self.run.confirmed,
             list_changed: self.run.list_changed,
             ahead: self.run.ahead,

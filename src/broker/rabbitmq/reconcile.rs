@@ -98,6 +98,7 @@ mod tests {
         Record {
             state: State::Running,
             owner,
+            mode: String::new(),
             checkpoint: Checkpoint {
                 position,
                 chats: position,

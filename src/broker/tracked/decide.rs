@@ -84,30 +84,28 @@ pub(super) fn decide(
         }
         let is_repeated = repeated.is_some();
         let chat_id = known.chat_id.clone();
-        let was_handed = is_handed.then(|| rules.run.decisions.get(position));
-        let record = decided.decide(rules, position, known, is_repeated, was_handed);
+        // Without a note, the chat may be on the queue, or was left out. A later run may repeat it,
+        // and none loses it.
+        let noted = is_handed.then(|| rules.run.decisions.get(position) == Some(true));
+        let record = decided.decide(rules, position, known, is_repeated, noted);
         before.insert(chat_id, record);
     }
     decided
 }
 
 impl Decided {
-    /// Decides about a chat. Returns the record that it gets. `was_handed` tells where the run has
-    /// handed over its chats already, and then whether it is known to have handed over this one.
+    /// Decides about a chat, unless it is noted whether it was published. Returns the record that it
+    /// gets.
     fn decide(
         &mut self,
         rules: &Rules<'_>,
         position: Position,
         known: Known,
         is_repeated: bool,
-        was_handed: Option<Option<bool>>,
+        noted: Option<bool>,
     ) -> Option<Record> {
-        let is_published = match was_handed {
-            // Without a note, the chat may be on the queue, or was left out. A later run may repeat
-            // it, and none loses it.
-            Some(noted) => noted == Some(true),
-            None => !is_repeated && verdict(rules, &known) == Verdict::Publish,
-        };
+        let is_published =
+            noted.unwrap_or_else(|| !is_repeated && verdict(rules, &known) == Verdict::Publish);
         if !is_published {
             return self.leave_out(rules, known, is_repeated);
         }
@@ -132,14 +130,14 @@ impl Decided {
             Verdict::Publish | Verdict::Suppress => confirmed,
         };
         if !is_repeated {
-            self.write(&known, record);
+            self.write(known, record);
         }
         Some(record)
     }
 
-    fn write(&mut self, known: &Known, record: Record) {
-        self.joined += u64::from(joins(known, Some(record)));
-        self.records.push((known.chat_id.clone(), record));
+    fn write(&mut self, known: Known, record: Record) {
+        self.joined += u64::from(joins(&known, Some(record)));
+        self.records.push((known.chat_id, record));
     }
 }
 
@@ -171,4 +169,183 @@ fn is_recent(rules: &Rules<'_>, known: &Known) -> bool {
     };
     let is_lost = (rules.run.began_at..=rules.run.lost_at).contains(&at);
     !is_lost && at + window.as_secs() > rules.now
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::broker::store::Decisions;
+    use crate::state::Publish;
+
+    /// The second pass of a run that began with pass 7.
+    const LIST: ListPass = ListPass {
+        as_of: 1000,
+        pass: 8,
+        first_pass: 7,
+        published_from: 7,
+    };
+
+    fn run(decisions: Decisions, lost_at: u64) -> RunNote {
+        RunNote {
+            run_id: Uuid::nil(),
+            mode: String::new(),
+            first_pass: 7,
+            published_from: 7,
+            reached: 0,
+            members_before: 0,
+            began_at: 2000,
+            lost_at,
+            decisions,
+        }
+    }
+
+    fn selection(publish: Publish, suppress_for: Option<u64>) -> Selection {
+        Selection {
+            suppress_for: suppress_for.map(Duration::from_secs),
+            membership: Some(Membership {
+                publish,
+                removed: false,
+                min_age: None,
+                max_change: 50,
+            }),
+        }
+    }
+
+    /// Chats at the positions from 0 on: an id, its record, and when it was published.
+    fn chats(list: &[(&str, &str, u64)]) -> Vec<(Position, Known)> {
+        let known = |(chat_id, record, at): &(&str, &str, u64)| Known {
+            chat_id: (*chat_id).to_owned(),
+            record: record.parse().ok(),
+            published_at: (*at > 0).then_some(*at),
+        };
+        (0..).zip(list.iter().map(known)).collect()
+    }
+
+    /// What is decided, as text: chats that are published, and records that are written at once.
+    fn texts(decided: &Decided) -> (Vec<String>, Vec<String>) {
+        let record = |record: Option<Record>| record.map_or_else(String::new, |it| it.to_string());
+        let published = decided.publish.iter().map(|(id, publication)| {
+            let joins = if publication.joins { "+" } else { "" };
+            format!(
+                "{}{joins} {id} {}",
+                publication.position,
+                record(publication.record)
+            )
+        });
+        let written = decided.records.iter();
+        let written = written.map(|(id, it)| format!("{id} {it}"));
+        (published.collect(), written.collect())
+    }
+
+    #[test]
+    fn new_chats_are_published_and_recorded_later_and_known_ones_at_once() {
+        let (selection, run) = (selection(Publish::New, None), run(Decisions::default(), 0));
+        let rules = Rules::new(&selection, &LIST, &run, 3000);
+        let list = chats(&[
+            ("new", "", 0),
+            ("known", "ml900:500:6:3", 0),
+            ("new", "", 0),
+            ("known", "ml900:500:6:3", 0),
+            ("published", "ml900:900:7:7", 0),
+            ("pending", "", 0),
+            ("back", "rl900:500:6:3", 0),
+        ]);
+        let publication = Publication {
+            position: 0,
+            record: Some("ml1000:1000:8:8".parse().unwrap()),
+            joins: true,
+        };
+        let pending = Pending::from([("pending".to_owned(), publication)]);
+        let decided = decide(&rules, list.into_iter(), &pending, false);
+        let (published, written) = texts(&decided);
+        assert_eq!(
+            published,
+            ["0+ new ml1000:1000:8:8", "6+ back ml1000:1000:8:8"]
+        );
+        assert_eq!(
+            written,
+            ["known ml1000:500:8:3", "published ml1000:900:8:7"]
+        );
+        assert_eq!((decided.known, decided.joined), (2, 0));
+    }
+
+    #[test]
+    fn a_baseline_makes_chats_known() {
+        let (selection, run) = (
+            selection(Publish::Nothing, None),
+            run(Decisions::default(), 0),
+        );
+        let rules = Rules::new(&selection, &LIST, &run, 3000);
+        let list = chats(&[("new", "", 0), ("left", "rl900:500:6:3", 0), ("new", "", 0)]);
+        let decided = decide(&rules, list.into_iter(), &Pending::new(), false);
+        let (published, written) = texts(&decided);
+        assert!(published.is_empty());
+        assert_eq!(written, ["new ml1000:1000:8:0", "left ml1000:1000:8:3"]);
+        assert_eq!((decided.known, decided.joined), (3, 2));
+    }
+
+    #[test]
+    fn recently_published_chats_are_left_out_unless_the_queue_has_lost_them() {
+        for (published_at, lost_at, is_published) in [
+            (0, 0, true),
+            (2900, 0, true),
+            (2901, 0, false),
+            // Published by this run, and lost since.
+            (2950, 2960, true),
+            (2970, 2960, false),
+            // Published before this run.
+            (1999, 2960, true),
+        ] {
+            let (selection, run) = (
+                selection(Publish::All, Some(100)),
+                run(Decisions::default(), lost_at),
+            );
+            let rules = Rules::new(&selection, &LIST, &run, 3000);
+            let list = chats(&[("a", "ml900:500:6:3", published_at)]);
+            let decided = decide(&rules, list.into_iter(), &Pending::new(), false);
+            assert_eq!(
+                decided.publish.len() == 1,
+                is_published,
+                "{published_at} {lost_at}"
+            );
+            assert_eq!(decided.records.len() == 1, !is_published);
+        }
+    }
+
+    #[test]
+    fn where_chats_were_handed_over_the_note_tells_which() {
+        let mut decisions = Decisions::default();
+        decisions.add(1, [true, false].into_iter());
+        let (selection, run) = (selection(Publish::New, None), run(decisions, 0));
+        let rules = Rules::new(&selection, &LIST, &run, 3000);
+        let list = chats(&[
+            // Not noted: it may be on the queue or not, and stays new.
+            ("a", "", 0),
+            ("b", "", 0),
+            ("c", "", 0),
+            ("d", "ml900:900:7:7", 0),
+        ]);
+        let decided = decide(&rules, list.into_iter(), &Pending::new(), true);
+        let (published, written) = texts(&decided);
+        assert_eq!(published, ["1+ b ml1000:1000:8:8"]);
+        let expected = ["a nl1000:1000:8:0", "c nl1000:1000:8:0", "d ml1000:900:8:7"];
+        assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn without_membership_only_times_of_publication_count() {
+        let selection = Selection {
+            suppress_for: Some(Duration::from_secs(100)),
+            membership: None,
+        };
+        let run = run(Decisions::default(), 0);
+        let rules = Rules::new(&selection, &LIST, &run, 3000);
+        let list = chats(&[("a", "", 2950), ("b", "", 1), ("b", "", 1)]);
+        let decided = decide(&rules, list.into_iter(), &Pending::new(), false);
+        assert_eq!(texts(&decided).0, ["1 b "]);
+        assert!(decided.records.is_empty() && decided.known == 0);
+    }
 }

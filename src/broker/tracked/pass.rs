@@ -5,18 +5,8 @@ use uuid::Uuid;
 use crate::batch::Position;
 use crate::broker::BrokerError;
 use crate::broker::store::{Decisions, Note, RunNote, Stored};
+use crate::state::Publish;
 use crate::state::record::ListPass;
-use crate::state::{Publish, Selection};
-
-/// Returns the name of what a run publishes. A run of another mode does not resume it.
-pub(super) fn mode_of(selection: &Selection) -> &'static str {
-    match selection.membership.map(|membership| membership.publish) {
-        None => "unsuppressed",
-        Some(Publish::All) => "all",
-        Some(Publish::New) => "only-new",
-        Some(Publish::Nothing) => "baseline",
-    }
-}
 
 /// Checks that a run that publishes new members knows the others: the set is whole, or there never
 /// was one.

@@ -14,7 +14,7 @@ impl TrackedSession {
             return Ok(Removal::Removed);
         };
         let (absent, members) = self.count(&list).await?;
-        let run = self.note.run.as_ref();
+        let run = self.stored.note.run.as_ref();
         let before = run.map_or(0, |run| run.members_before);
         if membership.is_too_many(absent, before) {
             return Ok(Removal::TooMany {
@@ -32,8 +32,8 @@ impl TrackedSession {
                 None => break,
             }
         }
-        super::pass::end_list(&mut self.note, members - absent);
-        self.write(Changes::default()).await?;
+        super::pass::end_list(&mut self.stored.note, members - absent);
+        self.save(Changes::default()).await?;
         Ok(Removal::Removed)
     }
 
@@ -74,14 +74,14 @@ impl TrackedSession {
             self.publish_removed(&changes.records).await?;
         }
         let removed = changes.records.len() as u64;
-        self.note.members = self.note.members.saturating_sub(removed);
-        self.write(changes).await?;
+        self.stored.note.members = self.stored.note.members.saturating_sub(removed);
+        self.save(changes).await?;
         self.counts.removed += removed;
         Ok(())
     }
 
     async fn publish_removed(&mut self, removed: &[(String, Record)]) -> Result<(), BrokerError> {
-        let (Some(run), Some(queue)) = (&self.note.run, &mut self.removals) else {
+        let (Some(run), Some(queue)) = (&self.stored.note.run, &mut self.removals) else {
             return Ok(());
         };
         let event = |chat_id: &String| LabelEvent::missing_in(run.run_id, chat_id.clone());

@@ -7,7 +7,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::decide::{Decided, Pending, Rules, decide};
-use super::pass::{Beginning, begin_pass, begin_set, mode_of};
+use super::pass::{Beginning, begin_pass, begin_set};
 use crate::batch::Batch;
 use crate::broker::store::{Changes, Decisions, Note, StateStore, Stored};
 use crate::broker::{
@@ -29,14 +29,14 @@ pub(super) struct TrackedSession {
     pub(super) store: Box<dyn StateStore>,
     pub(super) removals: Option<Box<dyn EventSink>>,
     pub(super) selection: Selection,
-    pub(super) note: Note,
-    /// Token of the set that exists.
-    set: Option<String>,
+    pub(super) stored: Stored,
     /// `None` before the first list.
     pub(super) list: Option<ListPass>,
     /// Where the next batch must begin. Its chats are all those of the list so far.
     resume_point: ResumePoint,
     pending: Pending,
+    /// Whether the queue has failed or its reader has gone, so that a later flush proves nothing.
+    has_failed: bool,
     /// The part of a batch that is published; kept for its memory.
     part: Batch,
     pub(super) counts: Counts,
@@ -64,11 +64,11 @@ impl TrackedSession {
             store,
             removals,
             selection,
-            note: stored.note,
-            set: stored.set,
+            stored,
             list: None,
             resume_point: ResumePoint::start_of(Uuid::nil()),
             pending: Pending::new(),
+            has_failed: false,
             part: Batch::new(),
             counts: Counts::default(),
         }
@@ -77,7 +77,7 @@ impl TrackedSession {
     /// Decides about the chats of a batch.
     async fn decide(&mut self, batch: &Batch, is_handed: bool) -> Result<Decided, BrokerError> {
         let known = self.store.read(ids(batch)).await?;
-        let (Some(run), Some(list)) = (&self.note.run, &self.list) else {
+        let (Some(run), Some(list)) = (&self.stored.note.run, &self.list) else {
             return Err(BrokerError::Bug("no list was begun".to_owned()));
         };
         let rules = Rules::new(&self.selection, list, run, seconds(SystemTime::now()));
@@ -88,7 +88,7 @@ impl TrackedSession {
 
     /// Notes which chats of a batch are about to be handed to the queue.
     fn note_decisions(&mut self, batch: &Batch, decided: &Decided) {
-        let Some(run) = &mut self.note.run else {
+        let Some(run) = &mut self.stored.note.run else {
             return;
         };
         if decided.publish.is_empty() && run.decisions.entries() == 0 {
@@ -106,11 +106,27 @@ impl TrackedSession {
 
     /// Hands the chats to publish to the queue.
     async fn publish(&mut self, batch: &Batch, decided: &Decided) -> Result<Written, BrokerError> {
-        if decided.publish.len() as u64 == u64::from(batch.chats()) {
-            return self.inner.write(batch).await;
+        let written = if decided.publish.len() as u64 == u64::from(batch.chats()) {
+            self.inner.write(batch).await
+        } else {
+            select(&mut self.part, batch, decided);
+            self.inner.write(&self.part).await
+        };
+        self.follow(written)
+    }
+
+    /// Takes the queue's answer, after which less may be on it than before.
+    fn follow(&mut self, answer: Result<Written, BrokerError>) -> Result<Written, BrokerError> {
+        match answer {
+            Ok(Written::Done) => {}
+            Ok(Written::Rewound) => self.go_back(),
+            Ok(Written::ReaderGone) | Err(_) => {
+                self.has_failed = true;
+                // What of it is on the queue shows when the run is resumed.
+                self.pending.clear();
+            }
         }
-        select(&mut self.part, batch, decided);
-        self.inner.write(&self.part).await
+        answer
     }
 
     /// Whether the list is verified as far as the queue may have chats of the run. Until then, a
@@ -121,29 +137,33 @@ impl TrackedSession {
 
     /// Whether so much is not recorded yet that the session must wait for the queue.
     fn is_due(&self) -> bool {
-        let noted = self.note.run.as_ref().map(|run| run.decisions.entries());
+        let noted = self
+            .stored
+            .note
+            .run
+            .as_ref()
+            .map(|run| run.decisions.entries());
         let is_much = self.pending.len() >= MAX_PENDING || noted.unwrap_or(0) >= MAX_NOTED;
         is_much && self.is_verified()
     }
 
     /// Makes what was handed to the queue durable, and records it.
     async fn flush_and_record(&mut self) -> Result<Written, BrokerError> {
-        let written = self.inner.flush().await?;
-        match written {
-            Written::Done => self.record().await?,
-            Written::Rewound => self.go_back(),
-            Written::ReaderGone => {}
+        let flushed = self.inner.flush().await;
+        let written = self.follow(flushed)?;
+        if written == Written::Done {
+            self.record().await?;
         }
         Ok(written)
     }
 
     /// Records chats that are durable on the queue.
     async fn record(&mut self) -> Result<(), BrokerError> {
-        if !self.is_verified() {
+        if self.has_failed || !self.is_verified() {
             return Ok(());
         }
         let durable = self.inner.resume_point().at.position;
-        let Some(run) = &mut self.note.run else {
+        let Some(run) = &mut self.stored.note.run else {
             return Ok(());
         };
         let is_unchanged = self.pending.is_empty() && run.reached == durable;
@@ -161,7 +181,7 @@ impl TrackedSession {
         let mut pending: Vec<_> = self.pending.drain().collect();
         pending.sort_unstable_by_key(|(_, publication)| publication.position);
         for (chat_id, publication) in pending {
-            self.note.members += u64::from(publication.joins);
+            self.stored.note.members += u64::from(publication.joins);
             if let Some(record) = publication.record {
                 changes.records.push((chat_id.clone(), record));
             }
@@ -169,12 +189,12 @@ impl TrackedSession {
                 changes.published.push(chat_id);
             }
         }
-        self.write(changes).await
+        self.save(changes).await
     }
 
     /// Writes changes with the note.
-    pub(super) async fn write(&mut self, changes: Changes) -> Result<(), BrokerError> {
-        let note = self.note.clone();
+    pub(super) async fn save(&mut self, changes: Changes) -> Result<(), BrokerError> {
+        let note = self.stored.note.clone();
         self.store.write(Changes { note, ..changes }).await
     }
 
@@ -201,7 +221,7 @@ impl TrackedSession {
         start.expected_digests.extend(expected_digests);
         let beginning = Beginning {
             run_id: at.run_id,
-            mode: mode_of(&self.selection),
+            mode: self.selection.mode(),
             durable: at.position,
             as_of: seconds(as_of),
             now: seconds(SystemTime::now()),
@@ -210,21 +230,21 @@ impl TrackedSession {
         if let Some(membership) = &self.selection.membership {
             let token = || Uuid::now_v7().to_string();
             changes.new_set = begin_set(
-                &mut self.note,
-                self.set.as_deref(),
+                &mut self.stored.note,
+                self.stored.set.as_deref(),
                 membership.publish,
                 token,
             );
         }
         if let Some(token) = &changes.new_set {
-            self.set = Some(token.clone());
+            self.stored.set = Some(token.clone());
         }
-        self.list = Some(begin_pass(&mut self.note, &beginning));
+        self.list = Some(begin_pass(&mut self.stored.note, &beginning));
         // What is not recorded is in the note.
         self.pending.clear();
         self.resume_point = start;
         self.counts.known = 0;
-        self.write(changes).await
+        self.save(changes).await
     }
 }
 
@@ -232,7 +252,7 @@ impl TrackedSession {
 impl SnapshotSession for TrackedSession {
     async fn start(&mut self, start: Start) -> Result<(), BrokerError> {
         if matches!(start, Start::New(_)) {
-            self.note.run = None;
+            self.stored.note.run = None;
         }
         self.inner.start(start).await?;
         self.resume_point = self.inner.resume_point().clone();
@@ -260,25 +280,21 @@ impl SnapshotSession for TrackedSession {
         if !is_handed {
             self.note_decisions(batch, &decided);
         }
-        self.note.members += decided.joined;
+        self.stored.note.members += decided.joined;
         let changes = Changes {
             records: std::mem::take(&mut decided.records),
             ..Changes::default()
         };
-        TrackedSession::write(self, changes).await?;
+        self.save(changes).await?;
         let known = decided.known;
         let written = match is_handed {
             true => Written::Done,
             false => self.publish(batch, &decided).await?,
         };
-        match written {
-            Written::Done => self.pending.extend(decided.publish),
-            Written::Rewound => self.go_back(),
-            Written::ReaderGone => {}
-        }
         if written != Written::Done {
             return Ok(written);
         }
+        self.pending.extend(decided.publish);
         self.resume_point.advance(batch);
         self.counts.known += known;
         match self.is_due() {
@@ -296,13 +312,13 @@ impl SnapshotSession for TrackedSession {
         let _ = self.flush_and_record().await?;
         let durable = self.inner.resume_point().at.position;
         self.pending.clear();
-        if let Some(run) = &mut self.note.run {
+        if let Some(run) = &mut self.stored.note.run {
             run.decisions = Decisions::default();
             if run.reached <= durable {
                 run.reached = 0;
             }
         }
-        TrackedSession::write(self, Changes::default()).await?;
+        self.save(Changes::default()).await?;
         self.inner.restart().await?;
         self.resume_point = self.inner.resume_point().clone();
         Ok(())
@@ -329,14 +345,16 @@ impl SnapshotSession for TrackedSession {
         let Self {
             inner,
             mut store,
-            note,
+            stored,
             ..
         } = *self;
         let mut finished = inner.finish(outcome).await;
         if finished.is_ok() && outcome != Outcome::Unfinished {
-            let note = Note { run: None, ..note };
             let changes = Changes {
-                note,
+                note: Note {
+                    run: None,
+                    ..stored.note
+                },
                 ..Changes::default()
             };
             finished = store.write(changes).await;

@@ -11,10 +11,10 @@ with_both_stores! {
     an_expired_set_is_lost
 }
 
-fn a_lost_set_is_never_taken_for_an_empty_one(store: Store) {
+fn a_lost_set_is_never_taken_for_an_empty_one(store: &Store) {
     let (ids, body) = small_list(300);
     let stage = Stage::with_body(&body);
-    let only_new = || run(&stage, &store).args(["--only-new"]).end();
+    let only_new = || run(&stage, store).args(["--only-new"]).end();
     counts(&only_new().expect(0), [300, 0, 0, 0]);
     store.lose_members();
     let ended = only_new().expect(80);
@@ -24,7 +24,7 @@ fn a_lost_set_is_never_taken_for_an_empty_one(store: Store) {
     assert_eq!(stage.ids().len(), 300);
     let (more, _) = small_list(310);
     counts(
-        &run(&stage, &store).args(["--baseline"]).end().expect(0),
+        &run(&stage, store).args(["--baseline"]).end().expect(0),
         [0, 0, 300, 0],
     );
     set_list(&stage, &more);
@@ -33,38 +33,38 @@ fn a_lost_set_is_never_taken_for_an_empty_one(store: Store) {
     // A run that publishes all builds a set too.
     store.lose_members();
     counts(
-        &run(&stage, &store).args(["--track"]).end().expect(0),
+        &run(&stage, store).args(["--track"]).end().expect(0),
         [310, 0, 0, 0],
     );
     counts(&only_new().expect(0), [0, 0, 310, 0]);
     assert_eq!(ids.len(), 300);
 }
 
-fn a_baseline_that_was_cut_short_is_no_set(store: Store) {
+fn a_baseline_that_was_cut_short_is_no_set(store: &Store) {
     let (ids, body) = small_list(6000);
     let stage = Stage::with_body(&body);
-    let only_new = || run(&stage, &store).args(["--only-new"]).end();
+    let only_new = || run(&stage, store).args(["--only-new"]).end();
     counts(&only_new().expect(0), [6000, 0, 0, 0]);
     stage.mock.script("1", held_after(&body, 5000));
-    let baseline = run(&stage, &store).args(["--baseline"]).spawn();
+    let baseline = run(&stage, store).args(["--baseline"]).spawn();
     let requests = || stage.mock.requests().len();
     wait_until("the list is requested", || requests() >= 4);
     baseline.signal("TERM");
     baseline.end().expect(75);
     // The set is there, and whole, but the baseline was to replace it.
     assert!(only_new().expect(80).stderr.contains("--baseline"));
-    let ended = run(&stage, &store).args(["--baseline"]).end().expect(0);
+    let ended = run(&stage, store).args(["--baseline"]).end().expect(0);
     adds_up(&ended);
     assert_eq!(ended.label()["known"], 6000);
     counts(&only_new().expect(0), [0, 0, 6000, 0]);
     each_once(&stage, &ids);
 }
 
-fn a_list_that_would_remove_too_many_removes_nobody(store: Store) {
+fn a_list_that_would_remove_too_many_removes_nobody(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let run = |more: &[&str]| {
-        run(&stage, &store)
+        run(&stage, store)
             .args(["--only-new", "--removed"])
             .args(more)
     };
@@ -92,10 +92,10 @@ fn a_list_that_would_remove_too_many_removes_nobody(store: Store) {
     each_once(&stage, &more);
 }
 
-fn a_small_label_may_lose_all_members(store: Store) {
+fn a_small_label_may_lose_all_members(store: &Store) {
     let (ids, _) = small_list(20);
     let stage = Stage::with_body(map_of(&ids[..19]));
-    let only_new = || run(&stage, &store).args(["--only-new"]).end();
+    let only_new = || run(&stage, store).args(["--only-new"]).end();
     counts(&only_new().expect(0), [19, 0, 0, 0]);
     set_list(&stage, &[]);
     counts(&only_new().expect(0), [0, 0, 0, 19]);
@@ -106,14 +106,14 @@ fn a_small_label_may_lose_all_members(store: Store) {
     assert_eq!(store.members().len(), 20);
 }
 
-fn an_expired_set_is_lost(store: Store) {
+fn an_expired_set_is_lost(store: &Store) {
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
     let arguments = ["--only-new", "--suppress-for", "1d", "--retain", "2d"];
-    let run = || run(&stage, &store).args(arguments).end();
+    let run = || run(&stage, store).args(arguments).end();
     counts(&run().expect(0), [100, 0, 0, 0]);
     let two_days = 2 * 24 * 3600;
-    match &store {
+    match store {
         Store::File(_) => {
             for (statement, seconds) in [
                 ("UPDATE lists SET used_at = used_at - ?", two_days + 60),
@@ -141,7 +141,7 @@ fn an_expired_set_is_lost(store: Store) {
         }
     }
     run().expect(80);
-    let baseline = super::run(&stage, &store).args(["--baseline", "--retain", "2d"]);
+    let baseline = super::run(&stage, store).args(["--baseline", "--retain", "2d"]);
     counts(&baseline.end().expect(0), [0, 0, 100, 0]);
     if let Store::File(_) = store {
         let left = "SELECT count(*) FROM publications";

@@ -19,10 +19,10 @@ with_both_stores! {
     names_and_events_are_published_as_ever
 }
 
-fn only_new_publishes_what_a_list_turns_into_members(store: Store) {
+fn only_new_publishes_what_a_list_turns_into_members(store: &Store) {
     let (ids, _) = small_list(5000);
     let stage = Stage::with_body(map_of(&ids[..4900]));
-    let only_new = || run(&stage, &store).args(["--only-new"]).end().expect(0);
+    let only_new = || run(&stage, store).args(["--only-new"]).end().expect(0);
     counts(&only_new(), [4900, 0, 0, 0]);
     counts(&only_new(), [0, 0, 4900, 0]);
     // Some left the label, some are new, and the order is another one.
@@ -33,10 +33,10 @@ fn only_new_publishes_what_a_list_turns_into_members(store: Store) {
     assert_eq!(store.members(), set_of(&next));
 }
 
-fn a_chat_that_comes_back_is_new(store: Store) {
+fn a_chat_that_comes_back_is_new(store: &Store) {
     let (ids, body) = small_list(100);
     let stage = Stage::with_body(&body);
-    let only_new = || run(&stage, &store).args(["--only-new"]).end().expect(0);
+    let only_new = || run(&stage, store).args(["--only-new"]).end().expect(0);
     counts(&only_new(), [100, 0, 0, 0]);
     set_list(&stage, &ids[10..]);
     counts(&only_new(), [0, 0, 90, 10]);
@@ -45,10 +45,10 @@ fn a_chat_that_comes_back_is_new(store: Store) {
     assert_eq!(stage.ids()[100..], ids[..10]);
 }
 
-fn removed_chats_go_to_a_file_of_their_own(store: Store) {
+fn removed_chats_go_to_a_file_of_their_own(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let run = || run(&stage, &store).args(["--only-new", "--removed"]).end();
+    let run = || run(&stage, store).args(["--only-new", "--removed"]).end();
     counts(&run().expect(0), [3000, 0, 0, 0]);
     let removed = stage.path("out.jsonl.removed");
     assert!(!removed.exists());
@@ -71,10 +71,10 @@ fn removed_chats_go_to_a_file_of_their_own(store: Store) {
     each_once(&stage, &ids);
 }
 
-fn a_removed_chat_is_a_cloud_event_too(store: Store) {
+fn a_removed_chat_is_a_cloud_event_too(store: &Store) {
     let (ids, body) = small_list(10);
     let stage = Stage::with_body(&body);
-    let run = || run(&stage, &store).args(["--removed", "--format", "cloudevents"]);
+    let run = || run(&stage, store).args(["--removed", "--format", "cloudevents"]);
     counts(&run().end().expect(0), [10, 0, 0, 0]);
     set_list(&stage, &ids[1..]);
     let ended = run().end().expect(0);
@@ -87,11 +87,11 @@ fn a_removed_chat_is_a_cloud_event_too(store: Store) {
     assert_eq!(messages[0]["data"]["chat_id"], ids[0]);
 }
 
-fn suppress_for_leaves_out_what_was_published_recently(store: Store) {
+fn suppress_for_leaves_out_what_was_published_recently(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
     let run = || {
-        run(&stage, &store)
+        run(&stage, store)
             .args(["--suppress-for", "1d"])
             .end()
             .expect(0)
@@ -114,7 +114,7 @@ fn suppress_for_leaves_out_what_was_published_recently(store: Store) {
     }
 }
 
-fn two_labels_of_one_queue_share_the_times_of_publication(store: Store) {
+fn two_labels_of_one_queue_share_the_times_of_publication(store: &Store) {
     use labelcast::mock::Chats;
     let (ids, _) = small_list(300);
     let body = |range: std::ops::Range<usize>| Chats::Body(map_of(&ids[range]).into());
@@ -128,10 +128,10 @@ fn two_labels_of_one_queue_share_the_times_of_publication(store: Store) {
     each_once(&stage, &ids);
 }
 
-fn min_age_waits_until_a_chat_has_been_a_member_for_long_enough(store: Store) {
+fn min_age_waits_until_a_chat_has_been_a_member_for_long_enough(store: &Store) {
     let (ids, body) = small_list(200);
     let stage = Stage::with_body(&body);
-    let run = || run(&stage, &store).args(["--only-new", "--min-age", "1h"]);
+    let run = || run(&stage, store).args(["--only-new", "--min-age", "1h"]);
     let run = || run().end().expect(0);
     counts(&run(), [0, 200, 0, 0]);
     for id in &ids[..50] {
@@ -143,34 +143,34 @@ fn min_age_waits_until_a_chat_has_been_a_member_for_long_enough(store: Store) {
     each_once(&stage, &ids[..50]);
 }
 
-fn a_baseline_publishes_nothing_and_makes_the_list_known(store: Store) {
+fn a_baseline_publishes_nothing_and_makes_the_list_known(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let baseline = || run(&stage, &store).args(["--baseline"]).end().expect(0);
+    let baseline = || run(&stage, store).args(["--baseline"]).end().expect(0);
     counts(&baseline(), [0, 0, 3000, 0]);
     // Far fewer: that is no guard's matter.
     set_list(&stage, &ids[..1000]);
     counts(&baseline(), [0, 0, 1000, 2000]);
     assert_eq!(stage.ids().len(), 0);
     set_list(&stage, &ids[..1010]);
-    let only_new = run(&stage, &store).args(["--only-new"]).end().expect(0);
+    let only_new = run(&stage, store).args(["--only-new"]).end().expect(0);
     counts(&only_new, [10, 0, 1000, 0]);
     each_once(&stage, &ids[1000..1010]);
 }
 
-fn track_publishes_all_and_makes_the_list_known(store: Store) {
+fn track_publishes_all_and_makes_the_list_known(store: &Store) {
     let (ids, body) = small_list(3000);
     let stage = Stage::with_body(&body);
-    let track = run(&stage, &store).args(["--track"]).end().expect(0);
+    let track = run(&stage, store).args(["--track"]).end().expect(0);
     counts(&track, [3000, 0, 0, 0]);
-    let again = run(&stage, &store).args(["--track"]).end().expect(0);
+    let again = run(&stage, store).args(["--track"]).end().expect(0);
     counts(&again, [3000, 0, 0, 0]);
-    let only_new = run(&stage, &store).args(["--only-new"]).end().expect(0);
+    let only_new = run(&stage, store).args(["--only-new"]).end().expect(0);
     counts(&only_new, [0, 0, 3000, 0]);
     assert_eq!(store.members(), set_of(&ids));
 }
 
-fn a_chat_that_is_in_the_list_twice_is_published_once(store: Store) {
+fn a_chat_that_is_in_the_list_twice_is_published_once(store: &Store) {
     let (ids, _) = small_list(3000);
     let twice = [&ids[..], &ids[..10], &ids[..10]].concat();
     let list = [&ids[..5], &twice].concat();
@@ -178,17 +178,17 @@ fn a_chat_that_is_in_the_list_twice_is_published_once(store: Store) {
         let stage = Stage::with_body(map_of(&list));
         // Another account has a state of its own.
         let queue = arguments[0];
-        let run = || run(&stage, &store).args(arguments).args(["--queue", queue]);
+        let run = || run(&stage, store).args(arguments).args(["--queue", queue]);
         counts(&run().end().expect(0), [3000, 25, 0, 0]);
         each_once(&stage, &ids);
     }
 }
 
-fn names_and_events_are_published_as_ever(store: Store) {
+fn names_and_events_are_published_as_ever(store: &Store) {
     let (ids, body) = small_list(50);
     let stage = Stage::with_body(&body);
     let arguments = ["--only-new", "--include-names", "--format", "cloudevents"];
-    let run = || run(&stage, &store).args(arguments).end().expect(0);
+    let run = || run(&stage, store).args(arguments).end().expect(0);
     counts(&run(), [50, 0, 0, 0]);
     let (more, body) = small_list(53);
     set_list(&stage, &more);

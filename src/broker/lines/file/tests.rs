@@ -31,7 +31,7 @@ impl Fixture {
             label_id: "1".to_owned(),
             instance_id: "i".to_owned(),
         };
-        LineFile::open(self.path(), target, None).unwrap()
+        LineFile::open(self.path(), target, "", None).unwrap()
     }
 
     fn after(&self, chats: u64) -> Checkpoint {
