@@ -8,6 +8,7 @@
 //! | publish whole lists | [`SnapshotSink`], [`SnapshotSession`] | `retries`, `reconcile`, `backpressure`, `record` |
 //! | publish single events | [`EventSink`] | `retries` |
 //! | read a queue | [`Consumer`] | `retries` |
+//! | delete what is stored | a function for [`factory::Broker::purge`] | `retries` |
 //!
 //! A new broker is a folder with these, a line in each function of [`factory`], and a line in the
 //! conformance suite.

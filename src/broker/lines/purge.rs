@@ -62,15 +62,16 @@ fn purge_file(
     dry_run: bool,
     purged: &mut Purged,
 ) -> Result<(), BrokerError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let unreadable = |error| failed("could not open", path, error);
+    // Checked before opening, because opening a pipe would wait for its other end.
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(BrokerError::NotAFile(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("could not open", path, error)),
-    };
-    let path = path.canonicalize().unwrap_or(path.to_owned());
-    if !path.is_file() {
-        return Err(BrokerError::NotAFile(path));
+        Err(error) => return Err(unreadable(error)),
     }
+    let path = path.canonicalize().map_err(unreadable)?;
+    let file = File::open(&path).map_err(unreadable)?;
     lock(&path, &file)?;
     if !is_at(&path, &file) {
         return Err(BrokerError::Locked(path.display().to_string()));

@@ -158,3 +158,27 @@ fn keys_beside_a_stream_are_as_old_as_their_last_use() {
     let purge = purge(&server.url()).args(["--label", "1", "--older-than", "2d"]);
     assert_eq!(said(&purge.end().expect(0)), json!({"checkpoints": 1}));
 }
+
+#[test]
+fn the_token_of_members_goes_with_the_last_of_them() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let purge = |age: &str| {
+        let purge = purge(&server.url()).args(["--label", "1", "--older-than", age]);
+        said(&purge.end().expect(0))
+    };
+    // The set of a label that has no members.
+    let _: () = connection.hset(key("members"), ":", "token").unwrap();
+    assert_eq!(purge("1d"), json!({}));
+    let token: String = connection.hget(key("members"), ":").unwrap();
+    assert_eq!(token, "token");
+    // More than one page.
+    let old = format!("ml{}:1:1:1", days_ago(2));
+    let members: Vec<(String, &String)> = (0..2000).map(|i| (format!("{i}@c.us"), &old)).collect();
+    let _: () = connection.hset_multiple(key("members"), &members).unwrap();
+    assert_eq!(purge("1d"), json!({"members": 2000}));
+    assert!(!connection.exists::<_, bool>(key("members")).unwrap());
+    let _: () = connection.hset(key("members"), ":", "token").unwrap();
+    assert_eq!(purge("0s"), json!({}));
+    assert!(!connection.exists::<_, bool>(key("members")).unwrap());
+}

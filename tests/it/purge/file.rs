@@ -106,6 +106,11 @@ fn a_file_that_does_not_exist_is_not_created() {
     let ended = of(&stage).args(ALL).end().expect(0);
     assert_eq!(said(&ended), json!({}));
     assert!(!stage.out().exists());
+    for path in ["/dev/null", "/tmp"] {
+        let sink = format!("file:{path}");
+        let ended = purge(&sink).args(ALL).end().expect(78);
+        assert!(ended.stderr.contains("not a regular file"), "{ended:?}");
+    }
     let ended = of(&stage).args(["--acknowledged"]).end().expect(78);
     assert!(
         ended.stderr.contains("use --older-than"),

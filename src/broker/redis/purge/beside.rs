@@ -26,12 +26,13 @@ impl Worker<'_> {
             true => String::new(),
             false => format!("{}.{:03}", older.limit_ms() / 1000, older.limit_ms() % 1000),
         };
-        let mut cursor = "0".to_owned();
+        let (mut cursor, before) = ("0".to_owned(), *deleted);
         loop {
             self.lock.renew().await?;
             let mut page = script(include_str!("hash.lua"), &[key]);
             page.arg(&cursor).arg(FIELDS).arg(kind).arg(&limit);
             page.arg(u8::from(!self.purge.dry_run));
+            page.arg(*deleted - before);
             let (next, found): (String, u64) = self.remote.query(&page).await?;
             *deleted += found;
             if next == "0" {

@@ -1,5 +1,6 @@
 -- Deletes the fields of one page of a hash that are older than a time, or counts them. The field ':'
--- is a token, which stays as long as any other field does.
+-- is the token of a whole set of members. It goes with the last of them, so that the set does not
+-- look like that of a label without members; the token of a set that had none stays.
 --
 --   KEYS[1]  hash: chat id -> record of a member, or time in seconds
 --   ARGV[1]  cursor, '0' for the first page
@@ -7,6 +8,7 @@
 --   ARGV[3]  'record' or 'time'
 --   ARGV[4]  time in seconds before which a field is old ('': all are)
 --   ARGV[5]  '1' to delete
+--   ARGV[6]  number of fields that were deleted with earlier pages
 --
 -- Returns {cursor of the next page, number of fields}; cursor '0' after the last page.
 local is_deleted = ARGV[5] == '1'
@@ -35,7 +37,8 @@ if is_deleted then
   for i = 1, #old, 1000 do
     redis.call('HDEL', KEYS[1], unpack(old, i, math.min(i + 999, #old)))
   end
-  if page[1] == '0' and redis.call('HLEN', KEYS[1]) == token then
+  local has_deleted = #old > 0 or ARGV[6] ~= '0'
+  if page[1] == '0' and has_deleted and redis.call('HLEN', KEYS[1]) == token then
     redis.call('UNLINK', KEYS[1])
   end
 end
