@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tracing::warn;
+
 use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
 use super::purge::impossible;
@@ -219,7 +221,6 @@ pub struct StateAddress(StateKind);
 #[derive(Clone, Debug)]
 enum StateKind {
     /// An embedded database in a file.
-    #[allow(dead_code, reason = "the database is not part of this program yet")]
     File(PathBuf),
     /// A Redis server, cluster or set of sentinels.
     Redis(Box<redis::Endpoint>),
@@ -312,7 +313,7 @@ impl Broker {
         )))
     }
 
-    /// Deletes what is stored at the sink, and the counts in the state.
+    /// Deletes what is stored at the sink and in the state.
     pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
         let mut outcome = match &self.address.0 {
             Kind::Stdout => {
@@ -326,6 +327,16 @@ impl Broker {
             }
             Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
         };
+        match &self.state {
+            Some(StateAddress(StateKind::Redis(endpoint))) => {
+                outcome.merge(redis::purge_state(endpoint, purge, retry).await);
+            }
+            Some(StateAddress(StateKind::File(path))) => {
+                let path = path.display();
+                warn!("nothing is deleted in the state {path}; what is there expires by --retain");
+            }
+            None => {}
+        }
         if let Some(mut store) = self.count_store(&purge.instance_id) {
             outcome.purge_counts(&mut *store, purge).await;
         }

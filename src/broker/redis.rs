@@ -36,7 +36,7 @@ pub(super) use self::consumer::open as consumer;
 pub(super) use self::counts::RedisCounts;
 pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
-pub(super) use self::purge::purge;
+pub(super) use self::purge::{purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};

@@ -1,5 +1,5 @@
 -- Deletes the fields of one page of a hash that are older than a time, or counts them. The field ':'
--- is the token of a whole set of members. It goes with the last of them, so that the set does not
+-- (in a state of its own: '') is the token of a whole set of members. It goes with the last of them, so that the set does not
 -- look like that of a label without members; the token of a set that had none stays.
 --
 --   KEYS[1]  hash: chat id -> record of a member, or time in seconds
@@ -12,7 +12,7 @@
 --
 -- Returns {cursor of the next page, number of fields}; cursor '0' after the last page.
 local is_deleted = ARGV[5] == '1'
-local token = redis.call('HEXISTS', KEYS[1], ':')
+local token = redis.call('HEXISTS', KEYS[1], ':') + redis.call('HEXISTS', KEYS[1], '')
 if ARGV[4] == '' then
   local found = redis.call('HLEN', KEYS[1]) - token
   if is_deleted then
@@ -28,7 +28,7 @@ for i = 1, #page[2], 2 do
     at = string.match(at, '^%l%l([%d.]+):')
   end
   at = tonumber(at)
-  if page[2][i] ~= ':' and at and at < limit then
+  if page[2][i] ~= ':' and page[2][i] ~= '' and at and at < limit then
     old[#old + 1] = page[2][i]
   end
 end
