@@ -9,6 +9,7 @@
 //! | publish single events | [`EventSink`] | `retries` |
 //! | read a queue | [`Consumer`] | `retries` |
 //! | keep members and times of publication for a sink of any kind | `store::StateStore` | |
+//! | delete what is stored | a function for [`factory::Broker::purge`] | `retries` |
 //!
 //! A new broker is a folder with these, a line in each function of [`factory`], and a line in the
 //! conformance suite.

@@ -8,9 +8,9 @@
 //! The file is locked as long as it is open. All calls run on blocking threads.
 
 mod database;
-#[cfg_attr(not(test), expect(dead_code, reason = "not used by a command yet"))]
 mod labels;
 mod members;
+mod purge;
 mod schema;
 mod sweep;
 

@@ -324,6 +324,8 @@ impl Broker {
         let beside = |queue: String| {
             let mut context = context.clone();
             context.target.queue = queue;
+            // The store has decided about the members.
+            context.selection = Selection::default();
             context
         };
         let queue = &context.target.queue;
@@ -392,7 +394,7 @@ impl Broker {
         )))
     }
 
-    /// Deletes what is stored at the sink, and the counts in the state.
+    /// Deletes what is stored at the sink and in the state.
     pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
         let mut outcome = match &self.address.0 {
             Kind::Stdout => {
@@ -406,6 +408,16 @@ impl Broker {
             }
             Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
         };
+        match &self.state {
+            Some(StateAddress(StateKind::Redis(endpoint))) => {
+                outcome.merge(redis::purge_state(endpoint, purge, retry).await);
+            }
+            Some(StateAddress(StateKind::File(embedded))) => match embedded.purge(purge).await {
+                Ok(purged) => outcome.add(purged, Ok(())),
+                Err(error) => outcome.errors.push(error),
+            },
+            None => {}
+        }
         if let Some(mut store) = self.count_store(&purge.instance_id) {
             outcome.purge_counts(&mut *store, purge).await;
         }

@@ -117,6 +117,12 @@ impl PurgeOutcome {
         }
     }
 
+    /// Adds the outcome at another place.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.purged.add(other.purged);
+        self.errors.extend(other.errors);
+    }
+
     /// Notes the end of one part.
     pub(super) fn add(&mut self, purged: Purged, result: Result<(), BrokerError>) {
         self.purged.add(purged);

@@ -43,7 +43,26 @@ pub(super) fn command() -> Command {
              that labels can be purged that do not exist any more. A queue and label that a run \
              holds is left alone, and the exit code is 81.",
         );
+    let said = |help: &'static str| move |arg: Arg| arg.help(help);
     with_settings(command, SETTINGS)
+        .mut_arg(
+            "run.labels",
+            said(
+                "Label to purge; for several, repeat the flag or separate them with commas \
+                 [env: LABELCAST_LABELS]",
+            ),
+        )
+        .mut_arg(
+            "run.all_labels",
+            said("Purge everything on the queue, as without --label [env: LABELCAST_ALL_LABELS]"),
+        )
+        .mut_arg(
+            "sink.partitions",
+            said(
+                "Number of streams that the runs spread the chats over (Redis) \
+                 [env: LABELCAST_PARTITIONS]",
+            ),
+        )
         .arg(
             Arg::new("older-than")
                 .long("older-than")

@@ -50,13 +50,14 @@ pub(super) async fn demo(
 }
 
 async fn serve(mock: &Mock) -> Result<Exit, Error> {
+    // Before the address is printed: whoever reads it may send a signal at once.
+    let (shutdown, _listener) = listen(None)?;
     let url = mock.url();
     print(&format!(
         "The stand-in for the API listens on {url} until a signal comes.\n\n\
          curl '{url}/v2/labels/{LABEL}/chats?instance_id={DEMO_INSTANCE}&access_token={DEMO_TOKEN}'\n\
          WAWP_ACCESS_TOKEN={DEMO_TOKEN} labelcast run --api-url {url} --instance-id {DEMO_INSTANCE} --label {LABEL}\n"
     ))?;
-    let (shutdown, _listener) = listen(None)?;
     shutdown.stopped().await;
     Ok(Exit::Complete)
 }

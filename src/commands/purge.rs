@@ -1,7 +1,5 @@
 //! `labelcast purge`: deletes what is stored about chats.
 
-use tracing::warn;
-
 use super::{fail, init_log, listen, load, logged, print};
 use crate::broker::factory::Broker;
 use crate::broker::{Purge, Purged};
@@ -36,9 +34,6 @@ pub(super) async fn purge(sources: ConfigSources, flags: PurgeFlags) -> Exit {
 
 async fn run(broker: &Broker, purge: &Purge, retries: usize, json: bool) -> Result<Exit, Error> {
     let (shutdown, _listener) = listen(None)?;
-    if broker.state.is_some() && purge.selection.age_of_records().is_some() {
-        warn!("only counts are deleted in --state; what else is there expires by --retain");
-    }
     let retry = RetryPolicy::new(retries, shutdown);
     let outcome = broker.purge(purge, &retry).await;
     let mut exit = Exit::Complete;

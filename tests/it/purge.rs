@@ -7,6 +7,7 @@ mod found;
 mod locked;
 mod rabbitmq;
 mod redis;
+mod state;
 
 use serde_json::{Value, json};
 

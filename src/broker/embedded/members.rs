@@ -13,7 +13,7 @@ use crate::state::record::{Record, Source, State};
 /// Records that a page of a scan has at most.
 const PAGE: usize = 1000;
 /// `state` of the row with the set's token, which is no chat.
-const TOKEN: i64 = 3;
+pub(super) const TOKEN: i64 = 3;
 
 /// One queue, label and account in the file.
 #[derive(Clone, Debug)]
@@ -70,12 +70,7 @@ pub(super) fn open(
 /// Returns the token of the set that exists, if it is one of those in the note.
 fn find_set(work: &Work<'_>, scope: &Scope, note: &Note) -> rusqlite::Result<Option<String>> {
     let table = scope.table();
-    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
-    if work
-        .query_row(exists, [&table], |_| Ok(()))
-        .optional()?
-        .is_none()
-    {
+    if !table_exists(work, &table)? {
         return Ok(None);
     }
     let find = format!("SELECT 1 FROM {table} WHERE chat_id = ? AND state = {TOKEN}");
@@ -89,6 +84,13 @@ fn find_set(work: &Work<'_>, scope: &Scope, note: &Note) -> rusqlite::Result<Opt
         }
     }
     Ok(None)
+}
+
+/// Whether a list has a table of members.
+pub(super) fn table_exists(work: &Work<'_>, table: &str) -> rusqlite::Result<bool> {
+    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?";
+    let found = work.query_row(exists, [table], |_| Ok(())).optional()?;
+    Ok(found.is_some())
 }
 
 /// Deletes the members of a list.

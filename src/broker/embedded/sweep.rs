@@ -17,6 +17,7 @@ pub(super) fn sweep(work: &Work<'_>, retain: Duration) -> rusqlite::Result<()> {
         drop_members(work, list)?;
     }
     work.execute("DELETE FROM publications WHERE published_at < ?", [oldest])?;
-    work.execute("DELETE FROM labels WHERE counted_at < ?", [oldest])?;
+    let oldest_ms = oldest.saturating_mul(1000);
+    work.execute("DELETE FROM labels WHERE counted_at < ?", [oldest_ms])?;
     Ok(())
 }

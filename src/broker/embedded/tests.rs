@@ -1,8 +1,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::labels::LabelCount;
 use super::*;
+use crate::broker::CountStore as _;
 use crate::broker::store::Note;
+use crate::state::counts::LabelCount;
 use crate::state::record::Record;
 
 fn record(text: &str) -> Record {
@@ -231,27 +232,30 @@ fn unix_seconds() -> u64 {
 #[test]
 fn counts_of_labels_replace_those_before() {
     let fixture = Fixture::new();
-    let file = fixture.file();
-    let count = |label_id: &str, chats| LabelCount {
+    let count = |label_id: &str, name: Option<&str>, chats| LabelCount {
         label_id: label_id.to_owned(),
-        name: Some("VIP".to_owned()),
-        color: Some(0x0064_c4ff),
+        label_name: name.map(str::to_owned),
+        color_hex: Some("#64c4ff".to_owned()),
         chats,
-        counted_at: chats.map(|_| UNIX_EPOCH + Duration::from_secs(1_764_209_000)),
+        counted_at: UNIX_EPOCH + Duration::from_millis(1_764_209_000_123),
     };
+    let file = fixture.file();
+    let (mut ours, mut others) = (file.counts("i", None), file.counts("other", None));
     fixture.runtime.block_on(async {
-        assert_eq!(file.load_counts("i").await.unwrap(), []);
+        assert_eq!(ours.load().await.unwrap(), []);
         assert!(!file.path().exists(), "nothing is created only to look");
-        let first = [count("1", Some(7)), count("2", None)];
-        file.record_counts("i", &first).await.unwrap();
-        file.record_counts("other", &[count("1", Some(9))])
-            .await
-            .unwrap();
-        assert_eq!(file.load_counts("i").await.unwrap(), first);
-        file.record_counts("i", &[count("2", Some(8))])
-            .await
-            .unwrap();
-        let loaded = file.load_counts("i").await.unwrap();
-        assert_eq!(loaded, [count("1", Some(7)), count("2", Some(8))]);
+        let first = [count("1", Some("VIP"), 7), count("2", None, 0)];
+        ours.record(&first).await.unwrap();
+        others.record(&[count("1", None, 9)]).await.unwrap();
+        assert_eq!(ours.load().await.unwrap(), first);
+        // A name that is not known now is kept.
+        ours.record(&[count("1", None, 8)]).await.unwrap();
+        let loaded = ours.load().await.unwrap();
+        assert_eq!(loaded, [count("1", Some("VIP"), 8), count("2", None, 0)]);
+        ours.replace(&[], &["2"]).await.unwrap();
+        assert_eq!(ours.load().await.unwrap(), [count("2", None, 0)]);
+        assert_eq!(others.load().await.unwrap().len(), 1);
+        let mut expired = file.counts("i", Some(Duration::from_secs(60)));
+        assert_eq!(expired.load().await.unwrap(), []);
     });
 }

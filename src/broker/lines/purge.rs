@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt as _, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -21,6 +21,8 @@ use crate::broker::{BrokerError, Purge, PurgeOutcome, Purged};
 use crate::message::snapshot_time;
 use crate::shutdown::Shutdown;
 
+/// Suffix of the file for chats that have left, added to the full name of the file for chats.
+const REMOVED_SUFFIX: &str = ".removed";
 /// Bytes of a line that are examined, which bounds memory. A longer line is not a message: one of
 /// 10,000 ids of 512 bytes is shorter, also if each byte is escaped twice.
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
@@ -62,39 +64,63 @@ fn purge_file(
     dry_run: bool,
     purged: &mut Purged,
 ) -> Result<(), BrokerError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let unreadable = |error| failed("could not open", path, error);
+    // Checked before opening, because opening a pipe would wait for its other end.
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(BrokerError::NotAFile(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("could not open", path, error)),
-    };
-    let path = path.canonicalize().unwrap_or(path.to_owned());
-    if !path.is_file() {
-        return Err(BrokerError::NotAFile(path));
+        Err(error) => return Err(unreadable(error)),
     }
+    let path = path.canonicalize().map_err(unreadable)?;
+    let file = File::open(&path).map_err(unreadable)?;
     lock(&path, &file)?;
     if !is_at(&path, &file) {
         return Err(BrokerError::Locked(path.display().to_string()));
     }
     let mut journal = Journal::read(&path)?;
-    let mut offsets = Offsets::default();
-    let lines = copy(&path, &file, old, None, &mut offsets)?;
     let records = journal.remove(|record| old.is_record(record));
-    if dry_run {
-        (purged.messages, purged.checkpoints) = (lines, records as u64);
-        return Ok(());
-    }
-    let mut _new = None;
-    if lines > 0 {
-        offsets = Offsets::of(journal.offsets());
-        _new = Some(rewrite(&path, &file, old, &mut offsets)?);
-        purged.messages = lines;
+    let mut offsets = Offsets::of(journal.offsets());
+    let (lines, _new) = drop_lines(&path, &file, old, dry_run, &mut offsets)?;
+    purged.messages = lines;
+    if !dry_run && (lines > 0 || records > 0) {
         journal.move_offsets(|offset| offsets.moved(offset));
-    }
-    if lines > 0 || records > 0 {
         journal.replace()?;
-        purged.checkpoints = records as u64;
     }
+    purged.checkpoints = records as u64;
+    purged.removed_messages = drop_lines_beside(&path, old, dry_run)?;
     Ok(())
+}
+
+/// Drops or counts the old lines of the file for chats that have left. The lock of the file for
+/// chats guards both.
+fn drop_lines_beside(path: &Path, old: &Old, dry_run: bool) -> Result<u64, BrokerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(REMOVED_SUFFIX);
+    let path = PathBuf::from(name);
+    if !path.is_file() {
+        return Ok(0);
+    }
+    let file = File::open(&path).map_err(|error| failed("could not open", &path, error))?;
+    let (lines, _new) = drop_lines(&path, &file, old, dry_run, &mut Offsets::default())?;
+    Ok(lines)
+}
+
+/// Drops or counts the old lines of a file. Returns their number and the new file, which is locked,
+/// if the file was replaced.
+fn drop_lines(
+    path: &Path,
+    file: &File,
+    old: &Old,
+    dry_run: bool,
+    offsets: &mut Offsets,
+) -> Result<(u64, Option<File>), BrokerError> {
+    let lines = copy(path, file, old, None, &mut Offsets::default())?;
+    if dry_run || lines == 0 {
+        return Ok((lines, None));
+    }
+    let new = rewrite(path, file, old, offsets)?;
+    Ok((lines, Some(new)))
 }
 
 /// Replaces the file by one without the old lines, with the same mode and owner. Returns the new

@@ -14,20 +14,42 @@ use std::time::Duration;
 
 use self::lock::Lock;
 use self::remote::Remote;
-use self::scope::{Beside, Scope};
+use self::scope::{Beside, Place, Scope};
 use super::connect::Endpoint;
 use crate::broker::{BrokerError, Purge, PurgeOutcome, Purged};
 use crate::retry::RetryPolicy;
 
-/// Deletes what is stored on a server.
+/// Deletes what is stored on the server of a sink.
 pub(in crate::broker) async fn purge(
     endpoint: &Endpoint,
     partitions: Option<u32>,
     purge: &Purge,
     retry: &RetryPolicy,
 ) -> PurgeOutcome {
+    purge_at(endpoint, Place::Sink(partitions), purge, retry).await
+}
+
+/// Deletes what is stored on the server of a state.
+pub(in crate::broker) async fn purge_state(
+    endpoint: &Endpoint,
+    purge: &Purge,
+    retry: &RetryPolicy,
+) -> PurgeOutcome {
+    match purge.selection.age_of_records() {
+        Some(_) => purge_at(endpoint, Place::State, purge, retry).await,
+        // There are no messages.
+        None => PurgeOutcome::default(),
+    }
+}
+
+async fn purge_at(
+    endpoint: &Endpoint,
+    place: Place,
+    purge: &Purge,
+    retry: &RetryPolicy,
+) -> PurgeOutcome {
     let mut outcome = PurgeOutcome::default();
-    match scope::find(endpoint, partitions, purge, retry).await {
+    match scope::find(endpoint, place, purge, retry).await {
         Ok(scopes) => {
             for scope in scopes {
                 let mut purged = Purged::default();
@@ -87,10 +109,12 @@ impl Worker<'_> {
     async fn run(&mut self, purged: &mut Purged) -> Result<(), BrokerError> {
         let now_ms = self.remote.now_ms().await?;
         let beside = self.beside;
-        self.entries(&beside.stream, now_ms, &mut purged.messages)
-            .await?;
-        self.entries(&beside.removed, now_ms, &mut purged.removed_messages)
-            .await?;
+        if !beside.is_state {
+            let messages = &mut purged.messages;
+            self.entries(&beside.stream, now_ms, messages).await?;
+            let messages = &mut purged.removed_messages;
+            self.entries(&beside.removed, now_ms, messages).await?;
+        }
         if let Some(age) = self.purge.selection.age_of_records() {
             self.records(now_ms, age, purged).await?;
         }
@@ -116,10 +140,12 @@ impl Worker<'_> {
             self.hash(published, "time", older, &mut purged.publication_times)
                 .await?;
         }
-        for dedup in &self.beside.dedup_sets {
-            purged.dedup_sets += self.dedup_set(dedup, older).await?;
+        if !self.beside.is_state {
+            for dedup in &self.beside.dedup_sets {
+                purged.dedup_sets += self.dedup_set(dedup, older).await?;
+            }
+            self.manifests_and_events(older, purged).await?;
         }
-        self.manifests_and_events(older, purged).await?;
         // Last, because the label is found by its checkpoint if this is interrupted.
         for checkpoint in &self.beside.checkpoints {
             purged.checkpoints += self.checkpoint(checkpoint, older).await?;

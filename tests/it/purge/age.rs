@@ -110,7 +110,7 @@ fn only_what_is_older_is_deleted() {
         assert_eq!(chat_ids(&mut connection, &removed), ["a@new"]);
         let mut left: Vec<String> = connection.hkeys(key("members")).unwrap();
         left.sort();
-        assert_eq!(left, [":", "c@new", "d@new"], "the token stays");
+        assert_eq!(left, ["c@new", "d@new"], "the set is not whole any more");
         let left: Vec<String> = connection.hkeys(&published).unwrap();
         assert_eq!(left.len(), 1 + 3);
         assert!(connection.exists::<_, bool>(key("checkpoint")).unwrap());
@@ -157,4 +157,42 @@ fn keys_beside_a_stream_are_as_old_as_their_last_use() {
     let _: () = connection.hset(key("checkpoint"), "fence", fence).unwrap();
     let purge = purge(&server.url()).args(["--label", "1", "--older-than", "2d"]);
     assert_eq!(said(&purge.end().expect(0)), json!({"checkpoints": 1}));
+}
+
+#[test]
+fn the_token_of_members_goes_with_the_first_of_them() {
+    let server = Server::start(&[]);
+    let mut connection = server.connection();
+    let purge = |age: &str| {
+        let purge = purge(&server.url()).args(["--label", "1", "--older-than", age]);
+        said(&purge.end().expect(0))
+    };
+    // The set of a label that has no members.
+    let _: () = connection.hset(key("members"), ":", "token").unwrap();
+    assert_eq!(purge("1d"), json!({}));
+    let token: String = connection.hget(key("members"), ":").unwrap();
+    assert_eq!(token, "token");
+    let left = format!("re{}.000:1:1:1", days_ago(2));
+    let both = [
+        ("1@c.us", left),
+        ("2@c.us", format!("ml{}:1:1:1", days_ago(0))),
+    ];
+    let _: () = connection.hset_multiple(key("members"), &both).unwrap();
+    assert_eq!(purge("1d"), json!({"members": 1}));
+    assert!(
+        connection
+            .hexists::<_, _, bool>(key("members"), ":")
+            .unwrap()
+    );
+    assert_eq!(purge("0s"), json!({"members": 1}));
+    let _: () = connection.hset(key("members"), ":", "token").unwrap();
+    // More than one page.
+    let old = format!("ml{}:1:1:1", days_ago(2));
+    let members: Vec<(String, &String)> = (0..2000).map(|i| (format!("{i}@c.us"), &old)).collect();
+    let _: () = connection.hset_multiple(key("members"), &members).unwrap();
+    assert_eq!(purge("1d"), json!({"members": 2000}));
+    assert!(!connection.exists::<_, bool>(key("members")).unwrap());
+    let _: () = connection.hset(key("members"), ":", "token").unwrap();
+    assert_eq!(purge("0s"), json!({}));
+    assert!(!connection.exists::<_, bool>(key("members")).unwrap());
 }

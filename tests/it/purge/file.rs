@@ -76,6 +76,15 @@ fn lines_of_old_runs_are_dropped_and_all_others_stay() {
     assert_eq!(mode & 0o777, 0o640);
     let ended = of(&stage).args(["--older-than", "30d"]).end().expect(0);
     assert_eq!(said(&ended), json!({"messages": 1}));
+    let removed = stage.path("out.jsonl.removed");
+    let young = line(20, "1");
+    std::fs::write(&removed, line(40, "1") + &young).unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let ended = of(&stage).args(arguments).args(more).end().expect(0);
+        assert_eq!(said(&ended), json!({"removed_messages": 1}));
+    }
+    assert_eq!(std::fs::read_to_string(&removed).unwrap(), young);
+    std::fs::remove_file(removed).unwrap();
     // Nothing else is left in the folder.
     assert_eq!(std::fs::read_dir(stage.folder.path()).unwrap().count(), 1);
 }
@@ -106,6 +115,11 @@ fn a_file_that_does_not_exist_is_not_created() {
     let ended = of(&stage).args(ALL).end().expect(0);
     assert_eq!(said(&ended), json!({}));
     assert!(!stage.out().exists());
+    for path in ["/dev/null", "/tmp"] {
+        let sink = format!("file:{path}");
+        let ended = purge(&sink).args(ALL).end().expect(78);
+        assert!(ended.stderr.contains("not a regular file"), "{ended:?}");
+    }
     let ended = of(&stage).args(["--acknowledged"]).end().expect(78);
     assert!(
         ended.stderr.contains("use --older-than"),

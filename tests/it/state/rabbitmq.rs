@@ -41,7 +41,7 @@ fn only_new_and_removed_go_to_two_queues(store: &Store) {
         assert_eq!(message.data["event"], "label.chat.deleted");
         assert_eq!(message.data["run_id"], run_id);
         let chat = message.data["chat_id"].as_str().unwrap();
-        assert_eq!(message.id(), format!("{run_id}:{chat}"));
+        assert_eq!(message.id(), format!("{run_id}:{chat}:deleted"));
         let kind = message.properties.kind().as_ref().unwrap();
         assert_eq!(kind.as_str(), "labelcast.event");
         assert_eq!(*message.properties.delivery_mode(), Some(2));

@@ -83,7 +83,7 @@ fn a_removed_chat_is_a_cloud_event_too(store: &Store) {
     let run_id = ended.label()["run_id"].as_str().unwrap();
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0]["type"], "net.wawp.label.chat.deleted");
-    assert_eq!(messages[0]["id"], format!("{run_id}:{}", ids[0]));
+    assert_eq!(messages[0]["id"], format!("{run_id}:{}:deleted", ids[0]));
     assert_eq!(messages[0]["data"]["chat_id"], ids[0]);
 }
 

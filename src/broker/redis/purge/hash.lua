@@ -1,5 +1,6 @@
 -- Deletes the fields of one page of a hash that are older than a time, or counts them. The field ':'
--- is a token, which stays as long as any other field does.
+-- (in a state of its own: '') is the token of a whole set of members. It goes with the first member
+-- that is deleted: who is new cannot be told by what is left.
 --
 --   KEYS[1]  hash: chat id -> record of a member, or time in seconds
 --   ARGV[1]  cursor, '0' for the first page
@@ -10,7 +11,7 @@
 --
 -- Returns {cursor of the next page, number of fields}; cursor '0' after the last page.
 local is_deleted = ARGV[5] == '1'
-local token = redis.call('HEXISTS', KEYS[1], ':')
+local token = redis.call('HEXISTS', KEYS[1], ':') + redis.call('HEXISTS', KEYS[1], '')
 if ARGV[4] == '' then
   local found = redis.call('HLEN', KEYS[1]) - token
   if is_deleted then
@@ -18,16 +19,17 @@ if ARGV[4] == '' then
   end
   return {'0', found}
 end
-local limit, old = tonumber(ARGV[4]), {}
+local limit, old, has_member = tonumber(ARGV[4]), {}, false
 local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 for i = 1, #page[2], 2 do
-  local at = page[2][i + 1]
+  local at, state = page[2][i + 1], nil
   if ARGV[3] == 'record' then
-    at = string.match(at, '^%l%l([%d.]+):')
+    state, at = string.match(at, '^(%l)%l([%d.]+):')
   end
   at = tonumber(at)
-  if page[2][i] ~= ':' and at and at < limit then
+  if page[2][i] ~= ':' and page[2][i] ~= '' and at and at < limit then
     old[#old + 1] = page[2][i]
+    has_member = has_member or (state and state ~= 'r')
   end
 end
 if is_deleted then
@@ -35,8 +37,8 @@ if is_deleted then
   for i = 1, #old, 1000 do
     redis.call('HDEL', KEYS[1], unpack(old, i, math.min(i + 999, #old)))
   end
-  if page[1] == '0' and redis.call('HLEN', KEYS[1]) == token then
-    redis.call('UNLINK', KEYS[1])
+  if has_member then
+    redis.call('HDEL', KEYS[1], ':', '')
   end
 end
 return {page[1], #old}

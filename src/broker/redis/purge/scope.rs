@@ -32,7 +32,10 @@ pub(super) struct Scope {
 /// A stream, and the keys beside it.
 #[derive(Debug, Default)]
 pub(super) struct Beside {
+    /// The stream, or the queue that a state is kept for.
     pub(super) stream: String,
+    /// Whether these are the keys of a state, without a stream.
+    pub(super) is_state: bool,
     /// The stream for chats that have left.
     pub(super) removed: String,
     pub(super) members: Vec<String>,
@@ -46,14 +49,23 @@ pub(super) struct Beside {
     pub(super) events: Vec<String>,
 }
 
+/// What a server is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// As the sink, with this number of partitions.
+    Sink(Option<u32>),
+    /// As the state of a sink that is elsewhere.
+    State,
+}
+
 /// Finds the queues and labels to purge.
 pub(super) async fn find(
     endpoint: &Endpoint,
-    partitions: Option<u32>,
+    place: Place,
     purge: &Purge,
     retry: &RetryPolicy,
 ) -> Result<Vec<Scope>, BrokerError> {
-    let finder = Finder { partitions, purge };
+    let finder = Finder::new(place, purge);
     if let Some(labels) = &purge.labels {
         if !purge.is_queue_per_label() && !purge.selection.acknowledged {
             warn!(
@@ -78,15 +90,27 @@ pub(super) async fn find(
 
 struct Finder<'a> {
     partitions: Option<u32>,
+    is_state: bool,
     purge: &'a Purge,
 }
 
-impl Finder<'_> {
+impl<'a> Finder<'a> {
+    fn new(place: Place, purge: &'a Purge) -> Self {
+        Self {
+            partitions: match place {
+                Place::Sink(partitions) => partitions,
+                Place::State => None,
+            },
+            is_state: place == Place::State,
+            purge,
+        }
+    }
+
     /// The scope of one label.
     fn of_label(&self, label: &str) -> Scope {
         Scope {
             label: Some(label.to_owned()),
-            locks: vec![self.keys(label, self.first_partition()).lock],
+            locks: vec![self.lock(label)],
             streams: self.streams(&[label.to_owned()], self.purge.is_queue_per_label()),
         }
     }
@@ -104,14 +128,14 @@ impl Finder<'_> {
         let (mut labels, mut locks) = (BTreeSet::new(), BTreeSet::new());
         let mut cursor = "0".to_owned();
         loop {
-            let found = scan(&mut remote, &mut cursor, "labelcast:[cm]*", None).await?;
+            let found = scan(&mut remote, &mut cursor, "labelcast:[cms]*", None).await?;
             for key in found {
                 for (kind, prefix) in &of_all {
                     let Some(rest) = key.strip_prefix(prefix.as_str()) else {
                         continue;
                     };
-                    if *kind == "checkpoint" {
-                        locks.insert(key.replacen("checkpoint", "lock", 1));
+                    if *kind != "members" {
+                        locks.insert(key.replacen(kind, self.lock_kind(), 1));
                     }
                     let account = format!("{}:", self.purge.instance_id);
                     labels.extend(rest.strip_prefix(&account).map(str::to_owned));
@@ -122,11 +146,7 @@ impl Finder<'_> {
             }
         }
         let labels: Vec<String> = labels.into_iter().collect();
-        locks.extend(
-            labels
-                .iter()
-                .map(|it| self.keys(it, self.first_partition()).lock),
-        );
+        locks.extend(labels.iter().map(|label| self.lock(label)));
         Ok(Scope {
             label: None,
             locks: locks.into_iter().collect(),
@@ -136,7 +156,7 @@ impl Finder<'_> {
 
     /// The prefixes of the keys of all accounts and labels beside a stream.
     fn keys_of_all(&self, keys: &Keys) -> [(&'static str, String); 2] {
-        ["checkpoint", "members"].map(|kind| {
+        [self.checkpoint_kind(), "members"].map(|kind| {
             let tag = hash_tag(&keys.stream).unwrap_or(&keys.stream);
             let prefix = format!("labelcast:{kind}:{{{tag}}}:{}:", keys.stream);
             (kind, prefix)
@@ -152,11 +172,14 @@ impl Finder<'_> {
         let mut remote = Remote::new(endpoint, "labelcast", retry);
         let (mut labels, mut cursor) = (BTreeSet::new(), "0".to_owned());
         loop {
-            let found = scan(&mut remote, &mut cursor, "labelcast:[cm]*", None).await?;
+            let found = scan(&mut remote, &mut cursor, "labelcast:[cms]*", None).await?;
             labels.extend(found.iter().filter_map(|key| self.label_of_key(key)));
             if cursor == "0" {
                 break;
             }
+        }
+        if self.is_state {
+            return Ok(labels);
         }
         // A stream can outlive the keys beside it, for a label that is not published any more.
         let (start, end) = self.around_label();
@@ -185,7 +208,7 @@ impl Finder<'_> {
         let mut ends = key.match_indices(':').map(|(at, _)| &key[at + 1..]);
         let is_label = |label: &&str| {
             let keys = self.keys(label, self.first_partition());
-            key == keys.checkpoint || key == members(&keys)
+            key == self.checkpoint(&keys) || key == members(&keys)
         };
         ends.rfind(is_label).map(str::to_owned)
     }
@@ -218,6 +241,24 @@ impl Finder<'_> {
         )
     }
 
+    fn checkpoint_kind(&self) -> &'static str {
+        if self.is_state { "state" } else { "checkpoint" }
+    }
+
+    fn lock_kind(&self) -> &'static str {
+        if self.is_state { "state-lock" } else { "lock" }
+    }
+
+    fn checkpoint(&self, keys: &Keys) -> String {
+        (keys.checkpoint).replacen("checkpoint", self.checkpoint_kind(), 1)
+    }
+
+    /// The lock of a run.
+    fn lock(&self, label: &str) -> String {
+        let keys = self.keys(label, self.first_partition());
+        keys.lock.replacen("lock", self.lock_kind(), 1)
+    }
+
     fn keys(&self, label: &str, partition: Option<u32>) -> Keys {
         let target = Target {
             queue: fill_in(&self.purge.queue, label, &self.purge.instance_id),
@@ -242,14 +283,15 @@ impl Finder<'_> {
                 published: has_published.then_some(keys.published),
                 manifests: manifests(&keys.stream),
                 stream: keys.stream,
+                is_state: self.is_state,
                 ..Beside::default()
             };
             for label in labels {
                 let keys = self.keys(label, partition);
                 beside.members.push(members(&keys));
+                beside.checkpoints.push(self.checkpoint(&keys));
                 beside.events.push(keys.event(""));
                 beside.dedup_sets.push(keys.dedup);
-                beside.checkpoints.push(keys.checkpoint);
             }
             beside
         };
@@ -338,10 +380,7 @@ mod tests {
         ];
         for (queue, partitions, stream, label) in cases {
             let purge = purge(queue);
-            let finder = Finder {
-                partitions,
-                purge: &purge,
-            };
+            let finder = Finder::new(Place::Sink(partitions), &purge);
             assert_eq!(finder.label_of_stream(stream).as_deref(), label, "{stream}");
             for label in label.into_iter().filter(|_| partitions.is_none()) {
                 let keys = finder.keys(label, None);
