@@ -426,14 +426,25 @@ impl Broker {
 
     /// Checks that a run could publish to these queues. Returns one result for each thing that was
     /// checked; none, if there is no queue to check.
-    pub async fn check(&self, targets: &[Target]) -> Vec<Result<Finding, BrokerError>> {
+    pub async fn check(
+        &self,
+        targets: &[Target],
+        selection: &Selection,
+    ) -> Vec<Result<Finding, BrokerError>> {
         let mut findings = Vec::new();
+        let nothing = Selection::default();
+        // A state outside the broker has all that is known between runs.
+        let selection = match &self.state {
+            Some(_) => &nothing,
+            None => selection,
+        };
         match &self.address.0 {
             Kind::Stdout => findings.push(Ok("stdout".to_owned().into())),
             Kind::File(path) => findings.push(lines::check(path)),
             Kind::Redis(endpoint) => {
                 for target in targets {
-                    findings.push(redis::check(endpoint, self.options.partitions, target).await);
+                    let partitions = self.options.partitions;
+                    findings.push(redis::check(endpoint, partitions, target, selection).await);
                 }
             }
             Kind::RabbitMq(endpoint) => {

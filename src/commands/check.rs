@@ -128,7 +128,11 @@ async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findi
         .iter()
         .map(|label_id| settings.sink.target(label_id, instance_id))
         .collect();
-    let checked = settings.sink.broker.check(&targets).await;
+    let checked = settings
+        .sink
+        .broker
+        .check(&targets, &settings.run.selection)
+        .await;
     if checked.is_empty() {
         findings.warn("sink", "not checked, because there is no label to publish");
     }

@@ -9,9 +9,11 @@ use uuid::Uuid;
 
 use super::connect::{Endpoint, RESPONSE_TIMEOUT};
 use super::keys::Keys;
+use super::layout::check_selection;
 use super::link::{Link, reply_text};
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Finding, Target};
+use crate::state::Selection;
 
 /// Checks each stream of a queue.
 ///
@@ -22,7 +24,10 @@ pub(in crate::broker) async fn check(
     endpoint: &Endpoint,
     partitions: Option<u32>,
     target: &Target,
+    selection: &Selection,
 ) -> Result<Finding, BrokerError> {
+    let checked = check_selection(endpoint, partitions, target, selection);
+    in_time(checked).await?;
     let partitions: Vec<Option<u32>> = match partitions {
         None => vec![None],
         Some(count) => (0..count).map(Some).collect(),
@@ -31,12 +36,8 @@ pub(in crate::broker) async fn check(
     for partition in partitions {
         let keys = Keys::new(target, partition);
         let mut link = Link::new(endpoint.clone(), keys.checkpoint.clone());
-        let checked = timeout(RESPONSE_TIMEOUT * 2, check_one(&mut link, &keys));
-        let found = match checked.await {
-            Ok(found) => found,
-            Err(_) => Err(Failure::Transient("no answer in time".to_owned())),
-        };
-        finding.doubtful.extend(found?);
+        let found = in_time(check_one(&mut link, &keys)).await?;
+        finding.doubtful.extend(found);
         let separator = if finding.good.is_empty() { "" } else { ", " };
         finding.good.push_str(separator);
         finding.good.push_str(&keys.stream);
@@ -44,6 +45,13 @@ pub(in crate::broker) async fn check(
     finding.good.push_str(" can be appended to");
     finding.doubtful.dedup();
     Ok(finding)
+}
+
+async fn in_time<T>(checked: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let no_answer = |_| Failure::Transient("no answer in time".to_owned());
+    timeout(RESPONSE_TIMEOUT * 2, checked)
+        .await
+        .map_err(no_answer)?
 }
 
 async fn check_one(link: &mut Link, keys: &Keys) -> Result<Option<String>, Failure> {

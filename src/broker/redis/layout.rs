@@ -5,11 +5,12 @@ use super::RedisSettings;
 use super::connect::Endpoint;
 use super::keys::Keys;
 use super::link::{Link, StoredState, load};
+use super::members::members_lost;
 use super::stream::Stream;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying as _, with_retry};
-use crate::broker::{BrokerError, SessionContext};
-use crate::state::{Membership, Publish};
+use crate::broker::{BrokerError, SessionContext, Target};
+use crate::state::{Membership, Publish, Selection};
 
 /// Selects the chats that are appended. Keeps the membership of a tracked queue, whatever the
 /// settings say.
@@ -58,6 +59,65 @@ pub(super) async fn prepare_selection(
         stream.select(&context.selection);
     }
     Ok(())
+}
+
+/// Checks that what is known of a queue fits a selection, as a run would find.
+///
+/// # Errors
+///
+/// The error that a run would end with.
+pub(super) async fn check_selection(
+    endpoint: &Endpoint,
+    partitions: Option<u32>,
+    target: &Target,
+    selection: &Selection,
+) -> Result<(), Failure> {
+    let is_baseline = (selection.membership).is_some_and(|it| it.publish == Publish::Nothing);
+    if !selection.is_active() || is_baseline {
+        return Ok(());
+    }
+    let streams = partitions.map_or(1, |count| usize::try_from(count).unwrap_or(1));
+    let first = Keys::new(target, partitions.map(|_| 0));
+    let other = Keys::new(target, partitions.is_none().then_some(0));
+    let own = spread_over(endpoint, &first).await?;
+    let other = spread_over(endpoint, &other).await?;
+    if let Some(count) = own.filter(|count| *count != streams) {
+        return Err(other_partitions(&first, partitions.map(|_| count)).into());
+    }
+    if let Some(count) = other {
+        return Err(other_partitions(&first, partitions.is_none().then_some(count)).into());
+    }
+    if selection
+        .membership
+        .is_none_or(|it| it.publish != Publish::New)
+    {
+        return Ok(());
+    }
+    for index in 0..streams {
+        let partition = partitions.and_then(|_| u32::try_from(index).ok());
+        let keys = Keys::new(target, partition);
+        if !is_comparable(endpoint, &keys).await? {
+            return Err(members_lost(&keys).into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a list can be compared with the set of members: it is the one that is noted, or there
+/// was none yet. The start script decides in the same way.
+async fn is_comparable(endpoint: &Endpoint, keys: &Keys) -> Result<bool, Failure> {
+    let mut link = Link::new(endpoint.clone(), keys.note.clone());
+    let (noted, found): (Vec<Option<String>>, Option<String>) = redis::pipe()
+        .cmd("HMGET")
+        .arg(&keys.note)
+        .arg(&["set", "building"])
+        .cmd("HGET")
+        .arg(&keys.members)
+        .arg(":")
+        .query_async(link.connection().await?)
+        .await?;
+    let is_first_use = noted.iter().all(Option::is_none);
+    Ok(is_first_use || (found.is_some() && noted.first() == Some(&found)))
 }
 
 /// Returns the number of streams that the members or the times of publication were spread over, as

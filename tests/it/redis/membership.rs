@@ -83,7 +83,7 @@ fn only_chats_that_the_list_turns_into_members_are_published() {
 fn a_chat_that_is_in_the_list_twice_is_published_once() {
     let server = Server::start(&[]);
     let (ids, _) = small_list(10);
-    let stage = Stage::with_body(map_of(&[ids.clone(), ids.clone()].concat()));
+    let stage = Stage::with_body(map_of(&[&ids[..], &ids[..]].concat()));
     let ended = only_new(&stage, &server).end().expect(0);
     counts(&ended, 10, 0, 0);
     assert_eq!(ended.label()["suppressed"], 10);
@@ -181,6 +181,8 @@ fn without_its_members_a_label_has_no_new_chats_until_a_baseline() {
     let stage = Stage::with_body(map_of(&ids[..3000]));
     only_new(&stage, &server).end().expect(0);
     let mut connection = server.connection();
+    let check = stage.program("check").args(["--label", "1", "--only-new"]);
+    check.args(["--sink", &server.url()]).end().expect(0);
     for lost in ["the whole set", "a set that an event began again"] {
         let _: () = connection.del(MEMBERS).unwrap();
         if lost != "the whole set" {
@@ -190,6 +192,13 @@ fn without_its_members_a_label_has_no_new_chats_until_a_baseline() {
         let ended = only_new(&stage, &server).end().expect(80);
         assert!(ended.stderr.contains("--baseline"), "{}", ended.stderr);
         assert_eq!(ended.label()["status"], "guarded");
+        let check = stage.program("check").args(["--label", "1", "--only-new"]);
+        let ended = check.args(["--sink", &server.url()]).end().expect(80);
+        assert!(
+            ended.stdout.contains("FAIL  sink: the members"),
+            "{}",
+            ended.stdout
+        );
         // A baseline that was cut short is not enough.
         stage.mock.script("1", held_after(&map_of(&ids), 2000));
         let process = run(&stage, &server.url()).args(["--baseline"]).spawn();
@@ -378,6 +387,9 @@ fn another_number_of_partitions_is_an_error_until_a_baseline() {
     ] {
         let ended = with(other).expect(78);
         assert!(ended.stderr.contains("--baseline"), "{}", ended.stderr);
+        let check = stage.program("check").args(["--label", "1", "--only-new"]);
+        let check = check.args(["--sink", &server.url()]).args(other);
+        check.end().expect(78);
         counts(&with(before).expect(0), 0, 2000, 0);
         let baseline = run(&stage, &server.url()).args(["--baseline"]).args(other);
         counts(&baseline.end().expect(0), 0, 2000, 0);
@@ -643,6 +655,39 @@ fn only_new_removed_and_suppression_go_together() {
     counts(&ended, 0, 250, 0);
     assert_eq!(ended.label()["suppressed"], 50);
     assert_eq!(members(&server), set_of(&ids));
+}
+
+#[test]
+fn of_two_workers_one_publishes_and_a_suspended_one_cannot_write() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(map_of(&ids[..1000]));
+    only_new(&stage, &server).end().expect(0);
+    let (reply, gate) = crate::support::gated_after(&body, 2000);
+    stage.mock.script("1", reply);
+    let with = || only_new(&stage, &server).args(["--removed"]);
+    let first = with().spawn();
+    let mut connection = server.connection();
+    wait_until("new chats are published", || {
+        length(&mut connection, STREAM) > 1500
+    });
+    let second = with().end().expect(81);
+    assert_eq!(second.label()["published"], 0);
+    first.signal("STOP");
+    crate::support::redis::expire_locks(&mut connection);
+    set_list(&stage, &ids[500..]);
+    // The other chats that are new were published by the suspended one.
+    let ended = with().end().expect(0);
+    counts(&ended, 1000, 500, 500);
+    assert_eq!(ended.label()["suppressed"], 1000);
+    first.signal("CONT");
+    gate.cancel();
+    first.end().expect(81);
+    assert_eq!(members(&server), set_of(&ids[500..]));
+    adds_up(
+        &history(&server, &[(STREAM, true), (REMOVED, false)]),
+        &ids[500..],
+    );
 }
 
 #[test]

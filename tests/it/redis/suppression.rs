@@ -150,7 +150,7 @@ fn no_chat_comes_twice_whatever_kills_and_changes_there_are() {
     let (all, _) = small_list(4000);
     let stage = Stage::with_body(map_of(&all));
     let mut connection = server.connection();
-    for round in 0..25 {
+    for round in 0..50 {
         // Another part of the chats, in another order.
         let start = numbers.below(1000) as usize;
         let mut list = all[start..start + 3000].to_vec();
