@@ -96,11 +96,12 @@ enum Read {
     Whole,
     Changed,
     Rewound,
-    Killed,
+    /// Up to where it was to be.
+    Cut,
 }
 
 /// Reads a list from the resume point, as the decoder and the pipeline do it.
-async fn read(session: &mut dyn SnapshotSession, ids: &[String], kill_at: u64) -> Read {
+async fn read(session: &mut dyn SnapshotSession, ids: &[String], cut_at: u64) -> Read {
     if session.begin_list(SystemTime::now()).await.unwrap() == Written::Rewound {
         return Read::Rewound;
     }
@@ -125,8 +126,8 @@ async fn read(session: &mut dyn SnapshotSession, ids: &[String], kill_at: u64) -
             return Read::Rewound;
         }
         position = end;
-        if position >= kill_at {
-            return Read::Killed;
+        if position >= cut_at {
+            return Read::Cut;
         }
     }
     if !expected.is_empty() {
@@ -139,11 +140,13 @@ async fn read(session: &mut dyn SnapshotSession, ids: &[String], kill_at: u64) -
     }
 }
 
-/// Publishes a list. Returns what was delivered and resumed; `None` if the process was killed.
+/// Publishes a list, of which the first bodies are cut off. If one more is, the process is killed,
+/// and this returns `None`; else what was delivered and resumed, and whether the list has changed.
 async fn run(
     world: &World,
     selection: &Selection,
     ids: &[String],
+    cuts: &[u64],
     kill_at: u64,
 ) -> Option<(Delivered, u64, bool)> {
     let (recovered, mut session) = world.open(selection).await;
@@ -157,9 +160,12 @@ async fn run(
         None => Start::New(uuid::Uuid::now_v7()),
     };
     session.start(start).await.unwrap();
+    let mut cuts = cuts.iter();
     loop {
-        match read(&mut *session, ids, kill_at).await {
-            Read::Killed => return None,
+        let cut_at = cuts.next();
+        match read(&mut *session, ids, *cut_at.unwrap_or(&kill_at)).await {
+            Read::Cut if cut_at.is_some() => {}
+            Read::Cut => return None,
             Read::Rewound => resumed = resumed.min(session.resume_point().at.chats),
             Read::Changed => {
                 session.restart().await.unwrap();
@@ -198,6 +204,13 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(work)
 }
 
+/// Positions at which up to two bodies are cut off.
+fn cuts(numbers: &mut Numbers, entries: usize) -> Vec<u64> {
+    let count = numbers.below(3);
+    let positions = (0..count).map(|_| 1 + numbers.below(entries as u64));
+    positions.collect()
+}
+
 /// Publishes lists with faults and kills, and then the whole list once more.
 async fn survives(seed: u64, faults: &[Fault], kills: bool, changes: bool) {
     let (world, mut numbers) = (World::new(), Numbers(seed));
@@ -218,9 +231,13 @@ async fn survives(seed: u64, faults: &[Fault], kills: bool, changes: bool) {
             true => 1 + numbers.below(list.len() as u64),
             false => u64::MAX,
         };
-        run(&world, &only_new(), &list, kill_at).await;
+        let cuts = cuts(&mut numbers, list.len());
+        run(&world, &only_new(), &list, &cuts, kill_at).await;
     }
-    let (delivered, resumed, has_changed) = run(&world, &only_new(), &all, u64::MAX).await.unwrap();
+    let last = cuts(&mut numbers, all.len());
+    let (delivered, resumed, has_changed) = run(&world, &only_new(), &all, &last, u64::MAX)
+        .await
+        .unwrap();
     let case = format!("seed {seed}: {delivered:?}, {resumed} resumed");
     if !has_changed {
         let sum = delivered.chats + resumed + delivered.suppressed + delivered.known;
@@ -230,7 +247,7 @@ async fn survives(seed: u64, faults: &[Fault], kills: bool, changes: bool) {
     let found: HashSet<&String> = published.iter().collect();
     assert_eq!(found.len(), all.len(), "{case}");
     assert_eq!(published.len(), all.len(), "chats came twice; {case}");
-    let (delivered, ..) = run(&world, &only_new(), &all, u64::MAX).await.unwrap();
+    let (delivered, ..) = run(&world, &only_new(), &all, &last, u64::MAX).await.unwrap();
     assert_eq!(
         (delivered.known, delivered.chats),
         (all.len() as u64, 0),
@@ -261,7 +278,9 @@ fn a_queue_that_loses_what_a_run_has_published_gets_it_again() {
                 }
                 world.queue.script(Fault::LoseAll);
             }
-            let (delivered, ..) = run(&world, &only_new(), &list, u64::MAX).await.unwrap();
+            let (delivered, ..) = run(&world, &only_new(), &list, &[], u64::MAX)
+                .await
+                .unwrap();
             assert_eq!(delivered.chats, list.len() as u64, "seed {seed}");
             assert_eq!(world.published(), list, "seed {seed}");
         }
