@@ -72,3 +72,7 @@ async fn open(
     }
     inner.open().await
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic)]
+mod tests;

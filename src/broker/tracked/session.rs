@@ -166,11 +166,12 @@ impl TrackedSession {
         let Some(run) = &mut self.stored.note.run else {
             return Ok(());
         };
-        let is_unchanged = self.pending.is_empty() && run.reached == durable;
+        let is_unchanged = self.pending.is_empty() && run.reached >= durable;
         if is_unchanged && run.decisions == Decisions::default() {
             return Ok(());
         }
-        run.reached = durable;
+        // If the queue has gone back behind it, the next pass has to know.
+        run.reached = run.reached.max(durable);
         run.decisions = Decisions::default();
         let mut changes = Changes {
             published_at: seconds(SystemTime::now()),
@@ -343,22 +344,10 @@ impl SnapshotSession for TrackedSession {
 
     async fn finish(self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError> {
         let Self {
-            inner,
-            mut store,
-            stored,
-            ..
+            inner, mut store, ..
         } = *self;
-        let mut finished = inner.finish(outcome).await;
-        if finished.is_ok() && outcome != Outcome::Unfinished {
-            let changes = Changes {
-                note: Note {
-                    run: None,
-                    ..stored.note
-                },
-                ..Changes::default()
-            };
-            finished = store.write(changes).await;
-        }
+        // The note keeps the run: it is resumed if the queue does not know that it has ended.
+        let finished = inner.finish(outcome).await;
         let is_complete = matches!(outcome, Outcome::Complete { .. });
         if finished.is_ok() && is_complete && store.sweep().await.is_err() {
             info!("expired state not deleted; a later run deletes it");
