@@ -35,6 +35,9 @@ fn queues_of_labels_that_do_not_exist_any_more_are_found() {
     let foreign = [("chat_id", "1@c.us"), ("label_id", "8")];
     add(&mut connection, "labelcast:7", "*", &foreign);
     add(&mut connection, "labelcast:9", "*", &[("a", "b")]);
+    // It is not even looked at, so its lock does not matter.
+    let lock = format!("labelcast:lock:{{labelcast:7}}:labelcast:7:{INSTANCE}:7");
+    let _: () = connection.set(lock, "x").unwrap();
     let other = "labelcast:checkpoint:{labelcast:5}:labelcast:5:inst-2:5";
     let _: () = connection.hset(other, "fence", "1").unwrap();
 
