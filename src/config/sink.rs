@@ -23,6 +23,9 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
     let include_names = read.switch("sink.include_names");
     let (options, all_valid) = options(&mut read);
     let state = read.optional("state.url", state);
+    // At the sink's own server, the sink decides in one step with its messages.
+    let is_own = url(&mut read).is_some_and(|(_, url)| url == read.text("state.url"));
+    let state = state.map(|state| state.filter(|_| !is_own || !keeps_state(&address)));
     match (&address, &queue) {
         (Some(address), Some(queue)) => {
             fit_together(&mut read, address, &options, queue, format.flatten());
@@ -58,6 +61,9 @@ pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {
     let address = address(&mut read);
     let retain = read.retain("sink.retain");
     let state = read.optional("state.url", state);
+    // At the sink's own server, the sink decides in one step with its messages.
+    let is_own = url(&mut read).is_some_and(|(_, url)| url == read.text("state.url"));
+    let state = state.map(|state| state.filter(|_| !is_own || !keeps_state(&address)));
     Some(Broker {
         address: address?,
         options: BrokerOptions {
@@ -66,6 +72,11 @@ pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {
         },
         state: state?,
     })
+}
+
+/// Whether the sink keeps what is known between runs by itself.
+fn keeps_state(address: &Option<Address>) -> bool {
+    address.as_ref().is_some_and(Address::keeps_state)
 }
 
 fn state(read: &mut Reader<'_>, key: &'static str) -> Option<StateAddress> {

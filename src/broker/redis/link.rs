@@ -205,6 +205,28 @@ pub(super) struct StoredSelection {
     pub(super) published_over: Option<usize>,
 }
 
+impl StoredSelection {
+    /// Reads it from the fields of the checkpoint.
+    fn read(field: impl Fn(&str) -> Option<String>) -> Self {
+        let number = |name: &str| field(name).and_then(|number| number.parse().ok());
+        Self {
+            rule: field("selection").unwrap_or_default(),
+            skipped: Skipped {
+                suppressed: number("suppressed").unwrap_or(0),
+                known: number("known").unwrap_or(0),
+            },
+            passes: Passes {
+                current: number("pass").unwrap_or(0),
+                first: number("first_pass").unwrap_or(0),
+                published_from: number("published_from").unwrap_or(0),
+            },
+            removed: number("removed").unwrap_or(0),
+            is_tracked: field("tracked").as_deref() == Some("1"),
+            published_over: field("published_over").and_then(|count| count.parse().ok()),
+        }
+    }
+}
+
 /// Whether a stream exists. One that is read, trimmed or emptied still does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum StreamState {
@@ -232,34 +254,36 @@ impl StoredState {
     }
 }
 
+/// The fields of the checkpoint that are read.
+const FIELDS: [&str; 24] = [
+    "tracked",
+    "published_over",
+    "selection",
+    "known",
+    "pass",
+    "first_pass",
+    "published_from",
+    "removed",
+    "read_from",
+    "suppressed",
+    "fence",
+    "run_id",
+    "position",
+    "digest",
+    "chats",
+    "status",
+    "suppress",
+    "last_complete",
+    "first_id",
+    "at",
+    "partitions",
+    "fence_owner",
+    "settled",
+    "begun",
+];
+
 /// Reads the checkpoint, and whether the stream exists.
 pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Failure> {
-    const FIELDS: [&str; 24] = [
-        "tracked",
-        "published_over",
-        "selection",
-        "known",
-        "pass",
-        "first_pass",
-        "published_from",
-        "removed",
-        "read_from",
-        "suppressed",
-        "fence",
-        "run_id",
-        "position",
-        "digest",
-        "chats",
-        "status",
-        "suppress",
-        "last_complete",
-        "first_id",
-        "at",
-        "partitions",
-        "fence_owner",
-        "settled",
-        "begun",
-    ];
     let found: Vec<Option<String>> = redis::cmd("HMGET")
         .arg(&keys.checkpoint)
         .arg(&FIELDS)
@@ -288,21 +312,7 @@ pub(super) async fn load(link: &mut Link, keys: &Keys) -> Result<StoredState, Fa
             owner: field("fence_owner"),
         },
         checkpoint: checkpoint(),
-        selection: StoredSelection {
-            rule: field("selection").unwrap_or_default(),
-            skipped: Skipped {
-                suppressed: number("suppressed").unwrap_or(0),
-                known: number("known").unwrap_or(0),
-            },
-            passes: Passes {
-                current: number("pass").unwrap_or(0),
-                first: number("first_pass").unwrap_or(0),
-                published_from: number("published_from").unwrap_or(0),
-            },
-            removed: number("removed").unwrap_or(0),
-            is_tracked: field("tracked").as_deref() == Some("1"),
-            published_over: field("published_over").and_then(|count| count.parse().ok()),
-        },
+        selection: StoredSelection::read(field),
         is_over: field("status").is_some_and(|status| status != "running")
             && field("settled") == field("run_id"),
         settled: field("settled"),

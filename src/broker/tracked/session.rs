@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::decide::{Decided, Pending, Rules, decide};
 use super::pass::{Beginning, begin_pass, begin_set};
 use crate::batch::Batch;
-use crate::broker::store::{Changes, Decisions, Note, StateStore, Stored};
+use crate::broker::store::{Changes, Decisions, StateStore, Stored};
 use crate::broker::{
     BrokerError, Delivered, EventSink, Outcome, ResumePoint, SnapshotSession, Start, Written,
 };

@@ -1,0 +1,112 @@
+//! What is known between runs: where it is kept, and what is kept beside the messages.
+
+use std::path::Path;
+
+use super::{Broker, Kind};
+use crate::broker::embedded::Embedded;
+use crate::broker::purge::impossible;
+use crate::broker::store::StateStore;
+use crate::broker::{
+    BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq, redis,
+};
+use crate::retry::RetryPolicy;
+
+/// Where what is known between runs is kept, if not beside the messages.
+#[derive(Clone, Debug)]
+pub struct StateAddress(StateKind);
+
+#[derive(Clone, Debug)]
+enum StateKind {
+    /// An embedded database in a file.
+    File(Embedded),
+    /// A Redis server, cluster or set of sentinels.
+    Redis(Box<redis::Endpoint>),
+}
+
+impl StateAddress {
+    /// Parses the URL of a state.
+    ///
+    /// # Errors
+    ///
+    /// A description of the problem, which does not quote the URL: it may contain a password.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        if let Some(path) = lines::path_of(url) {
+            return path.map(|path| Self(StateKind::File(Embedded::new(path))));
+        }
+        if let Some(endpoint) = redis::Endpoint::parse(url) {
+            return Ok(Self(StateKind::Redis(Box::new(endpoint?))));
+        }
+        Err("is not a state; there are file:PATH and the URLs of Redis".to_owned())
+    }
+
+    /// The path of the file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.0 {
+            StateKind::File(file) => Some(file.path()),
+            StateKind::Redis(_) => None,
+        }
+    }
+
+    /// Returns the store for a label's list, without connecting.
+    pub(super) fn store(
+        &self,
+        options: &BrokerOptions,
+        context: &SessionContext,
+    ) -> Box<dyn StateStore> {
+        match &self.0 {
+            StateKind::File(file) => file.store(context, options.retain),
+            StateKind::Redis(endpoint) => redis::store(endpoint, options, context),
+        }
+    }
+}
+
+impl Broker {
+    /// Returns the store of an account's counts, without connecting: at the state, or at a sink
+    /// that keeps one. `None` if there is neither.
+    pub fn count_store(&self, instance_id: &str) -> Option<Box<dyn CountStore>> {
+        let retain = self.options.retain;
+        let endpoint = match (&self.state, &self.address.0) {
+            (Some(StateAddress(StateKind::Redis(endpoint))), _) => endpoint,
+            (Some(StateAddress(StateKind::File(embedded))), _) => {
+                return Some(Box::new(embedded.counts(instance_id, retain)));
+            }
+            (None, Kind::Redis(endpoint)) => endpoint,
+            (None, Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_)) => return None,
+        };
+        Some(Box::new(redis::RedisCounts::new(
+            endpoint,
+            instance_id,
+            retain,
+        )))
+    }
+
+    /// Deletes what is stored at the sink and in the state.
+    pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
+        let mut outcome = match &self.address.0 {
+            Kind::Stdout => {
+                let problem = "the sink “-” stores nothing that could be deleted";
+                let fix = "name the sink that the runs publish to in --sink";
+                PurgeOutcome::failed(impossible(problem, fix))
+            }
+            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
+            Kind::Redis(endpoint) => {
+                redis::purge(endpoint, self.options.partitions, purge, retry).await
+            }
+            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
+        };
+        match &self.state {
+            Some(StateAddress(StateKind::Redis(endpoint))) => {
+                outcome.merge(redis::purge_state(endpoint, purge, retry).await);
+            }
+            Some(StateAddress(StateKind::File(embedded))) => match embedded.purge(purge).await {
+                Ok(purged) => outcome.add(purged, Ok(())),
+                Err(error) => outcome.errors.push(error),
+            },
+            None => {}
+        }
+        if let Some(mut store) = self.count_store(&purge.instance_id) {
+            outcome.purge_counts(&mut *store, purge).await;
+        }
+        outcome
+    }
+}
