@@ -5,6 +5,7 @@ mod age;
 mod file;
 mod found;
 mod locked;
+mod members;
 mod rabbitmq;
 mod redis;
 mod state;

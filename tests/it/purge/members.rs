@@ -1,0 +1,129 @@
+//! The members of a label, as runs keep them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use labelcast::mock::Chats;
+use serde_json::{Value, json};
+
+use super::redis::{STREAM, dump};
+use super::{purge, said};
+use crate::support::redis::{Server, length};
+use crate::support::{Running, Stage, gated, map_of, small_list, wait_until};
+
+#[test]
+fn members_that_runs_have_kept_are_deleted_and_never_taken_for_new() {
+    for partitions in [&[][..], &["--partitions", "2"]] {
+        let server = Server::start(&[]);
+        let (ids, body) = small_list(3000);
+        let stage = Stage::with_body(&body);
+        let run = || {
+            let run = stage
+                .program("run")
+                .args(["--label", "1", "--only-new", "--removed"]);
+            run.args(["--sink", &server.url()]).args(partitions)
+        };
+        run().end().expect(0);
+        let next = Chats::Body(Bytes::from(map_of(&ids[100..])));
+        stage.mock.set_chats("1", &next);
+        run().end().expect(0);
+        let mut connection = server.connection();
+        let purge = |more: &[&str]| {
+            let purge = purge(&server.url()).args(["--label", "1"]).args(partitions);
+            said(&purge.args(more).end().expect(0))
+        };
+        assert_eq!(purge(&["--older-than", "1h"]), json!({}));
+        let parts = partitions.len().max(1);
+        let all = json!({"messages": 3000, "removed_messages": 100, "members": 3000,
+            "checkpoints": parts, "manifests": 2 * parts, "counts": 1});
+        let before = dump(&mut connection);
+        assert_eq!(purge(&["--older-than", "0s", "--dry-run"]), all);
+        assert!(dump(&mut connection) == before);
+        assert_eq!(purge(&["--older-than", "0s"]), all);
+        let left: BTreeMap<_, _> = dump(&mut connection);
+        let ids_left = left
+            .values()
+            .filter(|value| value.windows(5).any(|bytes| bytes == b"@c.us"));
+        assert_eq!(ids_left.count(), 0, "{:?}", left.keys());
+        run().end().expect(80);
+        run().args(["--baseline"]).end().expect(0);
+        let ended = run().end().expect(0);
+        assert_eq!(ended.label()["known"], 2900);
+        assert_eq!(length(&mut connection, STREAM), 0);
+    }
+}
+
+#[test]
+fn members_in_a_state_of_their_own_are_deleted() {
+    let (state, stage) = (Server::start(&[]), Stage::with_chats(2000));
+    let url = state.url();
+    let purge = purged_state(&stage, &url);
+    let mut connection = state.connection();
+    let before = dump(&mut connection);
+    let dry = purge(&["--older-than", "0s", "--dry-run"]);
+    assert!(dump(&mut connection) == before);
+    let all = json!({"messages": 2000, "members": 2000, "publication_times": 2000,
+        "checkpoints": 2, "counts": 1});
+    assert_eq!(dry, all);
+    assert_eq!(purge(&["--older-than", "0s"]), all);
+    let run = stage.run().args(["--only-new", "--suppress-for", "1h"]);
+    run.args(["--state", &state.url()]).end().expect(80);
+}
+
+#[test]
+fn members_in_a_file_are_deleted_and_overwritten() {
+    let (_, body) = small_list(12_000);
+    let stage = Stage::with_body(&body);
+    let file = stage.path("state.db");
+    let state = format!("file:{}", file.display());
+    let purge = purged_state(&stage, &state);
+    let ids = || {
+        let bytes = std::fs::read(&file).unwrap();
+        bytes.windows(5).filter(|bytes| *bytes == b"@c.us").count()
+    };
+    assert!(ids() >= 12_000);
+    assert_eq!(purge(&["--older-than", "1h"]), json!({}));
+    assert_eq!(purge(&["--older-than", "0s", "--label", "2"]), json!({}));
+    let all = json!({"messages": 12_000, "members": 12_000, "publication_times": 12_000,
+        "checkpoints": 1, "counts": 1});
+    assert_eq!(
+        purge(&["--older-than", "0s", "--dry-run", "--label", "1"]),
+        all
+    );
+    assert_eq!(purge(&["--older-than", "0s", "--dry-run"]), all);
+    assert_eq!(purge(&["--older-than", "0s"]), all);
+    assert_eq!(ids(), 0);
+    assert_eq!(purge(&["--older-than", "0s"]), json!({}));
+    let run = || stage.run().args(["--only-new", "--state", &state]);
+    run().end().expect(80);
+    // A state that a run holds.
+    let (_, body) = small_list(100);
+    let (reply, gate) = gated(&body);
+    stage.mock.script("1", reply);
+    let process = run().args(["--baseline"]).spawn();
+    wait_until("the state is open", || {
+        let journal = stage.path("state.db-wal");
+        std::fs::metadata(journal).is_ok_and(|log| log.len() > 0)
+    });
+    let other = purge_of("-", &state).args(["--older-than", "0s"]);
+    other.end().expect(78);
+    let elsewhere = format!("file:{}", stage.path("other").display());
+    purge_of(&elsewhere, &state)
+        .args(["--older-than", "0s"])
+        .end()
+        .expect(81);
+    gate.cancel();
+    process.end().expect(0);
+}
+
+fn purge_of(sink: &str, state: &str) -> Running {
+    purge(sink).args(["--state", state])
+}
+
+/// Runs once with a state, and returns a purge of it.
+fn purged_state<'a>(stage: &'a Stage, state: &'a str) -> impl Fn(&[&str]) -> Value + use<'a> {
+    let run = stage.run().args(["--only-new", "--suppress-for", "1h"]);
+    run.args(["--state", state]).end().expect(0);
+    let sink = format!("file:{}", stage.out().display());
+    move |more| said(&purge_of(&sink, state).args(more).end().expect(0))
+}
