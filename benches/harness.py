@@ -108,6 +108,11 @@ class Redis:
     def prepare(self, _queue):
         self.ask("flushall")
 
+    def memory(self, *patterns):
+        """Bytes of all keys that match."""
+        keys = [key for pattern in patterns for key in self.ask("KEYS", pattern).split()]
+        return sum(int(self.ask("MEMORY", "USAGE", key, "SAMPLES", "0")) for key in keys)
+
     def held(self, queue, _expected):
         return int(self.ask("xlen", queue))
 

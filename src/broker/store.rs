@@ -90,7 +90,7 @@ pub(super) struct RunNote {
     pub(super) published_from: u64,
     /// Position up to which the queue was known to have the run's chats.
     pub(super) reached: Position,
-    /// Members before its first list.
+    /// Members before its last list.
     pub(super) members_before: u64,
     /// When it began, in seconds since 1970.
     pub(super) began_at: u64,

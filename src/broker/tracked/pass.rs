@@ -92,6 +92,7 @@ pub(super) fn begin_pass(note: &mut Note, beginning: &Beginning) -> ListPass {
         run.lost_at = beginning.now;
         run.reached = beginning.durable;
     }
+    run.members_before = note.members;
     let list = ListPass {
         as_of: beginning.as_of,
         pass,
@@ -208,7 +209,8 @@ mod tests {
         );
         let run = note.run.clone().unwrap();
         assert_eq!((run.began_at, run.lost_at, run.reached), (1000, 1002, 40));
-        assert_eq!(run.members_before, 5);
+        // Members before the last pass.
+        assert_eq!(run.members_before, 9);
         // Another run.
         assert_eq!(
             passes(begin_pass(&mut note, &beginning(2, 0, 1004))),

@@ -4,7 +4,7 @@ use super::session::TrackedSession;
 use crate::broker::BrokerError;
 use crate::broker::store::{Changes, Page};
 use crate::message::LabelEvent;
-use crate::state::record::{ListPass, Record};
+use crate::state::record::{ListPass, State};
 use crate::state::{Membership, Publish, Removal};
 
 impl TrackedSession {
@@ -16,6 +16,8 @@ impl TrackedSession {
         let (absent, members) = self.count(&list).await?;
         let run = self.stored.note.run.as_ref();
         let before = run.map_or(0, |run| run.members_before);
+        // Some of them may have joined since.
+        let before = before.max(absent);
         if membership.is_too_many(absent, before) {
             return Ok(Removal::TooMany {
                 absent,
@@ -59,9 +61,13 @@ impl TrackedSession {
         list: &ListPass,
         membership: &Membership,
     ) -> Result<(), BrokerError> {
-        let mut changes = Changes::default();
+        let (mut changes, mut told) = (Changes::default(), Vec::new());
         for (chat_id, record) in page.unseen {
             if record.is_absent_from(list) {
+                // Consumers were not told of a chat that is still new.
+                if record.state == State::Member {
+                    told.push(chat_id.clone());
+                }
                 changes.records.push((chat_id, record.removed_by(list)));
             } else if record.is_outlived_by(list) {
                 changes.forgotten.push(chat_id);
@@ -71,7 +77,7 @@ impl TrackedSession {
             return Ok(());
         }
         if membership.removed && membership.publish != Publish::Nothing {
-            self.publish_removed(&changes.records).await?;
+            self.publish_removed(told).await?;
         }
         let removed = changes.records.len() as u64;
         self.stored.note.members = self.stored.note.members.saturating_sub(removed);
@@ -80,12 +86,12 @@ impl TrackedSession {
         Ok(())
     }
 
-    async fn publish_removed(&mut self, removed: &[(String, Record)]) -> Result<(), BrokerError> {
+    async fn publish_removed(&mut self, chats: Vec<String>) -> Result<(), BrokerError> {
         let (Some(run), Some(queue)) = (&self.stored.note.run, &mut self.removals) else {
             return Ok(());
         };
-        let event = |chat_id: &String| LabelEvent::missing_in(run.run_id, chat_id.clone());
-        let events: Vec<LabelEvent> = removed.iter().map(|(chat_id, _)| event(chat_id)).collect();
+        let event = |chat_id: String| LabelEvent::missing_in(run.run_id, chat_id);
+        let events: Vec<LabelEvent> = chats.into_iter().map(event).collect();
         if !events.is_empty() {
             queue.publish(&events).await?;
         }
