@@ -247,7 +247,9 @@ async fn survives(seed: u64, faults: &[Fault], kills: bool, changes: bool) {
     let found: HashSet<&String> = published.iter().collect();
     assert_eq!(found.len(), all.len(), "{case}");
     assert_eq!(published.len(), all.len(), "chats came twice; {case}");
-    let (delivered, ..) = run(&world, &only_new(), &all, &last, u64::MAX).await.unwrap();
+    let (delivered, ..) = run(&world, &only_new(), &all, &last, u64::MAX)
+        .await
+        .unwrap();
     assert_eq!(
         (delivered.known, delivered.chats),
         (all.len() as u64, 0),
