@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::decide::{Decided, Pending, Rules, decide};
 use super::pass::{Beginning, begin_pass, begin_set};
 use crate::batch::Batch;
-use crate::broker::store::{Changes, Decisions, Note, StateStore, Stored};
+use crate::broker::store::{Changes, Decisions, StateStore, Stored};
 use crate::broker::{
     BrokerError, Delivered, EventSink, Outcome, ResumePoint, SnapshotSession, Start, Written,
 };
@@ -17,8 +17,8 @@ use crate::state::record::ListPass;
 use crate::state::{Removal, Selection};
 
 /// Chats that are handed to the queue before the session waits until they are durable, and records
-/// them. A flush of a file takes milliseconds; more of them take more memory.
-const MAX_PENDING: usize = 16 * 1024;
+/// them. After a crash, as many may be published again if the list has changed since.
+const MAX_PENDING: usize = 4 * 1024;
 /// Entries whose decisions are noted before they are recorded with the chats. The note is written
 /// with each batch.
 const MAX_NOTED: u64 = 32 * 1024;
