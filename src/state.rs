@@ -27,7 +27,7 @@ impl Selection {
         let publish = self.membership.map(|membership| membership.publish);
         match (publish, self.suppress_for) {
             (None, None) => "",
-            (None, Some(_)) => "unsuppressed",
+            (None, Some(_)) => "suppressing",
             (Some(Publish::All), _) => "all-members",
             (Some(Publish::New), _) => "only-new",
             (Some(Publish::Nothing), _) => "baseline",

@@ -52,7 +52,7 @@ impl SnapshotSink for Tracked {
             let run = stored.note.run.as_ref().filter(|run| run.run_id == run_id);
             let is_same = run.is_some_and(|run| run.mode == mode);
             if !is_same {
-                info!(%run_id, mode, "unfinished run has another mode; starting a new run");
+                info!(%run_id, mode, "unfinished run is of another mode or state; starting a new run");
             }
             is_same
         });

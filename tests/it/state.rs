@@ -5,16 +5,17 @@ mod file;
 mod lists;
 mod losses;
 mod rabbitmq;
+mod redis;
 mod selection;
 mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use ::redis::Commands as _;
 use bytes::Bytes;
 use labelcast::mock::Chats;
 use labelcast::state::record::Record;
-use redis::Commands as _;
 
 use crate::support::redis::Server;
 use crate::support::{Ended, Running, Stage, map_of};

@@ -17,7 +17,8 @@ use crate::state::record::ListPass;
 use crate::state::{Removal, Selection};
 
 /// Chats that are handed to the queue before the session waits until they are durable, and records
-/// them. A flush of a file takes milliseconds; more of them take more memory.
+/// them. After a crash, as many may come again if the list has changed since, with the same ids. A
+/// million new chats in a file took 9 s with these, 23 s with a quarter of them.
 const MAX_PENDING: usize = 16 * 1024;
 /// Entries whose decisions are noted before they are recorded with the chats. The note is written
 /// with each batch.
