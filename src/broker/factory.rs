@@ -248,15 +248,23 @@ impl Broker {
         let store = state.store(&self.options, &context);
         let removals = self.removals(&context);
         let selection = context.selection.clone();
-        let inner = self.plain_sink(match &self.address.0 {
+        let inner = match &self.address.0 {
             // It would select chats by itself.
-            Kind::Redis(_) => SessionContext {
-                selection: Selection::default(),
-                ..context
-            },
+            Kind::Redis(endpoint) => {
+                let context = SessionContext {
+                    selection: Selection::default(),
+                    ..context
+                };
+                Box::new(Redis::new(
+                    endpoint,
+                    &self.options,
+                    context,
+                    selection.mode(),
+                ))
+            }
             // Their checkpoints only name the selection.
-            Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => context,
-        });
+            Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => self.plain_sink(context),
+        };
         Box::new(Tracked {
             inner,
             store,
@@ -307,7 +315,10 @@ impl Broker {
                 let destination = lines::Destination::File { path, retain };
                 Box::new(Lines::new(destination, context))
             }
-            Kind::Redis(endpoint) => Box::new(Redis::new(endpoint, options, context)),
+            Kind::Redis(endpoint) => {
+                let mode = context.selection.mode();
+                Box::new(Redis::new(endpoint, options, context, mode))
+            }
             Kind::RabbitMq(endpoint) => Box::new(RabbitMq::new(endpoint, options, context)),
         }
     }

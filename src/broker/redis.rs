@@ -42,7 +42,6 @@ use self::keys::{Keys, is_taggable};
 use self::layout::prepare_selection;
 pub(super) use self::purge::{purge, purge_state};
 use self::reconcile::recovered;
-use self::selection::rule_name;
 use self::session::RedisSession;
 pub(super) use self::store::{removed_queue, store};
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
@@ -81,6 +80,8 @@ struct RedisSettings {
 pub(super) struct Redis {
     settings: RedisSettings,
     context: SessionContext,
+    /// Name of the selection of chats, here or in a store beside the sink.
+    mode: &'static str,
 }
 
 impl Redis {
@@ -89,6 +90,7 @@ impl Redis {
         endpoint: &Endpoint,
         options: &BrokerOptions,
         context: SessionContext,
+        mode: &'static str,
     ) -> Self {
         let settings = RedisSettings {
             endpoint: endpoint.clone(),
@@ -98,7 +100,11 @@ impl Redis {
             marker: options.marker,
             retain: options.retain,
         };
-        Self { settings, context }
+        Self {
+            settings,
+            context,
+            mode,
+        }
     }
 
     /// The streams of the queue, none of them connected.
@@ -145,9 +151,16 @@ impl SnapshotSink for Redis {
         let (settings, context) = (&self.settings, &mut self.context);
         let prepared = prepare_selection(settings, context, &mut streams, &stored).await;
         prepared.map_err(SessionError::into_failure)?;
-        let rule = rule_name(self.context.selection.membership.as_ref());
-        let recovered = recovered(&stored, rule);
-        let session = RedisSession::new(self.settings, self.context, streams, heartbeats, stored);
+        // A queue may be tracked although the settings do not say so.
+        let mode = match self.context.selection.is_active() {
+            true => self.context.selection.mode(),
+            false => self.mode,
+        };
+        let recovered = recovered(&stored, mode);
+        let Self {
+            settings, context, ..
+        } = *self;
+        let session = RedisSession::new(settings, context, mode, streams, heartbeats, stored);
         Ok((recovered, Box::new(session)))
     }
 }

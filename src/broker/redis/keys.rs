@@ -1,5 +1,7 @@
 //! Key names. All keys of a stream share its slot, so that one script can use them.
 
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::broker::Target;
 
 /// The keys of one stream, for one label of one account.
@@ -16,7 +18,7 @@ pub(super) struct Keys {
     /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
     /// whether the run is complete.
     manifest: String,
-    /// Prefix of the keys that remember events, which an event's id follows.
+    /// Prefix of the keys that remember events, which a hash of the event's id follows.
     event: String,
     /// A hash: chat id → when it was last published to the stream, by any label's run, in seconds
     /// since 1970.
@@ -76,9 +78,15 @@ impl Keys {
         format!("{}{run_id}", self.manifest)
     }
 
-    /// Returns the key that remembers an event.
+    /// Returns the prefix of the keys that remember events.
+    pub(super) fn events(&self) -> &str {
+        &self.event
+    }
+
+    /// Returns the key that remembers an event. It has a hash of the event's id, which may contain a
+    /// chat id.
     pub(super) fn event(&self, id: &str) -> String {
-        format!("{}{id}", self.event)
+        format!("{}{:032x}", self.event, xxh3_128(id.as_bytes()))
     }
 }
 

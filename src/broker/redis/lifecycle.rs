@@ -28,6 +28,8 @@ struct Beginning<'a> {
     marker: Vec<String>,
     /// Token for a new set of members.
     set: String,
+    /// Name of the selection of chats.
+    mode: &'static str,
     /// Identity of this call, by which the script recognizes a delayed duplicate.
     token: String,
 }
@@ -76,6 +78,7 @@ impl Stream {
             .arg(rule_name(self.members().map(|members| &members.rules)))
             .arg(&beginning.set)
             .arg(u8::from(window.is_some()))
+            .arg(beginning.mode)
             .arg(&beginning.marker);
         Ok(self.link.run(&script).await?)
     }
@@ -172,6 +175,7 @@ impl RedisSession {
                 _ => Vec::new(),
             },
             set: Uuid::now_v7().to_string(),
+            mode: self.mode,
             token: Uuid::now_v7().to_string(),
         };
         self.streams[index].begin(&beginning).await

@@ -193,8 +193,8 @@ pub(super) struct StoredState {
 /// How a run's chats were selected, as recorded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StoredSelection {
-    /// Name of the rule for members; empty if no membership is kept.
-    pub(super) rule: String,
+    /// Name of the selection; empty if all chats are appended.
+    pub(super) mode: String,
     pub(super) skipped: Skipped,
     pub(super) passes: Passes,
     /// Members that were removed.
@@ -210,7 +210,7 @@ impl StoredSelection {
     fn read(field: impl Fn(&str) -> Option<String>) -> Self {
         let number = |name: &str| field(name).and_then(|number| number.parse().ok());
         Self {
-            rule: field("selection").unwrap_or_default(),
+            mode: field("selection").unwrap_or_default(),
             skipped: Skipped {
                 suppressed: number("suppressed").unwrap_or(0),
                 known: number("known").unwrap_or(0),

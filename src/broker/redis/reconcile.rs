@@ -10,9 +10,9 @@ use super::link::StoredState;
 use super::stream::Lease;
 use crate::broker::{Checkpoint, Recovered, ResumePoint, Unfinished};
 
-/// Returns what earlier runs left on the streams of a queue, for a run that selects members by this
-/// rule.
-pub(super) fn recovered(stored: &[StoredState], rule: &str) -> Recovered {
+/// Returns what earlier runs left on the streams of a queue, for a run that selects its chats
+/// in this mode.
+pub(super) fn recovered(stored: &[StoredState], mode: &str) -> Recovered {
     let Some(first) = stored.first() else {
         return Recovered::default();
     };
@@ -30,7 +30,7 @@ pub(super) fn recovered(stored: &[StoredState], rule: &str) -> Recovered {
         warn!(run_id = %run.run_id, "unfinished run has another number of --partitions; starting a new run");
         return recovered;
     }
-    if first.selection.rule != rule {
+    if first.selection.mode != mode {
         info!(run_id = %run.run_id, "unfinished run selects its chats in another way; starting a new run");
         return recovered;
     }
@@ -158,9 +158,9 @@ mod tests {
             partitions,
             ..stored(run)
         };
-        let by_rule = |rule: &str| StoredState {
+        let in_mode = |mode: &str| StoredState {
             selection: StoredSelection {
-                rule: rule.to_owned(),
+                mode: mode.to_owned(),
                 ..StoredSelection::default()
             },
             ..stored(run)
@@ -179,7 +179,7 @@ mod tests {
             (vec![stored(run), gone], Some((0, true))),
             (vec![other(Some(3)), other(Some(3))], None),
             (vec![other(None), other(None)], None),
-            (vec![by_rule("new"), by_rule("new")], None),
+            (vec![in_mode("new"), in_mode("new")], None),
         ];
         for (stored, expected) in cases {
             assert_eq!(position(&stored), expected, "{stored:?}");

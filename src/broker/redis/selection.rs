@@ -80,7 +80,7 @@ impl Skipped {
     }
 }
 
-/// Returns the name of a rule in scripts and in the checkpoint. Empty if no membership is kept.
+/// Returns the name of a rule in scripts. Empty if no membership is kept.
 pub(super) fn rule_name(membership: Option<&Membership>) -> &'static str {
     match membership.map(|membership| membership.publish) {
         None => "",

@@ -29,6 +29,8 @@ pub(super) struct RedisSession {
     pub(super) streams: Vec<Stream>,
     heartbeats: Vec<Heartbeat>,
     pub(super) phase: Phase,
+    /// Name of the selection of chats.
+    pub(super) mode: &'static str,
     /// `None` before the start.
     pub(super) encoder: Option<Encoder>,
     /// The run, and where its next batch must begin.
@@ -56,6 +58,7 @@ impl RedisSession {
     pub(super) fn new(
         settings: RedisSettings,
         context: SessionContext,
+        mode: &'static str,
         streams: Vec<Stream>,
         heartbeats: Vec<Heartbeat>,
         stored: Vec<StoredState>,
@@ -66,6 +69,7 @@ impl RedisSession {
             streams,
             heartbeats,
             phase: Phase::Opened(stored),
+            mode,
             encoder: None,
             resume_point: ResumePoint::start_of(Uuid::nil()),
             resumed_chats: 0,

@@ -18,7 +18,8 @@
 --   ARGV[11] members to publish: 'all', 'new' or 'none'; '' to keep no membership
 --   ARGV[12] token for a new set of members
 --   ARGV[13] '1' if times of publication are kept
---   ARGV[14] and up: fields and values of the start marker, if one is requested
+--   ARGV[14] name of the selection of chats, by which a run is resumed
+--   ARGV[15] and up: fields and values of the start marker, if one is requested
 --
 -- Returns a new fencing token, which rejects everything that was in flight before; 'fence' if the
 -- caller's token is not the newest; or 'members' if only new members are to be published, and it is
@@ -44,7 +45,7 @@ local fence = string.format('%.0f', at[1] + 1)
 redis.call('HDEL', KEYS[2], 'suppressed', 'known')
 redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4],
   'status', 'running', 'suppress', ARGV[6], 'at', ARGV[7], 'partitions', ARGV[8],
-  'start', ARGV[10], 'fence', fence, 'selection', publish)
+  'start', ARGV[10], 'fence', fence, 'selection', ARGV[14])
 local is_new = at[2] ~= ARGV[2]
 local has_nothing = is_new or redis.call('EXISTS', KEYS[1]) == 0
 if has_nothing then
@@ -54,8 +55,8 @@ if has_nothing then
     -- The checkpoint was lost, and entries of the run may be anywhere on the stream.
     redis.call('HSET', KEYS[2], 'read_from', '-')
   end
-  if #ARGV > 13 then
-    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 14))
+  if #ARGV > 14 then
+    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 15))
   end
 end
 if publish ~= '' then

@@ -290,7 +290,7 @@ impl<'a> Finder<'a> {
                 let keys = self.keys(label, partition);
                 beside.members.push(members(&keys));
                 beside.checkpoints.push(self.checkpoint(&keys));
-                beside.events.push(keys.event(""));
+                beside.events.push(keys.events().to_owned());
                 beside.dedup_sets.push(keys.dedup);
             }
             beside
