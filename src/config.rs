@@ -342,6 +342,7 @@ fn selection(read: &mut Reader<'_>, mode: RunMode) -> Option<Selection> {
     };
     Some(Selection {
         suppress_for: suppress_for?,
+        max_change: membership.max_change,
         membership: is_kept.then_some(membership),
     })
 }

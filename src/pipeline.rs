@@ -268,8 +268,7 @@ impl Publishing<'_, '_> {
         match until_drained(self.context.shutdown(), removing).await? {
             Removal::Removed => Ok(()),
             Removal::TooMany { absent, members } => {
-                let membership = self.context.run.selection.membership;
-                let percent = membership.map_or(0, |membership| membership.max_change);
+                let percent = self.context.run.selection.max_change;
                 Err(Guard::ChangedTooMuch {
                     absent,
                     members,

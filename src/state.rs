@@ -7,12 +7,25 @@ pub mod record;
 use std::time::Duration;
 
 /// Which chats of a list are published, and what is recorded about the list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// Time since the last publication in which a chat is not published to the queue again.
     pub suppress_for: Option<Duration>,
     /// How the membership of the label is kept; `None` to keep none.
     pub membership: Option<Membership>,
+    /// Percentage of members that one list may remove, also at a queue that is tracked although the
+    /// settings do not say so.
+    pub max_change: u8,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            suppress_for: None,
+            membership: None,
+            max_change: DEFAULT_MAX_CHANGE,
+        }
+    }
 }
 
 impl Selection {
@@ -25,12 +38,19 @@ impl Selection {
     /// not resume it: what that one has left out, this one may not leave out.
     pub fn mode(&self) -> &'static str {
         let publish = self.membership.map(|membership| membership.publish);
-        match (publish, self.suppress_for) {
-            (None, None) => "",
-            (None, Some(_)) => "suppressing",
-            (Some(Publish::All), _) => "all-members",
-            (Some(Publish::New), _) => "only-new",
-            (Some(Publish::Nothing), _) => "baseline",
+        let is_aged = self.membership.is_some_and(|it| it.min_age.is_some());
+        match (publish, is_aged, self.suppress_for.is_some()) {
+            (None, _, false) => "",
+            (None, _, true) => "suppressing",
+            (Some(Publish::All), false, false) => "all-members",
+            (Some(Publish::All), false, true) => "all-members, suppressing",
+            (Some(Publish::All), true, false) => "old members",
+            (Some(Publish::All), true, true) => "old members, suppressing",
+            (Some(Publish::New), false, false) => "only-new",
+            (Some(Publish::New), false, true) => "only-new, suppressing",
+            (Some(Publish::New), true, false) => "only-new, old",
+            (Some(Publish::New), true, true) => "only-new, old, suppressing",
+            (Some(Publish::Nothing), _, _) => "baseline",
         }
     }
 }
@@ -67,12 +87,12 @@ pub const GUARDED_MEMBERS: u64 = 20;
 
 impl Membership {
     /// Records the members, and publishes all of a list.
-    pub fn recorded_only() -> Self {
+    pub fn recorded_only(max_change: u8) -> Self {
         Self {
             publish: Publish::All,
             removed: false,
             min_age: None,
-            max_change: DEFAULT_MAX_CHANGE,
+            max_change,
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) use self::counts::RedisCounts;
 pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
 use self::layout::prepare_selection;
+use self::link::StoredState;
 pub(super) use self::purge::{purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
@@ -107,6 +108,19 @@ impl Redis {
         }
     }
 
+    /// Selects the chats that are appended, here or in a store beside the sink.
+    async fn select(
+        &mut self,
+        streams: &mut [Stream],
+        stored: &[StoredState],
+    ) -> Result<(), SessionError> {
+        let is_selected_outside = !self.mode.is_empty() && !self.context.selection.is_active();
+        match is_selected_outside {
+            true => Ok(()),
+            false => prepare_selection(&self.settings, &mut self.context, streams, stored).await,
+        }
+    }
+
     /// The streams of the queue, none of them connected.
     fn streams(&self) -> Vec<Stream> {
         let owner = Uuid::now_v7().to_string();
@@ -148,9 +162,13 @@ impl SnapshotSink for Redis {
         }
         let stored = load_all(&mut streams).await;
         let stored = stored.map_err(SessionError::into_failure)?;
-        let (settings, context) = (&self.settings, &mut self.context);
-        let prepared = prepare_selection(settings, context, &mut streams, &stored).await;
-        prepared.map_err(SessionError::into_failure)?;
+        if let Err(error) = self.select(&mut streams, &stored).await {
+            // A run with other settings need not wait until the locks expire.
+            for stream in &mut streams {
+                let _ = stream.unlock(false).await;
+            }
+            return Err(error.into_failure());
+        }
         // A queue may be tracked although the settings do not say so.
         let mode = match self.context.selection.is_active() {
             true => self.context.selection.mode(),

@@ -57,8 +57,10 @@ impl Publishing<'_, '_> {
     pub(super) async fn attempt(&mut self) -> Result<Attempted, Error> {
         let shutdown = self.context.shutdown();
         let as_of = self.context.client.time() - LIST_GRACE;
-        if until_drained(shutdown, self.session.begin_list(as_of)).await? == Written::Rewound {
-            return Ok(Attempted::Rewound);
+        match until_drained(shutdown, self.session.begin_list(as_of)).await? {
+            Written::Done => {}
+            Written::Rewound => return Ok(Attempted::Rewound),
+            Written::ReaderGone => return Ok(Attempted::ReaderGone),
         }
         let mut body = tokio::select! {
             biased;

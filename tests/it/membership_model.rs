@@ -115,6 +115,7 @@ impl Subject {
                     min_age: None,
                     max_change: 100,
                 }),
+                ..Selection::default()
             },
             pauses: Arc::new(NoPauses),
         }

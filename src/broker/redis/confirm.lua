@@ -4,7 +4,7 @@
 --   ARGV[1]  fencing token
 --   ARGV[2]  run id
 --   ARGV[7]  milliseconds to keep the members (0: no expiry)
---   ARGV[20] and up: chat ids
+--   ARGV[21] and up: chat ids
 --
 -- Returns 'OK', or 'fence', 'run' or 'members' for the check that failed.
 local at = redis.call('HMGET', KEYS[2], 'fence', 'run_id')
@@ -14,7 +14,7 @@ end
 if at[2] ~= ARGV[2] then
   return 'run'
 end
-local ids = {unpack(ARGV, 20)}
+local ids = {unpack(ARGV, 21)}
 ids[#ids + 1] = ':'
 local records = redis.call('HMGET', KEYS[4], unpack(ids))
 ids[#ids] = nil

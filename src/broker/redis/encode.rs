@@ -12,7 +12,7 @@ use crate::message::Format;
 
 impl Stream {
     /// Builds the start of an append command; the caller adds the values.
-    fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize) -> Cmd {
+    fn command(&self, batch: &Append, layout: &[&str; 4], bytes: usize, streams: usize) -> Cmd {
         let values = 2 * usize::try_from(batch.delivers.messages).unwrap_or(0);
         let mut command = Cmd::with_capacity(values + 16, bytes + 512);
         let keys = self.keys.of_append();
@@ -37,7 +37,7 @@ impl Stream {
             .arg(now())
             .arg(&layout[1..]);
         if let Some(filter) = &self.filter {
-            filter.add_arguments(&mut command);
+            filter.add_arguments(&mut command, streams);
         }
         command
     }
@@ -132,7 +132,7 @@ impl RedisSession {
             (false, _) => ("data", ""),
         };
         let layout = [stream.lease.keep_ms.as_str(), values, field, label];
-        let mut command = stream.command(append, &layout, bytes);
+        let mut command = stream.command(append, &layout, bytes, self.streams.len());
         if stream.filter.is_some() && !is_fields {
             // The append script looks the chat up by its id, which the message contains as JSON.
             let mut ids = chats.clone().map(|chat| chat.id);

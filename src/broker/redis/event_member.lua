@@ -27,6 +27,8 @@ local id, is_added, time = ARGV[3], ARGV[4] == 'added', tonumber(ARGV[5])
 local found = call('HMGET', KEYS[3], id, ':')
 if not found[2] then
   -- Only a whole list makes a set that chats can be compared with.
+  call('UNLINK', KEYS[3])
+  found[1] = false
   call('HSET', KEYS[3], ':', ARGV[7])
   call('HSET', KEYS[4], 'building', ARGV[7], 'members', '0', 'removed', '0')
 end
@@ -92,7 +94,7 @@ end
 call('HSET', KEYS[7], 'tracked', '1')
 call('SET', KEYS[2], '1', 'PX', ARGV[1])
 if ARGV[2] ~= '0' then
-  for _, key in ipairs({KEYS[3], KEYS[6], KEYS[7]}) do
+  for _, key in ipairs({KEYS[3], KEYS[7]}) do
     call('PEXPIRE', key, ARGV[2])
   end
   if stream then
@@ -101,7 +103,7 @@ if ARGV[2] ~= '0' then
     call('XTRIM', stream, 'MINID', '~', string.format('%.0f', oldest))
   end
 else
-  for _, key in ipairs({KEYS[3], KEYS[6], KEYS[7]}) do
+  for _, key in ipairs({KEYS[3], KEYS[7]}) do
     call('PERSIST', key)
   end
 end

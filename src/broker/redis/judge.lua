@@ -18,6 +18,10 @@ local judgements = {}
 local function confirm(record)
   local state, source, at, since, seen, published =
     string.match(record, '^(%a)(%a)([%d.]+):(%d+):(%d+):(%d+)$')
+  if not state and record ~= '' then
+    -- Another version has written it: it is no news.
+    state, source, at, since, seen, published = 'm', 'l', '0', '0', '0', '0'
+  end
   local is_member = state == 'm' or state == 'n'
   if not state or (state == 'r' and (source == 'l' or tonumber(at) < list_time)) then
     return 'n', 'l', as_of, as_of, published or '0', not state and 'joined' or 'rejoined', true
@@ -30,8 +34,7 @@ local function confirm(record)
   return state, source, at, since, published, 'stays', is_first
 end
 
--- Returns the verdict, and the record of a chat that is published, known, or left as it is. Counts
--- how often the verdict was asked for.
+-- Returns the verdict and the three possible new records, and counts the chats of each record.
 local function judge(record)
   local judged = judgements[record]
   if judged then

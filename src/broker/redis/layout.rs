@@ -5,7 +5,7 @@ use super::RedisSettings;
 use super::connect::Endpoint;
 use super::keys::Keys;
 use super::link::{Link, StoredState, load};
-use super::members::members_lost;
+use super::members::{load_set, members_lost};
 use super::stream::Stream;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying as _, with_retry};
@@ -26,7 +26,8 @@ pub(super) async fn prepare_selection(
 ) -> Result<(), SessionError> {
     let is_tracked = stored.iter().any(|stored| stored.selection.is_tracked);
     if is_tracked && context.selection.membership.is_none() {
-        context.selection.membership = Some(Membership::recorded_only());
+        context.selection.membership =
+            Some(Membership::recorded_only(context.selection.max_change));
     }
     if !context.selection.is_active() {
         return Ok(());
@@ -42,17 +43,22 @@ pub(super) async fn prepare_selection(
     }
     let is_spread = settings.partitions.is_some();
     let other_keys = Keys::new(&context.target, (!is_spread).then_some(0));
-    let own = with_retry!(first, spread_over(&endpoint, &keys))?;
-    let other = with_retry!(first, spread_over(&endpoint, &other_keys))?;
-    let own = own.filter(|count| *count != streams.len());
+    let own = with_retry!(first, load_spread(&endpoint, &keys))?;
+    let other = with_retry!(first, load_spread(&endpoint, &other_keys))?;
+    let layouts = Layouts {
+        is_spread,
+        streams: streams.len(),
+    };
+    let has_times = context.selection.suppress_for.is_some();
+    let strange = layouts.strange(own, other, has_times);
     let is_baseline = (context.selection.membership)
         .is_some_and(|membership| membership.publish == Publish::Nothing);
-    for (was_spread, count) in [(is_spread, own), (!is_spread, other)] {
-        let Some(count) = count else { continue };
-        let partitions = was_spread.then_some(count);
-        if !is_baseline {
-            return Err(other_partitions(&keys, partitions).into());
-        }
+    if let Some(partitions) = strange.first()
+        && !is_baseline
+    {
+        return Err(other_partitions(&keys, *partitions).into());
+    }
+    for partitions in strange {
         forget_layout(context, streams, partitions).await?;
     }
     for stream in streams {
@@ -79,13 +85,15 @@ pub(super) async fn check_selection(
     let streams = partitions.map_or(1, |count| usize::try_from(count).unwrap_or(1));
     let first = Keys::new(target, partitions.map(|_| 0));
     let other = Keys::new(target, partitions.is_none().then_some(0));
-    let own = spread_over(endpoint, &first).await?;
-    let other = spread_over(endpoint, &other).await?;
-    if let Some(count) = own.filter(|count| *count != streams) {
-        return Err(other_partitions(&first, partitions.map(|_| count)).into());
-    }
-    if let Some(count) = other {
-        return Err(other_partitions(&first, partitions.is_none().then_some(count)).into());
+    let own = load_spread(endpoint, &first).await?;
+    let other = load_spread(endpoint, &other).await?;
+    let layouts = Layouts {
+        is_spread: partitions.is_some(),
+        streams,
+    };
+    let has_times = selection.suppress_for.is_some();
+    if let Some(partitions) = layouts.strange(own, other, has_times).first() {
+        return Err(other_partitions(&first, *partitions).into());
     }
     if selection
         .membership
@@ -103,34 +111,64 @@ pub(super) async fn check_selection(
     Ok(())
 }
 
-/// Whether a list can be compared with the set of members: it is the one that is noted, or there
-/// was none yet. The start script decides in the same way.
+/// Whether a list can be compared with the set of members. The start script decides in the same way.
 async fn is_comparable(endpoint: &Endpoint, keys: &Keys) -> Result<bool, Failure> {
     let mut link = Link::new(endpoint.clone(), keys.note.clone());
-    let (noted, found): (Vec<Option<String>>, Option<String>) = redis::pipe()
-        .cmd("HMGET")
-        .arg(&keys.note)
-        .arg(&["set", "building"])
-        .cmd("HGET")
-        .arg(&keys.members)
-        .arg(":")
-        .query_async(link.connection().await?)
-        .await?;
-    let is_first_use = noted.iter().all(Option::is_none);
-    Ok(is_first_use || (found.is_some() && noted.first() == Some(&found)))
+    let noted = load_set(&mut link, keys).await?;
+    Ok(noted.is_first_use() || noted.usable(true).is_some())
 }
 
-/// Returns the number of streams that the members or the times of publication were spread over, as
-/// noted beside one of them, which may be on another server of a cluster.
-async fn spread_over(endpoint: &Endpoint, keys: &Keys) -> Result<Option<usize>, Failure> {
+/// Number of streams that what is known was spread over, as noted beside one of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    /// The members of the label, or the times of publication of its runs.
+    label: Option<usize>,
+    /// The times of publication of all labels of the queue.
+    queue: Option<usize>,
+}
+
+/// The streams of a queue now: whether it has partitions, and their number.
+#[derive(Clone, Copy, Debug)]
+struct Layouts {
+    is_spread: bool,
+    streams: usize,
+}
+
+impl Layouts {
+    /// Returns the other numbers of partitions that what is known was spread over; `None` is a
+    /// queue without partitions. `own` is noted beside the first stream, and `other` beside the
+    /// first one of a queue with partitions if this one has none, or the other way round.
+    fn strange(self, own: Spread, other: Spread, has_times: bool) -> Vec<Option<usize>> {
+        // What other labels have published concerns a label that has no note of its own.
+        let is_new_label = own.label.is_none() && other.label.is_none();
+        let counts = |spread: Spread| match is_new_label && has_times {
+            true => spread.queue,
+            false => spread.label,
+        };
+        let own = counts(own).filter(|count| *count != self.streams);
+        let own = own.map(|count| self.is_spread.then_some(count));
+        let other = counts(other).map(|count| (!self.is_spread).then_some(count));
+        own.into_iter().chain(other).collect()
+    }
+}
+
+/// Loads what is noted beside a stream, which may be on another server of a cluster.
+async fn load_spread(endpoint: &Endpoint, keys: &Keys) -> Result<Spread, Failure> {
     let mut link = Link::new(endpoint.clone(), keys.note.clone());
-    let members: Option<usize> = redis::cmd("HGET")
+    let (members, queue): (Option<usize>, Option<usize>) = redis::pipe()
+        .cmd("HGET")
         .arg(&keys.note)
         .arg("partitions")
+        .cmd("HGET")
+        .arg(&keys.published)
+        .arg(":streams")
         .query_async(link.connection().await?)
         .await?;
     let stored = load(&mut link, keys).await?;
-    Ok(members.or(stored.selection.published_over))
+    Ok(Spread {
+        label: members.or(stored.selection.published_over),
+        queue,
+    })
 }
 
 /// Deletes what is known of a queue that had another number of streams.
@@ -178,5 +216,60 @@ fn other_partitions(keys: &Keys, known: Option<usize>) -> BrokerError {
             keys.stream
         ),
         fix: "use that setting again, or record the list anew with --baseline",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_spread_in_another_way_is_found() {
+        let spread = |label: usize, queue: usize| Spread {
+            label: (label > 0).then_some(label),
+            queue: (queue > 0).then_some(queue),
+        };
+        let with = |is_spread, streams| Layouts { is_spread, streams };
+        for (layouts, own, other, has_times, expected) in [
+            (with(false, 1), spread(0, 0), spread(0, 0), true, vec![]),
+            (with(false, 1), spread(1, 1), spread(0, 0), true, vec![]),
+            (
+                with(false, 1),
+                spread(0, 0),
+                spread(3, 0),
+                false,
+                vec![Some(3)],
+            ),
+            (with(true, 3), spread(3, 3), spread(0, 0), true, vec![]),
+            (
+                with(true, 3),
+                spread(2, 0),
+                spread(0, 0),
+                true,
+                vec![Some(2)],
+            ),
+            (with(true, 3), spread(0, 0), spread(1, 1), true, vec![None]),
+            (
+                with(true, 3),
+                spread(2, 0),
+                spread(1, 0),
+                true,
+                vec![Some(2), None],
+            ),
+            // Another label has published to the queue.
+            (with(true, 3), spread(0, 0), spread(0, 1), true, vec![None]),
+            (
+                with(true, 3),
+                spread(0, 2),
+                spread(0, 0),
+                true,
+                vec![Some(2)],
+            ),
+            (with(true, 3), spread(0, 2), spread(0, 1), false, vec![]),
+            (with(true, 3), spread(3, 2), spread(0, 1), true, vec![]),
+        ] {
+            let found = layouts.strange(own, other, has_times);
+            assert_eq!(found, expected, "{layouts:?} {own:?} {other:?} {has_times}");
+        }
     }
 }

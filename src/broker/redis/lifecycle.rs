@@ -98,10 +98,13 @@ impl Stream {
         let mut script = script.prepare_invoke();
         script.key(&self.keys.stream).key(&self.keys.checkpoint);
         script.key(self.keys.manifest(end.run_id));
-        let as_of = self.members().map(|members| members.as_of.to_string());
-        if as_of.is_some() {
-            script.key(&self.keys.note);
+        let members = self.members();
+        if members.is_some() {
+            script.key(&self.keys.members).key(&self.keys.note);
+            script.key(&self.keys.removed);
         }
+        let as_of = members.map(|members| members.as_of.to_string());
+        let set = members.map(|members| members.set.clone());
         script
             .arg(&self.lease.fencing_token)
             .arg(end.run_id.to_string())
@@ -111,6 +114,7 @@ impl Stream {
             .arg(&self.lease.keep_ms)
             .arg(now())
             .arg(as_of.unwrap_or_default())
+            .arg(set.unwrap_or_default())
             .arg(end.marker.len())
             .arg(&end.marker);
         for (name, value) in &end.manifest_fields {
@@ -247,6 +251,9 @@ impl RedisSession {
         let reply = with_retry!(stream, stream.try_finish(&end, replicas))?;
         if reply_text(&reply) == "OK" || outcome == Outcome::Unfinished {
             return Ok(());
+        }
+        if reply_text(&reply) == "members" {
+            return Err(members_lost(&stream.keys).into());
         }
         // The flush before this verified the stream, so check for a takeover.
         stream.load_owned().await?;

@@ -70,7 +70,13 @@ impl Stream {
             return Ok(());
         }
         let stored = self.load_owned().await?;
-        let set = with_retry!(self, load_set(&mut self.link, &self.keys))?;
+        let noted = with_retry!(self, load_set(&mut self.link, &self.keys))?;
+        let is_new_only = self
+            .members()
+            .is_some_and(|it| it.rules.publish == Publish::New);
+        let Some(set) = noted.usable(is_new_only) else {
+            return Err(members_lost(&self.keys).into());
+        };
         if let Some(members) = self.filter.as_mut().and_then(|it| it.members.as_mut()) {
             members.passes = stored.selection.passes;
             members.set = set;
@@ -106,7 +112,8 @@ impl Stream {
         }
         let mut arguments = redis::Cmd::new();
         if let Some(filter) = &self.filter {
-            filter.add_arguments(&mut arguments);
+            // Only an append notes the number of streams.
+            filter.add_arguments(&mut arguments, 0);
         }
         script.arg(&self.lease.fencing_token);
         script.arg(self.run_id.to_string());
@@ -135,12 +142,19 @@ impl Stream {
                     if let Some(Value::Int(absent)) = page.get(1) {
                         count += u64::try_from(*absent).unwrap_or(0);
                     }
+                    if cursor == "0" {
+                        return Ok(count);
+                    }
                 }
-                // Another run has taken over, or the server has lost the token with its data.
-                _ => drop(self.load_owned().await?),
-            }
-            if cursor == "0" {
-                return Ok(count);
+                refusal => match reply_text(&refusal).as_str() {
+                    // Another run has taken over, or the token was lost with its data.
+                    "fence" => drop(self.load_owned().await?),
+                    "members" => return Err(members_lost(&self.keys).into()),
+                    _ => {
+                        let text = "it has lost the run; run again".to_owned();
+                        return Err(BrokerError::Unavailable(text).into());
+                    }
+                },
             }
         }
     }
@@ -151,9 +165,9 @@ impl Stream {
         cursor: &str,
         entry: &[String],
     ) -> Result<Value, Failure> {
-        let (as_of, pass) = self
-            .members()
-            .map_or((0, 0), |members| (members.as_of, members.passes.current));
+        let (as_of, pass, set) = self.members().map_or((0, 0, ""), |members| {
+            (members.as_of, members.passes.current, members.set.as_str())
+        });
         let script = Script::new(include_str!("remove_absent.lua"));
         let mut script = script.prepare_invoke();
         script.key(&self.keys.checkpoint).key(&self.keys.members);
@@ -166,7 +180,7 @@ impl Stream {
             .arg(as_of)
             .arg(pass)
             .arg(what.name())
-            .arg(&self.lease.keep_ms)
+            .arg(set)
             .arg(REMOVAL_REMEMBERED_MS / 1000)
             .arg(entry);
         Ok(self.link.run(&script).await?)
@@ -292,14 +306,46 @@ impl RedisSession {
     }
 }
 
-/// Returns the token that the set of members contains; empty if there is none.
-async fn load_set(link: &mut Link, keys: &Keys) -> Result<String, Failure> {
-    let set: Option<String> = redis::cmd("HGET")
+/// The token that the set of members contains, and those that the note has.
+#[derive(Debug)]
+pub(super) struct NotedSet {
+    found: Option<String>,
+    trusted: Option<String>,
+    building: Option<String>,
+}
+
+impl NotedSet {
+    /// Whether there was no set yet.
+    pub(super) fn is_first_use(&self) -> bool {
+        self.found.is_none() && self.trusted.is_none() && self.building.is_none()
+    }
+
+    /// Returns the token of the set, if it is one of the note. Only a set that a whole list has
+    /// filled tells which chats are new.
+    pub(super) fn usable(self, is_new_only: bool) -> Option<String> {
+        let is_building = !is_new_only && self.found == self.building;
+        let is_usable = is_building || self.found == self.trusted;
+        self.found.filter(|_| is_usable)
+    }
+}
+
+/// Loads the tokens of the set of members.
+pub(super) async fn load_set(link: &mut Link, keys: &Keys) -> Result<NotedSet, Failure> {
+    let (noted, found): (Vec<Option<String>>, Option<String>) = redis::pipe()
+        .cmd("HMGET")
+        .arg(&keys.note)
+        .arg(&["set", "building"])
+        .cmd("HGET")
         .arg(&keys.members)
         .arg(":")
         .query_async(link.connection().await?)
         .await?;
-    Ok(set.unwrap_or_default())
+    let mut noted = noted.into_iter();
+    Ok(NotedSet {
+        found,
+        trusted: noted.next().flatten(),
+        building: noted.next().flatten(),
+    })
 }
 
 /// Loads numbers from the note and the checkpoint. One that a server has lost may be below zero.

@@ -12,14 +12,14 @@
 --   ARGV[5]  time that the list is current as of, in seconds since 1970
 --   ARGV[6]  pass
 --   ARGV[7]  'count', 'remove', or 'publish' to also append what is removed
---   ARGV[8]  milliseconds to keep entries (0: no expiry)
+--   ARGV[8]  token of the set of members
 --   ARGV[9]  seconds for which a removal is remembered
 --   ARGV[10] and up: fields and values of the entry of a removed chat. A value is followed by its
 --            kind: 'text'; 'id' to append the chat id to it; or 'json' for parts of a JSON text,
 --            separated by newlines, between which the chat id belongs as the content of a string
 --
--- Returns {cursor of the next page, number of absent members}; or 'fence' or 'run' for the check
--- that failed.
+-- Returns {cursor of the next page, number of absent members}; or 'fence', 'run' or 'members' for the
+-- check that failed.
 local call = redis.call
 local at = call('HMGET', KEYS[1], 'fence', 'run_id')
 if at[1] ~= ARGV[1] then
@@ -27,6 +27,9 @@ if at[1] ~= ARGV[1] then
 end
 if at[2] ~= ARGV[2] then
   return 'run'
+end
+if call('HGET', KEYS[2], ':') ~= ARGV[8] then
+  return 'members'
 end
 local as_of, pass = ARGV[5], ARGV[6]
 local list_time, remembered = tonumber(as_of), tonumber(ARGV[9])
@@ -87,10 +90,5 @@ if ARGV[7] ~= 'count' and #old > 0 then
     call('HDEL', KEYS[2], unpack(old, i, math.min(i + 999, #old)))
   end
   call('HINCRBY', KEYS[3], 'removed', -#old)
-end
-if ARGV[7] == 'publish' and ARGV[8] ~= '0' then
-  local now = call('TIME')
-  local oldest = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[8]
-  call('XTRIM', KEYS[4], 'MINID', '~', string.format('%.0f', oldest))
 end
 return {page[1], absent}

@@ -106,15 +106,16 @@ impl Filter {
         })
     }
 
-    /// Adds the arguments that the script takes for the selection.
-    pub(super) fn add_arguments(&self, command: &mut Cmd) {
+    /// Adds the arguments that the script takes for the selection. The queue has this many
+    /// `streams`.
+    pub(super) fn add_arguments(&self, command: &mut Cmd, streams: usize) {
         command.arg(
             self.window
                 .map_or(String::new(), |window| window.to_string()),
         );
         let Some(members) = &self.members else {
             // The script reads none of them.
-            command.arg(&[""; 7]);
+            command.arg(&[""; 7]).arg(streams);
             return;
         };
         let min_age = members.rules.min_age.map_or(0, |age| age.as_secs());
@@ -125,7 +126,8 @@ impl Filter {
             .arg(members.passes.current)
             .arg(members.passes.first)
             .arg(members.passes.published_from)
-            .arg(min_age);
+            .arg(min_age)
+            .arg(streams);
     }
 }
 

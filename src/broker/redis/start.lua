@@ -36,7 +36,7 @@ local publish, set, found, is_first_use = ARGV[11], nil, nil, nil
 if publish ~= '' then
   set = redis.call('HMGET', KEYS[5], 'set', 'building')
   found = redis.call('HGET', KEYS[4], ':')
-  is_first_use = not set[1] and not set[2]
+  is_first_use = not set[1] and not set[2] and not found
   if publish == 'new' and not is_first_use and not (found and found == set[1]) then
     return 'members'
   end
@@ -47,8 +47,15 @@ redis.call('HSET', KEYS[2], 'run_id', ARGV[2], 'position', '0', 'digest', ARGV[4
   'status', 'running', 'suppress', ARGV[6], 'at', ARGV[7], 'partitions', ARGV[8],
   'start', ARGV[10], 'fence', fence, 'selection', ARGV[14])
 local is_new = at[2] ~= ARGV[2]
-local has_nothing = is_new or redis.call('EXISTS', KEYS[1]) == 0
-if has_nothing then
+local has_stream = redis.call('EXISTS', KEYS[1]) == 1
+if is_new then
+  redis.call('HSET', KEYS[2], 'began', redis.call('TIME')[1])
+  redis.call('HDEL', KEYS[2], 'lost')
+elseif not has_stream then
+  -- What the run has published up to now was lost.
+  redis.call('HSET', KEYS[2], 'lost', redis.call('TIME')[1])
+end
+if is_new or not has_stream then
   redis.call('HSET', KEYS[2], 'chats', '0')
   redis.call('HDEL', KEYS[2], 'first_id', 'last_id', 'read_from')
   if is_new and ARGV[6] == '1' then
@@ -68,16 +75,21 @@ if publish ~= '' then
     redis.call('HSET', KEYS[4], ':', ARGV[12])
     redis.call('HSET', KEYS[5], 'members', '0', 'removed', '0')
     -- A set that a list has to fill first is not the one that chats are compared with.
-    local is_known = is_first_use and publish ~= 'none'
-    redis.call('HSET', KEYS[5], is_known and 'set' or 'building', ARGV[12])
+    local is_trusted = is_first_use and publish ~= 'none'
+    redis.call('HSET', KEYS[5], is_trusted and 'set' or 'building', ARGV[12])
   end
-  if has_nothing then
-    redis.call('HSET', KEYS[2], 'published_from', pass)
-  end
-  local note = redis.call('HMGET', KEYS[5], 'members', 'events')
-  redis.call('HSET', KEYS[2], 'members_before', note[1], 'events_before', note[2] or '0')
+  -- The note knows the run even if the checkpoint was lost.
+  local note = redis.call('HMGET', KEYS[5], 'members', 'events', 'run_id', 'first_pass',
+    'published_from')
+  local is_known = note[3] == ARGV[2]
+  local first_pass = is_known and note[4] or pass
+  local published_from = is_known and has_stream and note[5] or pass
+  redis.call('HSET', KEYS[5], 'run_id', ARGV[2], 'first_pass', first_pass,
+    'published_from', published_from)
+  redis.call('HSET', KEYS[2], 'first_pass', first_pass, 'published_from', published_from,
+    'members_before', note[1], 'events_before', note[2] or '0')
   if is_new then
-    redis.call('HSET', KEYS[2], 'first_pass', pass, 'removed', '0')
+    redis.call('HSET', KEYS[2], 'removed', '0')
   end
   if ARGV[5] ~= '0' then
     redis.call('PEXPIRE', KEYS[4], ARGV[5])

@@ -21,11 +21,16 @@ if ARGV[1] == '0' then
     return '0'
   end
 end
-local oldest = now - tonumber(ARGV[3])
+-- The labels of a queue share the times: the longest retention of their runs counts.
+local kept = tonumber(redis.call('HGET', KEYS[1], ':') or ARGV[3])
+if kept == 0 then
+  return '0'
+end
+local oldest = now - math.max(kept, tonumber(ARGV[3]))
 local page = redis.call('HSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])
 local old = {}
 for i = 1, #page[2], 2 do
-  if tonumber(page[2][i + 1]) < oldest then
+  if string.sub(page[2][i], 1, 1) ~= ':' and tonumber(page[2][i + 1]) < oldest then
     old[#old + 1] = page[2][i]
   end
 end

@@ -211,6 +211,7 @@ mod tests {
                 min_age: None,
                 max_change: 50,
             }),
+            ..Selection::default()
         }
     }
 
@@ -339,7 +340,7 @@ mod tests {
     fn without_membership_only_times_of_publication_count() {
         let selection = Selection {
             suppress_for: Some(Duration::from_secs(100)),
-            membership: None,
+            ..Selection::default()
         };
         let run = run(Decisions::default(), 0);
         let rules = Rules::new(&selection, &LIST, &run, 3000);

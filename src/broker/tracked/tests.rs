@@ -190,6 +190,7 @@ fn only_new() -> Selection {
             min_age: None,
             max_change: 100,
         }),
+        ..Selection::default()
     }
 }
 
