@@ -169,6 +169,9 @@ impl Subject {
                 }
                 assert_eq!(session.write(&batch).await.unwrap(), Written::Done);
                 written += 1;
+                if self.numbers.below(6) == 0 {
+                    self.send_events().await;
+                }
                 for chat in batch.iter() {
                     let id = String::from_utf8(chat.id.to_vec()).unwrap();
                     self.model.says(&id, self.now * 1000, false, false);
@@ -181,6 +184,7 @@ impl Subject {
             }
         }
         assert_eq!(session.flush().await.unwrap(), Written::Done);
+        self.send_events().await;
         assert_eq!(session.remove_absent().await.unwrap(), Removal::Removed);
         for number in 0..CHATS {
             let chat = chat(number);

@@ -9,6 +9,8 @@ mod locks;
 mod logins;
 mod losses;
 mod membership;
+mod membership_kills;
+mod membership_losses;
 mod messages;
 mod refusals;
 mod suppression;

@@ -10,29 +10,26 @@ use serde_json::Value;
 
 use super::cluster::{cluster, holder};
 use super::{STREAM, run};
-use crate::support::proxy::{Direction, Proxy};
-use crate::support::redis::{
-    Entry, Server, chat_ids, entries, field, kill_run, length, numbered_entries,
-};
-use crate::support::{Ended, Numbers, Running, Stage, held_after, map_of, small_list, wait_until};
+use crate::support::redis::{Entry, Server, chat_ids, entries, field, kill_run, length};
+use crate::support::{Ended, Running, Stage, held_after, map_of, small_list, wait_until};
 
-const REMOVED: &str = "{labelcast:1}:removed";
-const MEMBERS: &str = "labelcast:members:{labelcast:1}:labelcast:1:inst-1:1";
-const NOTE: &str = "labelcast:membership:{labelcast:1}:labelcast:1:inst-1:1";
-const CHECKPOINT: &str = "labelcast:checkpoint:{labelcast:1}:labelcast:1:inst-1:1";
+pub(super) const REMOVED: &str = "{labelcast:1}:removed";
+pub(super) const MEMBERS: &str = "labelcast:members:{labelcast:1}:labelcast:1:inst-1:1";
+pub(super) const NOTE: &str = "labelcast:membership:{labelcast:1}:labelcast:1:inst-1:1";
+pub(super) const CHECKPOINT: &str = "labelcast:checkpoint:{labelcast:1}:labelcast:1:inst-1:1";
 
-fn only_new(stage: &Stage, server: &Server) -> Running {
+pub(super) fn only_new(stage: &Stage, server: &Server) -> Running {
     run(stage, &server.url()).args(["--only-new"])
 }
 
-fn set_list(stage: &Stage, ids: &[String]) {
+pub(super) fn set_list(stage: &Stage, ids: &[String]) {
     let body = Chats::Body(Bytes::from(map_of(ids)));
     stage.mock.set_chats("1", &body);
 }
 
 /// Checks how many chats were published, known and removed, and the sum that a report promises.
 #[track_caller]
-fn counts(ended: &Ended, published: usize, known: usize, removed: usize) {
+pub(super) fn counts(ended: &Ended, published: usize, known: usize, removed: usize) {
     let label = ended.label();
     let count = |key: &str| label[key].as_u64().unwrap();
     let found = ["published", "known", "removed"].map(count);
@@ -46,14 +43,14 @@ fn counts(ended: &Ended, published: usize, known: usize, removed: usize) {
 }
 
 /// Returns the members, by their records.
-fn members(server: &Server) -> BTreeSet<String> {
+pub(super) fn members(server: &Server) -> BTreeSet<String> {
     let records: BTreeMap<String, String> = server.connection().hgetall(MEMBERS).unwrap();
     let is_member = |record: &str| record.starts_with(['m', 'n']);
     let members = records.into_iter().filter(|(_, record)| is_member(record));
     members.map(|(id, _)| id).collect()
 }
 
-fn set_of(ids: &[String]) -> BTreeSet<String> {
+pub(super) fn set_of(ids: &[String]) -> BTreeSet<String> {
     ids.iter().cloned().collect()
 }
 
@@ -445,147 +442,6 @@ fn a_run_of_another_kind_is_not_resumed() {
     assert_eq!(chat_ids(&mut connection, STREAM), ids);
 }
 
-/// What the streams say about each chat, in order: that it joined, or that it left.
-fn history(server: &Server, streams: &[(&str, bool)]) -> BTreeMap<String, Vec<bool>> {
-    let mut all = Vec::new();
-    for (stream, joined) in streams {
-        for (id, entry) in numbered_entries(&mut server.connection(), stream) {
-            let (at, number) = id.split_once('-').unwrap();
-            let id: (u64, u64) = (at.parse().unwrap(), number.parse().unwrap());
-            all.push((id, field(&entry, "chat_id").unwrap(), *joined));
-        }
-    }
-    all.sort();
-    let mut history: BTreeMap<String, Vec<bool>> = BTreeMap::new();
-    for (_, chat, joined) in all {
-        history.entry(chat).or_default().push(joined);
-    }
-    history
-}
-
-/// Checks that each chat was told to have joined and left in turns, and that those in the last list
-/// joined last.
-#[track_caller]
-fn adds_up(history: &BTreeMap<String, Vec<bool>>, list: &[String]) {
-    for (chat, turns) in history {
-        let in_turns = turns
-            .iter()
-            .enumerate()
-            .all(|(k, joined)| *joined == (k % 2 == 0));
-        assert!(in_turns, "{turns:?}");
-        assert_eq!(*turns.last().unwrap(), list.contains(chat), "{turns:?}");
-    }
-    assert!(list.iter().all(|chat| history.contains_key(chat)));
-}
-
-/// Kills runs at random points, each with another part of the chats in another order. Returns the
-/// last list, whose run was whole.
-fn kills_and_changes(server: &Server, stage: &Stage, more: &[&str], position: &str) -> Vec<String> {
-    let mut numbers = Numbers(7);
-    let (all, _) = small_list(3000);
-    let mut connection = server.connection();
-    let with = || {
-        let run = only_new(stage, server).args(["--removed", "--max-change", "100"]);
-        run.args(more)
-    };
-    for round in 0..50 {
-        let start = numbers.below(1500) as usize;
-        let mut list = all[start..start + 1500].to_vec();
-        if numbers.below(2) == 0 {
-            list.reverse();
-        }
-        set_list(stage, &list);
-        if round % 4 == 3 {
-            with().end().expect(0);
-            continue;
-        }
-        let cut = 1 + numbers.below(1499) as usize;
-        stage.mock.script("1", held_after(&map_of(&list), cut));
-        let requests = stage.mock.requests().len();
-        let process = with().spawn();
-        wait_until("the list is requested", || {
-            let requests = &stage.mock.requests()[requests..];
-            requests
-                .iter()
-                .any(|request| request.path.ends_with("/chats"))
-        });
-        if round % 2 == 0 {
-            wait_until("the run has got somewhere", || {
-                let at: Option<u64> = connection.hget(position, "position").unwrap();
-                at.unwrap_or(0) > 0
-            });
-        }
-        kill_run(process, &mut connection);
-    }
-    let list = all[700..2200].to_vec();
-    set_list(stage, &list);
-    with().end().expect(0);
-    list
-}
-
-#[test]
-fn whatever_kills_and_changes_there_are_each_chat_joins_and_leaves_in_turns() {
-    let server = Server::start(&[]);
-    let stage = Stage::with_chats(1);
-    let list = kills_and_changes(&server, &stage, &[], CHECKPOINT);
-    let history = history(&server, &[(STREAM, true), (REMOVED, false)]);
-    adds_up(&history, &list);
-    assert!(
-        history.values().any(|turns| turns.len() > 3),
-        "no chat came back"
-    );
-    assert_eq!(members(&server), set_of(&list));
-}
-
-#[test]
-fn partitions_have_their_own_members_through_kills_and_changes() {
-    let server = Server::start(&[]);
-    let stage = Stage::with_chats(1);
-    let checkpoint = "labelcast:checkpoint:{0}:labelcast:1:{0}:inst-1:1";
-    let list = kills_and_changes(&server, &stage, &["--partitions", "3"], checkpoint);
-    let streams = [
-        ("labelcast:1:{0}", true),
-        ("labelcast:1:{1}", true),
-        ("labelcast:1:{2}", true),
-        ("labelcast:1:{0}:removed", false),
-        ("labelcast:1:{1}:removed", false),
-        ("labelcast:1:{2}:removed", false),
-    ];
-    adds_up(&history(&server, &streams), &list);
-}
-
-#[test]
-fn lost_replies_change_neither_what_is_published_nor_the_counts() {
-    let server = Server::start(&[]);
-    let proxy = Proxy::start(server.port);
-    let (all, _) = small_list(12_000);
-    let stage = Stage::with_chats(1);
-    let mut numbers = Numbers(3);
-    let mut before: BTreeSet<String> = BTreeSet::new();
-    for round in 1..=12 {
-        let list = &all[round * 100..8000 + round * 150];
-        set_list(&stage, list);
-        proxy.cut_after(numbers.below(1500) as i64, Direction::ToClient);
-        let with = run(&stage, &proxy.url()).args(["--only-new", "--removed"]);
-        let ended = with.end().expect(0);
-        assert!(!proxy.is_armed(), "the connection was cut");
-        let now = set_of(list);
-        let new = now.difference(&before).count();
-        counts(
-            &ended,
-            new,
-            list.len() - new,
-            before.difference(&now).count(),
-        );
-        before = now;
-        assert_eq!(members(&server), before);
-    }
-    adds_up(
-        &history(&server, &[(STREAM, true), (REMOVED, false)]),
-        &before.into_iter().collect::<Vec<_>>(),
-    );
-}
-
 #[test]
 fn a_stream_that_was_deleted_gets_the_new_chats_again_and_no_known_ones() {
     let server = Server::start(&[]);
@@ -608,13 +464,13 @@ fn a_stream_that_was_deleted_gets_the_new_chats_again_and_no_known_ones() {
 }
 
 #[test]
-fn a_second_attempt_confirms_the_start_of_the_list_again() {
+fn a_resumed_run_confirms_the_start_of_the_list_again() {
     let server = Server::start(&[]);
     let (ids, body) = small_list(4000);
     let stage = Stage::with_body(&body);
     only_new(&stage, &server).end().expect(0);
-    // An event of the time between two attempts says that a chat has left; the second attempt,
-    // which is asked later, knows better.
+    // An event of the time between two processes says that a chat has left; the second one, which
+    // asks later, knows better.
     let (reply, gate) = crate::support::gated_after(&body, 3000);
     stage.mock.script("1", reply);
     let mut connection = server.connection();
@@ -655,39 +511,6 @@ fn only_new_removed_and_suppression_go_together() {
     counts(&ended, 0, 250, 0);
     assert_eq!(ended.label()["suppressed"], 50);
     assert_eq!(members(&server), set_of(&ids));
-}
-
-#[test]
-fn of_two_workers_one_publishes_and_a_suspended_one_cannot_write() {
-    let server = Server::start(&[]);
-    let (ids, body) = small_list(3000);
-    let stage = Stage::with_body(map_of(&ids[..1000]));
-    only_new(&stage, &server).end().expect(0);
-    let (reply, gate) = crate::support::gated_after(&body, 2000);
-    stage.mock.script("1", reply);
-    let with = || only_new(&stage, &server).args(["--removed"]);
-    let first = with().spawn();
-    let mut connection = server.connection();
-    wait_until("new chats are published", || {
-        length(&mut connection, STREAM) > 1500
-    });
-    let second = with().end().expect(81);
-    assert_eq!(second.label()["published"], 0);
-    first.signal("STOP");
-    crate::support::redis::expire_locks(&mut connection);
-    set_list(&stage, &ids[500..]);
-    // The other chats that are new were published by the suspended one.
-    let ended = with().end().expect(0);
-    counts(&ended, 1000, 500, 500);
-    assert_eq!(ended.label()["suppressed"], 1000);
-    first.signal("CONT");
-    gate.cancel();
-    first.end().expect(81);
-    assert_eq!(members(&server), set_of(&ids[500..]));
-    adds_up(
-        &history(&server, &[(STREAM, true), (REMOVED, false)]),
-        &ids[500..],
-    );
 }
 
 #[test]

@@ -129,6 +129,13 @@ impl Process {
         assert!(status.success(), "{line}");
     }
 
+    /// Kills the process with SIGKILL, unless it has ended as complete.
+    pub(crate) fn kill_or_complete(mut self) {
+        self.child.as_mut().unwrap().kill().unwrap();
+        let code = self.end().code;
+        assert!(matches!(code, None | Some(0)), "it ended with {code:?}");
+    }
+
     /// Kills the process with SIGKILL. Panics if it had already ended.
     pub(crate) fn kill(mut self) {
         self.child.as_mut().unwrap().kill().unwrap();

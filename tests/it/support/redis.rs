@@ -221,6 +221,12 @@ impl XLen for Connection {
 /// connections, and the lock of the run has expired. `connection` must be the only other one.
 pub(crate) fn kill_run(process: Process, connection: &mut Connection) {
     process.kill();
+    forget_run(connection);
+}
+
+/// Returns when the server has closed the connections of a run that was killed, and its lock has
+/// expired.
+pub(crate) fn forget_run(connection: &mut Connection) {
     wait_until("the server has closed its connections", || {
         is_alone(connection)
     });
