@@ -270,7 +270,7 @@ impl Report {
             let _ = write!(text, ": {status}: {published} chats published");
             for (count, what) in [
                 (resumed, "published before"),
-                (suppressed, "already there"),
+                (suppressed, "left out"),
                 (known, "known"),
                 (invalid, "invalid"),
             ] {

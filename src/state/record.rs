@@ -60,7 +60,8 @@ pub enum Source {
     Event,
 }
 
-/// One reading of a label's list. Each reading from position 0 is a pass of its own.
+/// A pass over a label's list: from the start of a run, or from where it is published again from
+/// position 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListPass {
     /// The time that the list is current as of, in seconds since 1970.

@@ -48,7 +48,8 @@ pub(super) struct Members {
     pub(super) passes: Passes,
 }
 
-/// The passes of a run, counted over all runs. Each reading of the list from position 0 is one.
+/// The passes of a run, counted over all runs. One begins with the run, and with each time that its
+/// list is published again from position 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passes {
     pub(super) current: u64,
