@@ -33,7 +33,7 @@ if not found[2] then
   call('HSET', KEYS[4], 'building', ARGV[7], 'members', '0', 'removed', '0')
 end
 
--- Returns what the event does: 'joined', 'left', 'untold' for a new chat that left, 'unchanged' or
+-- Returns what the event does: 'joined', 'left', 'left_unannounced' for a new chat that left, 'unchanged' or
 -- 'stale'; and the record then.
 local function apply(record)
   local second = string.match(ARGV[5], '^%d+')
@@ -63,7 +63,7 @@ local function apply(record)
     call('HINCRBY', KEYS[4], 'removed', -1)
   elseif state ~= 'r' and not is_added then
     -- Consumers were not told of a chat that is still new.
-    change, state = state == 'n' and 'untold' or 'left', 'r'
+    change, state = state == 'n' and 'left_unannounced' or 'left', 'r'
     call('HINCRBY', KEYS[4], 'members', -1)
     call('HINCRBY', KEYS[4], 'removed', 1)
   end
@@ -84,7 +84,7 @@ end
 if record then
   call('HSET', KEYS[3], id, record)
 end
-if change == 'joined' or change == 'left' or change == 'untold' then
+if change == 'joined' or change == 'left' or change == 'left_unannounced' then
   -- A run that is under way counts its members anew.
   call('HINCRBY', KEYS[4], 'events', 1)
 end
@@ -110,7 +110,7 @@ end
 if stream then
   return 'published'
 end
-if change == 'left' or change == 'untold' then
+if change == 'left' or change == 'left_unannounced' then
   return 'recorded'
 end
 return change

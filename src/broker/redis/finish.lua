@@ -51,7 +51,7 @@ if is_over then
       -- The set contains a whole list, and chats can be compared with it.
       redis.call('HSET', KEYS[5], 'as_of', ARGV[8])
       if redis.call('HGET', KEYS[5], 'building') == ARGV[9] then
-        redis.call('HSET', KEYS[5], 'set', ARGV[9])
+        redis.call('HSET', KEYS[5], 'trusted', ARGV[9])
         redis.call('HDEL', KEYS[5], 'building')
       end
       if ARGV[6] ~= '0' then

@@ -50,16 +50,16 @@ pub(super) async fn prepare_selection(
         streams: streams.len(),
     };
     let has_times = context.selection.suppress_for.is_some();
-    let strange = layouts.strange(own, other, has_times);
+    let mismatches = layouts.mismatches(own, other, has_times);
     let is_baseline = (context.selection.membership)
         .is_some_and(|membership| membership.publish == Publish::Nothing);
-    if let Some(partitions) = strange.first()
+    if let Some(partitions) = mismatches.first()
         && !is_baseline
     {
         return Err(other_partitions(&keys, *partitions).into());
     }
-    for partitions in strange {
-        forget_layout(context, streams, partitions).await?;
+    for partitions in mismatches {
+        delete_layout(context, streams, partitions).await?;
     }
     for stream in streams {
         stream.select(&context.selection);
@@ -92,7 +92,7 @@ pub(super) async fn check_selection(
         streams,
     };
     let has_times = selection.suppress_for.is_some();
-    if let Some(partitions) = layouts.strange(own, other, has_times).first() {
+    if let Some(partitions) = layouts.mismatches(own, other, has_times).first() {
         return Err(other_partitions(&first, *partitions).into());
     }
     if selection
@@ -138,7 +138,7 @@ impl Layouts {
     /// Returns the other numbers of partitions that what is known was spread over; `None` is a
     /// queue without partitions. `own` is noted beside the first stream, and `other` beside the
     /// first one of a queue with partitions if this one has none, or the other way round.
-    fn strange(self, own: Spread, other: Spread, has_times: bool) -> Vec<Option<usize>> {
+    fn mismatches(self, own: Spread, other: Spread, has_times: bool) -> Vec<Option<usize>> {
         // What other labels have published concerns a label that has no note of its own.
         let is_new_label = own.label.is_none() && other.label.is_none();
         let counts = |spread: Spread| match is_new_label && has_times {
@@ -172,7 +172,7 @@ async fn load_spread(endpoint: &Endpoint, keys: &Keys) -> Result<Spread, Failure
 }
 
 /// Deletes what is known of a queue that had another number of streams.
-async fn forget_layout(
+async fn delete_layout(
     context: &SessionContext,
     streams: &mut [Stream],
     partitions: Option<usize>,
@@ -187,12 +187,12 @@ async fn forget_layout(
             return Ok(());
         };
         let endpoint = first.link.endpoint().clone();
-        with_retry!(first, forget(&endpoint, &keys))?;
+        with_retry!(first, delete_state(&endpoint, &keys))?;
     }
     Ok(())
 }
 
-async fn forget(endpoint: &Endpoint, keys: &Keys) -> Result<(), Failure> {
+async fn delete_state(endpoint: &Endpoint, keys: &Keys) -> Result<(), Failure> {
     let mut link = Link::new(endpoint.clone(), keys.note.clone());
     redis::pipe()
         .cmd("UNLINK")
@@ -268,7 +268,7 @@ mod tests {
             (with(true, 3), spread(0, 2), spread(0, 1), false, vec![]),
             (with(true, 3), spread(3, 2), spread(0, 1), true, vec![]),
         ] {
-            let found = layouts.strange(own, other, has_times);
+            let found = layouts.mismatches(own, other, has_times);
             assert_eq!(found, expected, "{layouts:?} {own:?} {other:?} {has_times}");
         }
     }

@@ -40,9 +40,9 @@ impl Absent {
     }
 }
 
-/// How the set of members stands to the list.
+/// Counts that show whether members can be absent from the list.
 #[derive(Clone, Copy, Debug, Default)]
-struct Standing {
+struct MemberCounts {
     /// Members, old and new.
     members: u64,
     /// Members before the pass.
@@ -56,7 +56,7 @@ struct Standing {
     had_events: bool,
 }
 
-impl Standing {
+impl MemberCounts {
     /// Whether the set may hold members that the list does not contain, or old removals.
     fn may_hold_absent(&self) -> bool {
         self.members > self.confirmed || self.removed > 0 || self.had_events
@@ -127,8 +127,8 @@ impl Stream {
         Ok(self.link.run(&script).await?)
     }
 
-    async fn standing(&mut self) -> Result<Standing, SessionError> {
-        with_retry!(self, load_standing(&mut self.link, &self.keys))
+    async fn counts(&mut self) -> Result<MemberCounts, SessionError> {
+        with_retry!(self, load_counts(&mut self.link, &self.keys))
     }
 
     /// Goes through the members that the list does not contain. Returns their number.
@@ -241,15 +241,15 @@ impl RedisSession {
             return Ok(Removal::Removed);
         };
         self.begin_all().await?;
-        let mut standings = Vec::new();
+        let mut all_counts = Vec::new();
         for stream in &mut self.streams {
-            standings.push(stream.standing().await?);
+            all_counts.push(stream.counts().await?);
         }
-        let sum = |of: fn(&Standing) -> u64| standings.iter().map(of).sum::<u64>();
-        let before = sum(|standing| standing.before);
+        let sum = |of: fn(&MemberCounts) -> u64| all_counts.iter().map(of).sum::<u64>();
+        let before = sum(|counts| counts.before);
         // Members that an event has added since are not absent, so this is the highest number.
-        let at_most = sum(|standing| standing.members.saturating_sub(standing.confirmed));
-        let had_events = standings.iter().any(|standing| standing.had_events);
+        let at_most = sum(|counts| counts.members.saturating_sub(counts.confirmed));
+        let had_events = all_counts.iter().any(|counts| counts.had_events);
         if had_events || rules.is_too_many(at_most, before) {
             let mut absent = 0;
             for stream in &mut self.streams {
@@ -268,8 +268,8 @@ impl RedisSession {
             Absent::Remove
         };
         let entry = self.departure_entry();
-        for (stream, standing) in self.streams.iter_mut().zip(standings) {
-            if standing.may_hold_absent() {
+        for (stream, counts) in self.streams.iter_mut().zip(all_counts) {
+            if counts.may_hold_absent() {
                 stream.absent(what, &entry).await?;
             }
         }
@@ -334,7 +334,7 @@ pub(super) async fn load_set(link: &mut Link, keys: &Keys) -> Result<NotedSet, F
     let (noted, found): (Vec<Option<String>>, Option<String>) = redis::pipe()
         .cmd("HMGET")
         .arg(&keys.note)
-        .arg(&["set", "building"])
+        .arg(&["trusted", "building"])
         .cmd("HGET")
         .arg(&keys.members)
         .arg(":")
@@ -349,7 +349,7 @@ pub(super) async fn load_set(link: &mut Link, keys: &Keys) -> Result<NotedSet, F
 }
 
 /// Loads numbers from the note and the checkpoint. One that a server has lost may be below zero.
-async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure> {
+async fn load_counts(link: &mut Link, keys: &Keys) -> Result<MemberCounts, Failure> {
     let connection = link.connection().await?;
     let (note, run): (Vec<Option<i64>>, Vec<Option<i64>>) = redis::pipe()
         .cmd("HMGET")
@@ -366,7 +366,7 @@ async fn load_standing(link: &mut Link, keys: &Keys) -> Result<Standing, Failure
             .and_then(|number| u64::try_from(number).ok())
             .unwrap_or(0)
     };
-    Ok(Standing {
+    Ok(MemberCounts {
         members: number(&note, 0),
         removed: number(&note, 1),
         before: number(&run, 0),

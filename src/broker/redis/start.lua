@@ -34,7 +34,7 @@ if at[1] ~= ARGV[1] then
 end
 local publish, set, found, is_first_use = ARGV[11], nil, nil, nil
 if publish ~= '' then
-  set = redis.call('HMGET', KEYS[5], 'set', 'building')
+  set = redis.call('HMGET', KEYS[5], 'trusted', 'building')
   found = redis.call('HGET', KEYS[4], ':')
   is_first_use = not set[1] and not set[2] and not found
   if publish == 'new' and not is_first_use and not (found and found == set[1]) then
@@ -76,7 +76,7 @@ if publish ~= '' then
     redis.call('HSET', KEYS[5], 'members', '0', 'removed', '0')
     -- A set that a list has to fill first is not the one that chats are compared with.
     local is_trusted = is_first_use and publish ~= 'none'
-    redis.call('HSET', KEYS[5], is_trusted and 'set' or 'building', ARGV[12])
+    redis.call('HSET', KEYS[5], is_trusted and 'trusted' or 'building', ARGV[12])
   end
   -- The note knows the run even if the checkpoint was lost.
   local note = redis.call('HMGET', KEYS[5], 'members', 'events', 'run_id', 'first_pass',
