@@ -5,6 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{DATE, HeaderMap};
 
+/// Largest difference of clocks that is believed, in seconds. A `Date` that is further off is not
+/// that of a clock, but of a cache or a mistake.
+const MAX_DIFFERENCE: i64 = 24 * 3600;
+
 /// How far the clock of the API is ahead of ours, in seconds. `Date` (RFC 9110, 6.6.1) tells whole
 /// seconds.
 #[derive(Default)]
@@ -17,8 +21,10 @@ impl Clock {
     pub(super) fn set(&self, headers: &HeaderMap) {
         let date = headers.get(DATE).and_then(|date| date.to_str().ok());
         if let Some(theirs) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
-            self.ahead
-                .store(seconds_ahead(theirs, SystemTime::now()), Ordering::Relaxed);
+            let ahead = seconds_ahead(theirs, SystemTime::now());
+            if ahead.abs() <= MAX_DIFFERENCE {
+                self.ahead.store(ahead, Ordering::Relaxed);
+            }
         }
     }
 
@@ -56,10 +62,15 @@ mod tests {
 
         let clock = Clock::default();
         let mut headers = HeaderMap::new();
-        let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
-        headers.insert(DATE, httpdate::fmt_http_date(tomorrow).parse().unwrap());
-        clock.set(&headers);
-        let ahead = clock.time().duration_since(SystemTime::now()).unwrap();
-        assert!((86_300..86_500).contains(&ahead.as_secs()), "{ahead:?}");
+        let ahead_by = |seconds: u64| {
+            let date = SystemTime::now() + Duration::from_secs(seconds);
+            headers.insert(DATE, httpdate::fmt_http_date(date).parse().unwrap());
+            clock.set(&headers);
+            clock.time().duration_since(SystemTime::now()).unwrap()
+        };
+        let found = [50_000, 20 * 365 * 86_400].map(ahead_by);
+        for ahead in found {
+            assert!((49_900..50_100).contains(&ahead.as_secs()), "{ahead:?}");
+        }
     }
 }

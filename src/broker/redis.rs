@@ -31,6 +31,7 @@ mod url;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::info;
 use uuid::Uuid;
 
 pub(super) use self::check::check;
@@ -50,6 +51,7 @@ use super::error::SessionError;
 use super::factory::problem_with_braces;
 use super::retries::SessionRetries;
 use super::{BrokerError, BrokerOptions, Recovered, SessionContext, SnapshotSession, SnapshotSink};
+use crate::state::{Membership, Publish};
 
 /// Keys of the settings that only some brokers use, and this one does.
 pub(super) const SETTINGS: [&str; 4] = [
@@ -121,6 +123,21 @@ impl Redis {
         }
     }
 
+    /// Whether an unfinished run can go on with the members that it has recorded. A run that
+    /// publishes only new ones finds out by itself, and ends.
+    async fn has_usable_sets(&self, streams: &mut [Stream]) -> Result<bool, SessionError> {
+        let publishes_new = |it: Membership| it.publish == Publish::New;
+        if self.context.selection.membership.is_none_or(publishes_new) {
+            return Ok(true);
+        }
+        for stream in streams {
+            if !stream.has_usable_set().await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The streams of the queue, none of them connected.
     fn streams(&self) -> Vec<Stream> {
         let owner = Uuid::now_v7().to_string();
@@ -174,7 +191,14 @@ impl SnapshotSink for Redis {
             true => self.context.selection.mode(),
             false => self.mode,
         };
-        let recovered = recovered(&stored, mode);
+        let mut recovered = recovered(&stored, mode);
+        if recovered.unfinished.is_some() {
+            let is_usable = self.has_usable_sets(&mut streams).await;
+            if !is_usable.map_err(SessionError::into_failure)? {
+                info!("members of the unfinished run are lost; starting a new run");
+                recovered.unfinished = None;
+            }
+        }
         let Self {
             settings, context, ..
         } = *self;

@@ -171,6 +171,13 @@ async fn publish(
 /// Returns the number of labels to publish at once: the setting, limited by the sink.
 fn labels_at_once(settings: &Settings) -> usize {
     let asked = settings.run.concurrency;
+    let shares_times = settings.sink.broker.state.is_some()
+        && settings.run.selection.suppress_for.is_some()
+        && !settings.sink.queue.contains("{label_id}");
+    if shares_times && asked > 1 && !settings.run.dry_run {
+        warn!("labels of one queue share their times of publication; one label after the other");
+        return 1;
+    }
     let limit = match settings.run.dry_run {
         true => asked,
         false => settings.sink.broker.address.sessions_at_once(),

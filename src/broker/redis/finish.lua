@@ -50,6 +50,7 @@ if is_over then
     if ARGV[8] ~= '' then
       -- The set contains a whole list, and chats can be compared with it.
       redis.call('HSET', KEYS[5], 'as_of', ARGV[8])
+      redis.call('HDEL', KEYS[5], 'guarded')
       if redis.call('HGET', KEYS[5], 'building') == ARGV[9] then
         redis.call('HSET', KEYS[5], 'trusted', ARGV[9])
         redis.call('HDEL', KEYS[5], 'building')

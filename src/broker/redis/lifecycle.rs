@@ -79,6 +79,7 @@ impl Stream {
             .arg(&beginning.set)
             .arg(u8::from(window.is_some()))
             .arg(beginning.mode)
+            .arg(self.members().map_or("", |members| members.set.as_str()))
             .arg(&beginning.marker);
         Ok(self.link.run(&script).await?)
     }
@@ -222,7 +223,12 @@ impl RedisSession {
         let on_streams = self.resume_point.at.chats;
         let confirmed: u64 = self.streams.iter().map(|s| s.delivered.chats).sum();
         self.resumed_chats = self.resumed_chats.min(on_streams);
-        self.lost_chats = (self.resumed_chats + confirmed).saturating_sub(on_streams);
+        // With a filter, the checkpoints tell the counts.
+        let is_counted = self.streams.iter().all(|stream| stream.filter.is_none());
+        self.lost_chats = match is_counted {
+            true => (self.resumed_chats + confirmed).saturating_sub(on_streams),
+            false => 0,
+        };
         if self.suppress {
             self.read_back().await?;
         }

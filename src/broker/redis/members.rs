@@ -84,6 +84,12 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether the set of members is one that a run can add to.
+    pub(super) async fn has_usable_set(&mut self) -> Result<bool, SessionError> {
+        let noted = with_retry!(self, load_set(&mut self.link, &self.keys))?;
+        Ok(noted.usable(false).is_some())
+    }
+
     /// Sets the time that the next list is current as of.
     fn set_list_time(&mut self, as_of: u64) {
         if let Some(members) = self.filter.as_mut().and_then(|it| it.members.as_mut()) {
@@ -125,6 +131,12 @@ impl Stream {
         }
         script.arg(ids);
         Ok(self.link.run(&script).await?)
+    }
+
+    /// Remembers the number of members before a list that would have removed too many of them. The
+    /// same list must not pass later only because its new chats are members by then.
+    async fn remember_guarded(&mut self, before: u64) -> Result<(), SessionError> {
+        with_retry!(self, write_guarded(&mut self.link, &self.keys, before))
     }
 
     async fn counts(&mut self) -> Result<MemberCounts, SessionError> {
@@ -258,6 +270,9 @@ impl RedisSession {
             // Events may have added some of them since.
             let members = before.max(absent);
             if rules.is_too_many(absent, members) {
+                for (stream, counts) in self.streams.iter_mut().zip(&all_counts) {
+                    stream.remember_guarded(counts.before).await?;
+                }
                 return Ok(Removal::TooMany { absent, members });
             }
         }
@@ -346,6 +361,16 @@ pub(super) async fn load_set(link: &mut Link, keys: &Keys) -> Result<NotedSet, F
         trusted: noted.next().flatten(),
         building: noted.next().flatten(),
     })
+}
+
+async fn write_guarded(link: &mut Link, keys: &Keys, before: u64) -> Result<(), Failure> {
+    redis::cmd("HSET")
+        .arg(&keys.note)
+        .arg("guarded")
+        .arg(before)
+        .exec_async(link.connection().await?)
+        .await?;
+    Ok(())
 }
 
 /// Loads numbers from the note and the checkpoint. One that a server has lost may be below zero.

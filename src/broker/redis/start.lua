@@ -19,7 +19,8 @@
 --   ARGV[12] token for a new set of members
 --   ARGV[13] '1' if times of publication are kept
 --   ARGV[14] name of the selection of chats, by which a run is resumed
---   ARGV[15] and up: fields and values of the start marker, if one is requested
+--   ARGV[15] token of the set that this process has worked on; '' if there is none yet
+--   ARGV[16] and up: fields and values of the start marker, if one is requested
 --
 -- Returns a new fencing token, which rejects everything that was in flight before; 'fence' if the
 -- caller's token is not the newest; or 'members' if only new members are to be published, and it is
@@ -37,7 +38,9 @@ if publish ~= '' then
   set = redis.call('HMGET', KEYS[5], 'trusted', 'building')
   found = redis.call('HGET', KEYS[4], ':')
   is_first_use = not set[1] and not set[2] and not found
-  if publish == 'new' and not is_first_use and not (found and found == set[1]) then
+  local is_lost = ARGV[15] ~= '' and found ~= ARGV[15]
+  local is_comparable = is_first_use or (found and found == set[1])
+  if publish == 'new' and (is_lost or not is_comparable) then
     return 'members'
   end
 end
@@ -62,8 +65,8 @@ if is_new or not has_stream then
     -- The checkpoint was lost, and entries of the run may be anywhere on the stream.
     redis.call('HSET', KEYS[2], 'read_from', '-')
   end
-  if #ARGV > 14 then
-    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 15))
+  if #ARGV > 15 then
+    redis.call('XADD', KEYS[1], '*', unpack(ARGV, 16))
   end
 end
 if publish ~= '' then
@@ -80,14 +83,14 @@ if publish ~= '' then
   end
   -- The note knows the run even if the checkpoint was lost.
   local note = redis.call('HMGET', KEYS[5], 'members', 'events', 'run_id', 'first_pass',
-    'published_from')
+    'published_from', 'guarded')
   local is_known = note[3] == ARGV[2]
   local first_pass = is_known and note[4] or pass
   local published_from = is_known and has_stream and note[5] or pass
   redis.call('HSET', KEYS[5], 'run_id', ARGV[2], 'first_pass', first_pass,
     'published_from', published_from)
   redis.call('HSET', KEYS[2], 'first_pass', first_pass, 'published_from', published_from,
-    'members_before', note[1], 'events_before', note[2] or '0')
+    'members_before', math.min(note[1], note[6] or note[1]), 'events_before', note[2] or '0')
   if is_new then
     redis.call('HSET', KEYS[2], 'removed', '0')
   end

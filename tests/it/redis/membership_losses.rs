@@ -170,7 +170,9 @@ fn a_lost_checkpoint_repeats_nobody_whose_record_remains() {
     });
     let _: () = connection.del(CHECKPOINT).unwrap();
     gate.cancel();
-    process.end().expect(0);
+    let ended = process.end().expect(0);
+    counts(&ended, 2000, 0, 0);
+    assert_eq!(ended.label()["suppressed"], 4000);
     assert_eq!(chat_ids(&mut connection, STREAM), ids);
 }
 
@@ -193,7 +195,7 @@ fn a_deleted_stream_gets_its_chats_again_although_they_are_suppressed() {
         });
         let _: () = connection.del(STREAM).unwrap();
         gate.cancel();
-        process.end().expect(0);
+        counts(&process.end().expect(0), 6000, 0, 0);
         assert_eq!(chat_ids(&mut connection, STREAM), ids);
         // What an earlier run has published stays suppressed.
         let ended = with().end().expect(0);
@@ -377,4 +379,42 @@ fn old_messages_about_chats_that_left_are_trimmed_by_later_runs() {
     with().end().expect(0);
     // A block of a hundred entries may stay.
     assert!(length(&mut connection, REMOVED) <= 100);
+}
+
+#[test]
+fn a_server_that_lost_everything_does_not_make_everybody_new_within_a_run() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(map_of(&ids[1000..]));
+    run(&stage, &server.url())
+        .args(["--baseline"])
+        .end()
+        .expect(0);
+    let (reply, gate) = gated_after(&body, 2000);
+    stage.mock.script("1", reply);
+    set_list(&stage, &ids);
+    let process = only_new(&stage, &server).spawn();
+    let mut connection = server.connection();
+    wait_until("new chats are published", || {
+        length(&mut connection, STREAM) == 1000
+    });
+    redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
+    gate.cancel();
+    process.end().expect(80);
+    assert_eq!(length(&mut connection, STREAM), 0);
+}
+
+#[test]
+fn a_run_that_records_all_begins_anew_if_its_members_are_lost() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let track = || run(&stage, &server.url()).args(["--track"]);
+    let process = stopped_at(&stage, &server, track(), &body, 1500);
+    let mut connection = server.connection();
+    kill_run(process, &mut connection);
+    let _: () = connection.del(MEMBERS).unwrap();
+    counts(&track().end().expect(0), 3000, 0, 0);
+    assert_eq!(members(&server), set_of(&ids));
+    counts(&only_new(&stage, &server).end().expect(0), 0, 3000, 0);
 }
