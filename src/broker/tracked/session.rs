@@ -285,6 +285,8 @@ impl SnapshotSession for TrackedSession {
         self.stored.note.members += decided.joined;
         let changes = Changes {
             records: std::mem::take(&mut decided.records),
+            published: std::mem::take(&mut decided.times),
+            published_at: seconds(SystemTime::now()),
             ..Changes::default()
         };
         self.save(changes).await?;
