@@ -42,10 +42,11 @@ pub(super) fn begin_set(
     let is_first = note.trusted.is_none() && note.building.is_none();
     let token = existing.map_or_else(new_token, str::to_owned);
     let is_trusted = match publish {
-        // On first use, everybody is new.
+        // On first use, an empty set is whole.
         Publish::New => is_first || !is_new,
-        Publish::All => note.trusted.as_ref() == Some(&token),
-        Publish::Nothing => false,
+        Publish::All => is_first || note.trusted.as_ref() == Some(&token),
+        // A baseline over a whole set only adds to it.
+        Publish::Nothing => note.trusted.as_ref() == Some(&token),
     };
     (note.trusted, note.building) = match is_trusted {
         true => (Some(token.clone()), None),
@@ -151,12 +152,12 @@ mod tests {
         use Publish::{All, New, Nothing};
         for (trusted, building, set, publish, trusted_then, building_then, is_new) in [
             ("", "", None, New, "n", "", true),
-            ("", "", None, All, "", "n", true),
+            ("", "", None, All, "n", "", true),
             ("", "", None, Nothing, "", "n", true),
             ("a", "", Some("a"), New, "a", "", false),
             ("a", "", Some("a"), All, "a", "", false),
-            // A baseline replaces what was trusted.
-            ("a", "", Some("a"), Nothing, "", "a", false),
+            // A baseline adds to what is trusted.
+            ("a", "", Some("a"), Nothing, "a", "", false),
             ("a", "", None, All, "", "n", true),
             ("a", "", None, Nothing, "", "n", true),
             ("", "b", Some("b"), All, "", "b", false),

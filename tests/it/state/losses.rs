@@ -6,6 +6,8 @@ use crate::support::{Stage, held_after, map_of, small_list, wait_until};
 with_both_stores! {
     a_lost_set_is_never_taken_for_an_empty_one
     a_baseline_that_was_cut_short_is_no_set
+    a_baseline_that_was_cut_short_leaves_a_whole_set_as_it_is
+    a_first_run_that_was_cut_short_leaves_a_set
     a_list_that_would_remove_too_many_removes_nobody
     a_small_label_may_lose_all_members
     an_expired_set_is_lost
@@ -40,23 +42,58 @@ fn a_lost_set_is_never_taken_for_an_empty_one(store: &Store) {
     assert_eq!(ids.len(), 300);
 }
 
+/// Ends a baseline after this many entries of a list.
+fn cut_baseline(stage: &Stage, store: &Store, body: &str, entries: usize) {
+    stage.mock.script("1", held_after(body, entries));
+    let before = stage.mock.requests().len();
+    let baseline = run(stage, store).args(["--baseline"]).spawn();
+    wait_until("the baseline has got that far", || {
+        let record = stage.journal();
+        let requests = stage.mock.requests().len();
+        requests > before && record.is_some_and(|it| it["position"] == entries)
+    });
+    baseline.signal("TERM");
+    baseline.end().expect(75);
+}
+
 fn a_baseline_that_was_cut_short_is_no_set(store: &Store) {
     let (ids, body) = small_list(6000);
     let stage = Stage::with_body(&body);
     let only_new = || run(&stage, store).args(["--only-new"]).end();
     counts(&only_new().expect(0), [6000, 0, 0, 0]);
-    stage.mock.script("1", held_after(&body, 5000));
-    let baseline = run(&stage, store).args(["--baseline"]).spawn();
-    let requests = || stage.mock.requests().len();
-    wait_until("the list is requested", || requests() >= 4);
-    baseline.signal("TERM");
-    baseline.end().expect(75);
-    // The set is there, and whole, but the baseline was to replace it.
+    store.lose_members();
+    cut_baseline(&stage, store, &body, 5000);
+    // The set that the baseline was to build is there, and not whole.
     assert!(only_new().expect(80).stderr.contains("--baseline"));
     let ended = run(&stage, store).args(["--baseline"]).end().expect(0);
     adds_up(&ended);
     assert_eq!(ended.label()["known"], 6000);
     counts(&only_new().expect(0), [0, 0, 6000, 0]);
+    each_once(&stage, &ids);
+}
+
+fn a_baseline_that_was_cut_short_leaves_a_whole_set_as_it_is(store: &Store) {
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(map_of(&ids[..4000]));
+    let only_new = || run(&stage, store).args(["--only-new"]).end();
+    counts(&only_new().expect(0), [4000, 0, 0, 0]);
+    cut_baseline(&stage, store, &body, 5000);
+    set_list(&stage, &ids);
+    counts(&only_new().expect(0), [1000, 0, 5000, 0]);
+    assert_eq!(store.members(), set_of(&ids));
+}
+
+fn a_first_run_that_was_cut_short_leaves_a_set(store: &Store) {
+    let (ids, body) = small_list(6000);
+    let stage = Stage::with_body(&body);
+    stage.mock.script("1", held_after(&body, 5000));
+    let first = run(&stage, store).args(["--track"]).spawn();
+    wait_until("the run publishes", || stage.ids().len() == 5000);
+    first.signal("TERM");
+    first.end().expect(75);
+    set_list(&stage, &ids);
+    let only_new = run(&stage, store).args(["--only-new"]).end().expect(0);
+    counts(&only_new, [1000, 0, 5000, 0]);
     each_once(&stage, &ids);
 }
 
