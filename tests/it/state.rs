@@ -40,8 +40,8 @@ macro_rules! with_both_stores {
 }
 use with_both_stores;
 
-const MEMBERS: &str = "labelcast:members:{labelcast:1}:labelcast:1:inst-1:1";
-const PUBLISHED: &str = "labelcast:published:{labelcast:1}:labelcast:1";
+const MEMBERS: &str = "labelcast:state-members:{labelcast:1}:labelcast:1:inst-1:1";
+const PUBLISHED: &str = "labelcast:state-published:{labelcast:1}:labelcast:1";
 
 /// A store of its own.
 enum Store {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Broker, Kind};
+use super::{Address, Broker, Kind};
 use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
 use crate::broker::store::StateStore;
@@ -37,6 +37,14 @@ impl StateAddress {
             return Ok(Self(StateKind::Redis(Box::new(endpoint?))));
         }
         Err("is not a state; there are file:PATH and the URLs of Redis".to_owned())
+    }
+
+    /// Whether this is the server of a sink, which keeps what is known between runs by itself.
+    pub fn is_own_of(&self, sink: &Address) -> bool {
+        match (&self.0, &sink.0) {
+            (StateKind::Redis(state), Kind::Redis(sink)) => state.is_same(sink),
+            _ => false,
+        }
     }
 
     /// The path of the file, if it is one.

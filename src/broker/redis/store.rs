@@ -53,15 +53,20 @@ pub(in crate::broker) fn store(
     let target = &context.target;
     let mut keys = Keys::new(target, None);
     let tag = hash_tag(&target.queue).unwrap_or(&target.queue);
+    // None of them is a key of a sink, which may be on the same server.
+    let of_queue = |kind: &str| format!("labelcast:{kind}:{{{tag}}}:{}", target.queue);
     let beside = |kind: &str| {
         format!(
-            "labelcast:{kind}:{{{tag}}}:{}:{}:{}",
-            target.queue, target.instance_id, target.label_id
+            "{}:{}:{}",
+            of_queue(kind),
+            target.instance_id,
+            target.label_id
         )
     };
     keys.checkpoint = beside("state");
     keys.lock = beside("state-lock");
     keys.dedup = beside("state-seen");
+    keys.published = of_queue("state-published");
     let settings = RedisSettings {
         endpoint: endpoint.clone(),
         partitions: None,
@@ -78,8 +83,8 @@ pub(in crate::broker) fn store(
     let retries = SessionRetries::new(&context.retry);
     Box::new(RedisStore {
         base: Stream::new(&settings, keys, lease, retries),
-        note: beside("note"),
-        members: beside("members"),
+        note: beside("state-note"),
+        members: beside("state-members"),
         has_members: context.selection.membership.is_some(),
         has_times: context.selection.suppress_for.is_some(),
         retain: options.retain,

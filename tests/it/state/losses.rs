@@ -170,7 +170,7 @@ fn an_expired_set_is_lost(store: &Store) {
                 assert!(left > two_days - 600 && left <= two_days, "{key}: {left}");
                 let _: () = connection.del(key).unwrap();
             }
-            let note = "labelcast:note:{labelcast:1}:labelcast:1:inst-1:1";
+            let note = "labelcast:state-note:{labelcast:1}:labelcast:1:inst-1:1";
             let note: (i64, String) =
                 (connection.ttl(note).unwrap(), connection.get(note).unwrap());
             assert_eq!(note.0, -1, "the note outlives the set");
