@@ -26,6 +26,28 @@ fn is_whole(store: &Store) {
     assert_eq!(check, "ok");
 }
 
+/// Chats that the state knows to be published. There may be no table yet.
+fn recorded(store: &Store) -> BTreeSet<String> {
+    let database = store.database();
+    let select = "SELECT chat_id FROM members_1 WHERE published > 0";
+    let Ok(mut select) = database.prepare(select) else {
+        return BTreeSet::new();
+    };
+    let ids = select.query_map([], |row| row.get(0)).unwrap();
+    ids.map(Result::unwrap).collect()
+}
+
+/// Checks what a run has published since there were `lines`: each chat once, and none that was
+/// recorded before it. So all that a kill can repeat is what was in hand.
+#[track_caller]
+fn repeats_only_what_was_in_hand(stage: &Stage, lines: usize, recorded: &BTreeSet<String>) {
+    let ids = stage.ids().split_off(lines);
+    let new: BTreeSet<String> = ids.iter().cloned().collect();
+    assert_eq!(new.len(), ids.len(), "a run repeats its own chats");
+    let again = new.intersection(recorded).count();
+    assert_eq!(again, 0, "chats that were recorded came again");
+}
+
 /// Sends a list in pieces, so that a run has always something in hand, and never its end.
 fn endless(ids: &[String]) -> Reply {
     let body = map_of(ids);
@@ -114,7 +136,7 @@ fn kills_with_changed_lists_lose_no_chat_and_repeat_messages_only() {
             list.reverse();
         }
         stage.mock.script("1", endless(&list));
-        let lines = lines_in(&stage.out());
+        let (lines, before) = (stage.ids().len(), recorded(&store));
         let process = requesting(&stage, only_new());
         if round % 3 > 0 && lines < 3000 {
             wait_until("the run publishes", || lines_in(&stage.out()) > lines);
@@ -122,10 +144,13 @@ fn kills_with_changed_lists_lose_no_chat_and_repeat_messages_only() {
         std::thread::sleep(std::time::Duration::from_micros(numbers.below(30_000)));
         process.kill();
         is_whole(&store);
+        repeats_only_what_was_in_hand(&stage, lines, &before);
     }
     set_list(&stage, &all);
+    let (lines, before) = (stage.ids().len(), recorded(&store));
     let ended = only_new().end().expect(0);
     assert_eq!(ended.label()["read"], all.len());
+    repeats_only_what_was_in_hand(&stage, lines, &before);
     counts(&only_new().end().expect(0), [0, 0, all.len(), 0]);
     let times = published(&stage);
     let found: BTreeSet<String> = times.keys().map(|(id, _)| id.clone()).collect();
