@@ -61,8 +61,7 @@ pub(super) fn open(
     if retain.is_some_and(|retain| used_at < oldest(retain)) {
         drop_members(work, list)?;
     }
-    // A note that cannot be read is as good as none.
-    let note: Note = serde_json::from_str(&note).unwrap_or_default();
+    let note = Note::parse(&note);
     let set = find_set(work, &scope, &note)?;
     Ok((scope, Stored { note, set }))
 }
@@ -165,7 +164,7 @@ pub(super) fn write(work: &Work<'_>, scope: &Scope, changes: &Changes) -> rusqli
     }
     // Members do not expire as long as their list is used.
     work.prepare_cached("UPDATE lists SET note = ?, used_at = ? WHERE list = ?")?
-        .execute(params![note_text(&changes.note), now(), scope.list])?;
+        .execute(params![changes.note.to_json(), now(), scope.list])?;
     write_records(work, scope, &changes.records)?;
     let mut published = work.prepare_cached(
         "INSERT INTO publications (queue_id, chat_id, published_at) VALUES (?, ?, ?)
@@ -253,11 +252,6 @@ pub(super) fn unseen(
         }
     }
     Ok(page)
-}
-
-fn note_text(note: &Note) -> String {
-    // Texts and numbers always serialise.
-    serde_json::to_string(note).unwrap_or_default()
 }
 
 /// The time before which is too old, in seconds since 1970.

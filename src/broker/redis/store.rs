@@ -17,10 +17,10 @@ use super::stream::{Lease, Stream};
 use super::{RedisSettings, SessionError};
 use crate::broker::error::Failure;
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
-use crate::broker::store::{Changes, Cursor, Known, Note, Page, StateStore, Stored};
+use crate::broker::store::{Changes, Cursor, Known, Note, Page, StateStore, Stored, parse_record};
 use crate::broker::{BrokerError, BrokerOptions, SessionContext};
 use crate::shutdown::Shutdown;
-use crate::state::record::{Record, State};
+use crate::state::record::State;
 
 /// Fields that one call of a scan examines, about.
 const PAGE: usize = 1000;
@@ -114,9 +114,7 @@ impl RedisStore {
             .arg("")
             .query_async(connection)
             .await?;
-        // A note that cannot be read is as good as none.
-        let note: Option<Note> = note.and_then(|note| serde_json::from_str(&note).ok());
-        let note = note.unwrap_or_default();
+        let note = note.map(|note| Note::parse(&note)).unwrap_or_default();
         let is_ours =
             |token: &String| [&note.trusted, &note.building].contains(&&Some(token.clone()));
         let set = set.filter(is_ours);
@@ -153,8 +151,7 @@ impl RedisStore {
             .arg(&self.base.lease.fencing_token)
             .arg(self.writes)
             .arg(&self.base.lease.keep_ms)
-            // Texts and numbers always serialise.
-            .arg(serde_json::to_string(&changes.note).unwrap_or_default())
+            .arg(changes.note.to_json())
             .arg(changes.new_set.as_deref().unwrap_or_default())
             .arg(changes.records.len())
             .arg(changes.published.len())
@@ -202,7 +199,7 @@ impl StateStore for RedisStore {
         let known =
             |((chat_id, record), published_at): ((String, Option<String>), Option<u64>)| Known {
                 chat_id,
-                record: record.and_then(|record| record.parse().ok()),
+                record: record.map(|record| parse_record(&record)),
                 published_at,
             };
         let chats = chats.into_iter().zip(records).zip(times);
@@ -230,10 +227,11 @@ impl StateStore for RedisStore {
             ..Page::default()
         };
         for (chat_id, record) in fields {
-            // The set's token is no record.
-            let Ok(record) = record.parse::<Record>() else {
+            // The field of the set's token.
+            if chat_id.is_empty() {
                 continue;
-            };
+            }
+            let record = parse_record(&record);
             page.members += u64::from(record.state != State::Removed);
             if record.seen != pass {
                 page.unseen.push((chat_id, record));

@@ -18,6 +18,7 @@ pub(super) fn check_set(stored: &Stored, publish: Publish) -> Result<(), BrokerE
     let Stored { note, set } = stored;
     let problem = match (&note.trusted, &note.building) {
         _ if publish != Publish::New => return Ok(()),
+        _ if note.is_unreadable() => "the note cannot be read",
         (None, None) => return Ok(()),
         (Some(trusted), _) if set.as_ref() == Some(trusted) => return Ok(()),
         (Some(_), _) => "they are not in the state any more",

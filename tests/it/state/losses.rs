@@ -1,7 +1,7 @@
 //! Sets that are not known any more, and guards against removing too many.
 
 use super::{Store, adds_up, counts, each_once, run, set_list, set_of, with_both_stores};
-use crate::support::{Stage, held_after, map_of, small_list, wait_until};
+use crate::support::{Stage, held_after, lines_in, map_of, small_list, wait_until};
 
 with_both_stores! {
     a_lost_set_is_never_taken_for_an_empty_one
@@ -11,6 +11,8 @@ with_both_stores! {
     a_list_that_would_remove_too_many_removes_nobody
     a_small_label_may_lose_all_members
     an_expired_set_is_lost
+    a_note_that_cannot_be_read_is_no_first_use
+    a_note_of_an_earlier_version_can_be_read
 }
 
 fn a_lost_set_is_never_taken_for_an_empty_one(store: &Store) {
@@ -88,7 +90,7 @@ fn a_first_run_that_was_cut_short_leaves_a_set(store: &Store) {
     let stage = Stage::with_body(&body);
     stage.mock.script("1", held_after(&body, 5000));
     let first = run(&stage, store).args(["--track"]).spawn();
-    wait_until("the run publishes", || stage.ids().len() == 5000);
+    wait_until("the run publishes", || lines_in(&stage.out()) == 5000);
     first.signal("TERM");
     first.end().expect(75);
     set_list(&stage, &ids);
@@ -170,11 +172,10 @@ fn an_expired_set_is_lost(store: &Store) {
                 assert!(left > two_days - 600 && left <= two_days, "{key}: {left}");
                 let _: () = connection.del(key).unwrap();
             }
-            let note = "labelcast:state-note:{labelcast:1}:labelcast:1:inst-1:1";
-            let note: (i64, String) =
-                (connection.ttl(note).unwrap(), connection.get(note).unwrap());
-            assert_eq!(note.0, -1, "the note outlives the set");
-            assert!(ids.iter().all(|id| !note.1.contains(id)));
+            let left: i64 = connection.ttl(super::NOTE).unwrap();
+            assert_eq!(left, -1, "the note outlives the set");
+            let note = store.note();
+            assert!(ids.iter().all(|id| !note.contains(id)));
         }
     }
     run().expect(80);
@@ -188,4 +189,36 @@ fn an_expired_set_is_lost(store: &Store) {
             .unwrap();
         assert_eq!(left, 0, "a complete run deletes what has expired");
     }
+}
+
+fn a_note_that_cannot_be_read_is_no_first_use(store: &Store) {
+    let stage = Stage::with_body(small_list(100).1);
+    let run = |more: &[&str]| run(&stage, store).args(more).end();
+    counts(&run(&["--only-new"]).expect(0), [100, 0, 0, 0]);
+    store.set_note("{\"trusted\": 7}");
+    let ended = run(&["--only-new"]).expect(80);
+    assert!(
+        ended.stderr.contains("the note cannot be read"),
+        "{}",
+        ended.stderr
+    );
+    // A run that asks for no members must not turn it into a first use.
+    counts(&run(&["--suppress-for", "1h"]).expect(0), [100, 0, 0, 0]);
+    run(&["--only-new"]).expect(80);
+    counts(&run(&["--baseline"]).expect(0), [0, 0, 100, 0]);
+    counts(&run(&["--only-new"]).expect(0), [0, 0, 100, 0]);
+}
+
+fn a_note_of_an_earlier_version_can_be_read(store: &Store) {
+    let stage = Stage::with_body(small_list(100).1);
+    let only_new = || run(&stage, store).args(["--only-new"]).end().expect(0);
+    counts(&only_new(), [100, 0, 0, 0]);
+    let mut note: serde_json::Value = serde_json::from_str(&store.note()).unwrap();
+    let run = note["run"].as_object_mut().unwrap();
+    for newer in ["members_before", "began_at", "lost_at", "decisions"] {
+        assert!(run.remove(newer).is_some());
+    }
+    note["unknown"] = true.into();
+    store.set_note(&note.to_string());
+    counts(&only_new(), [0, 0, 100, 0]);
 }

@@ -81,3 +81,23 @@ fn a_server_that_loses_its_data_ends_the_run() {
     assert!(ended.stderr.contains("lost its data"), "{}", ended.stderr);
     assert!(!connection.exists::<_, bool>(MEMBERS).unwrap());
 }
+
+#[test]
+fn a_record_that_cannot_be_read_is_a_members() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let (ids, body) = small_list(10);
+    let stage = Stage::with_body(&body);
+    let only_new = || run(&stage, &store).args(["--only-new", "--removed"]).end();
+    counts(&only_new().expect(0), [10, 0, 0, 0]);
+    let mut connection = server.connection();
+    for id in &ids[..2] {
+        let _: () = connection.hset(MEMBERS, id, "zl:2").unwrap();
+    }
+    set_list(&stage, &ids[1..]);
+    counts(&only_new().expect(0), [0, 0, 9, 1]);
+    assert_eq!(store.members(), set_of(&ids[1..]));
+    assert_eq!(lines_in(&stage.path("out.jsonl.removed")), 1);
+}
