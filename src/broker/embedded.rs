@@ -126,10 +126,7 @@ impl StateStore for EmbeddedStore {
     }
 
     async fn sweep(&mut self) -> Result<(), BrokerError> {
-        let Some(retain) = self.retain else {
-            return Ok(());
-        };
-        self.run(move |work, _| sweep::sweep(work, retain)).await
+        self.run(|work, _| sweep::sweep(work)).await
     }
 
     async fn close(&mut self) {

@@ -155,9 +155,12 @@ fn an_expired_set_is_lost(store: &Store) {
     match store {
         Store::File(_) => {
             for (statement, seconds) in [
-                ("UPDATE lists SET used_at = used_at - ?", two_days + 60),
                 (
-                    "UPDATE publications SET published_at = published_at - ?",
+                    "UPDATE lists SET expires_at = expires_at - ?",
+                    two_days + 60,
+                ),
+                (
+                    "UPDATE publications SET expires_at = expires_at - ?",
                     two_days + 60,
                 ),
             ] {
