@@ -317,3 +317,32 @@ fn counts_of_labels_replace_those_before() {
         assert_eq!(expired.load().await.unwrap(), []);
     });
 }
+
+#[test]
+fn labels_that_come_and_go_never_meet_the_lock_of_their_own_process() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    std::thread::scope(|scope| {
+        for label in ["1", "2", "3", "4"] {
+            let (fixture, file) = (&fixture, &file);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.unwrap().block_on(async {
+                    for _ in 0..25 {
+                        let mut store = fixture.store(file, label);
+                        store.open().await.unwrap();
+                        let changes = Changes {
+                            new_set: Some("t".to_owned()),
+                            records: vec![("a@c.us".to_owned(), record("ml1000:500:2:1"))],
+                            ..Changes::default()
+                        };
+                        store.write(changes).await.unwrap();
+                        if label == "1" {
+                            store.close().await;
+                        }
+                    }
+                });
+            });
+        }
+    });
+}

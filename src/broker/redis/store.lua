@@ -46,5 +46,8 @@ redis.call('HSET', KEYS[1], 'written', written)
 if ARGV[3] ~= '0' then
   redis.call('PEXPIRE', KEYS[3], ARGV[3])
   redis.call('PEXPIRE', KEYS[4], ARGV[3])
+else
+  redis.call('PERSIST', KEYS[3])
+  redis.call('PERSIST', KEYS[4])
 end
 return 'OK'

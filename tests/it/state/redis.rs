@@ -101,3 +101,21 @@ fn a_record_that_cannot_be_read_is_a_members() {
     assert_eq!(store.members(), set_of(&ids[1..]));
     assert_eq!(lines_in(&stage.path("out.jsonl.removed")), 1);
 }
+
+#[test]
+fn what_is_kept_for_ever_does_not_expire() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let stage = Stage::with_body(small_list(10).1);
+    let mut connection = server.connection();
+    for (retain, expires) in [("2d", true), ("forever", false)] {
+        let run = run(&stage, &store).args(["--only-new", "--retain", retain]);
+        run.args(["--suppress-for", "1d"]).end().expect(0);
+        for key in [MEMBERS, super::PUBLISHED] {
+            let left: i64 = connection.ttl(key).unwrap();
+            assert_eq!(left > 0, expires, "{retain}, {key}: {left}");
+        }
+    }
+}
