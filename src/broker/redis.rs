@@ -40,7 +40,7 @@ pub(super) use self::counts::RedisCounts;
 pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
 use self::layout::prepare_selection;
-pub(super) use self::purge::{purge, purge_state};
+pub(super) use self::purge::{check_purge, purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
 pub(super) use self::store::{removed_queue, store};

@@ -7,7 +7,8 @@ use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
 use crate::broker::store::StateStore;
 use crate::broker::{
-    BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq, redis,
+    BrokerError, BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq,
+    redis,
 };
 use crate::retry::RetryPolicy;
 
@@ -90,18 +91,16 @@ impl Broker {
 
     /// Deletes what is stored at the sink and in the state.
     pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
-        let mut outcome = match &self.address.0 {
-            Kind::Stdout => {
-                let problem = "the sink “-” stores nothing that could be deleted";
-                let fix = "name the sink that the runs publish to in --sink";
-                PurgeOutcome::failed(impossible(problem, fix))
-            }
-            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
-            Kind::Redis(endpoint) => {
-                redis::purge(endpoint, self.options.partitions, purge, retry).await
-            }
-            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
-        };
+        if let Some(StateAddress(StateKind::Redis(endpoint))) = &self.state
+            && let Err(error) = redis::check_purge(endpoint, purge)
+        {
+            return PurgeOutcome::failed(error);
+        }
+        let mut outcome = self.purge_sink(purge, retry).await;
+        let is_refused = |error: &BrokerError| matches!(error, BrokerError::Misconfigured { .. });
+        if outcome.errors.iter().any(is_refused) {
+            return outcome;
+        }
         match &self.state {
             Some(StateAddress(StateKind::Redis(endpoint))) => {
                 outcome.merge(redis::purge_state(endpoint, purge, retry).await);
@@ -116,5 +115,22 @@ impl Broker {
             outcome.purge_counts(&mut *store, purge).await;
         }
         outcome
+    }
+
+    async fn purge_sink(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
+        match &self.address.0 {
+            // There may be nothing but the state.
+            Kind::Stdout if self.state.is_some() => PurgeOutcome::default(),
+            Kind::Stdout => {
+                let problem = "the sink “-” stores nothing that could be deleted";
+                let fix = "name the sink that the runs publish to in --sink";
+                PurgeOutcome::failed(impossible(problem, fix))
+            }
+            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
+            Kind::Redis(endpoint) => {
+                redis::purge(endpoint, self.options.partitions, purge, retry).await
+            }
+            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
+        }
     }
 }

@@ -36,6 +36,9 @@ pub(super) struct Beside {
     pub(super) stream: String,
     /// Whether these are the keys of a state, without a stream.
     pub(super) is_state: bool,
+    /// Whether the stream itself is the one for chats that have left, which partitions share if
+    /// their state is elsewhere.
+    pub(super) is_removals: bool,
     /// The stream for chats that have left.
     pub(super) removed: String,
     pub(super) members: Vec<String>,
@@ -79,13 +82,23 @@ pub(super) async fn find(
         let scope = finder.of_queue(endpoint, retry).await?;
         return Ok(vec![scope]);
     }
-    if endpoint.is_cluster() {
-        let problem = "the queues of all labels cannot be found in a Redis Cluster";
-        let fix = "name the labels with --label, or one queue with --queue";
-        return Err(impossible(problem, fix));
-    }
+    check_request(endpoint, purge)?;
     let labels = finder.labels(endpoint, retry).await?;
     Ok(labels.iter().map(|label| finder.of_label(label)).collect())
+}
+
+/// Checks that the queues and labels can be found.
+///
+/// # Errors
+///
+/// [`BrokerError::Misconfigured`].
+pub(super) fn check_request(endpoint: &Endpoint, purge: &Purge) -> Result<(), BrokerError> {
+    if purge.labels.is_some() || !purge.is_queue_per_label() || !endpoint.is_cluster() {
+        return Ok(());
+    }
+    let problem = "the queues of all labels cannot be found in a Redis Cluster";
+    let fix = "name the labels with --label, or one queue with --queue";
+    Err(impossible(problem, fix))
 }
 
 struct Finder<'a> {
@@ -312,13 +325,44 @@ impl<'a> Finder<'a> {
                 beside.members.push(self.members(&keys));
                 beside.checkpoints.push(self.checkpoint(&keys));
                 beside.events.push(keys.events().to_owned());
+                if partition.is_none() {
+                    beside.events.push(self.removals(label).events().to_owned());
+                }
                 beside.dedup_sets.push(keys.dedup);
             }
             beside
         };
         match self.partitions {
             None => vec![of_partition(None)],
-            Some(count) => (0..count).map(|index| of_partition(Some(index))).collect(),
+            Some(count) => {
+                let partitions = (0..count).map(|index| of_partition(Some(index)));
+                partitions.chain([self.shared_removals(labels)]).collect()
+            }
+        }
+    }
+
+    /// The keys of the queue for chats that have left, which a sink has whose state is elsewhere.
+    fn removals(&self, label: &str) -> Keys {
+        let queue = fill_in(&self.purge.queue, label, &self.purge.instance_id);
+        let target = Target {
+            queue: removed(&queue),
+            label_id: label.to_owned(),
+            instance_id: self.purge.instance_id.clone(),
+        };
+        Keys::new(&target, None)
+    }
+
+    /// That queue, which partitions share.
+    fn shared_removals(&self, labels: &[String]) -> Beside {
+        let some = labels.first().map_or("", String::as_str);
+        let stream = self.removals(some).stream;
+        let events = labels.iter().map(|label| self.removals(label));
+        Beside {
+            is_removals: true,
+            manifests: manifests(&stream),
+            events: events.map(|keys| keys.events().to_owned()).collect(),
+            stream,
+            ..Beside::default()
         }
     }
 }
