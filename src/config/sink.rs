@@ -222,6 +222,14 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
         .flatten()
         .and_then(|state| state.file().map(Path::to_owned));
     for (name, file) in [
+        ("report.file", &report_file),
+        ("report.metrics_file", &metrics_file),
+    ] {
+        if file.is_some() && *file == state_file {
+            read.error(name, "is the file of --state: use another one");
+        }
+    }
+    for (name, file) in [
         ("report.file", report_file),
         ("report.metrics_file", metrics_file),
         ("state.url", state_file),

@@ -199,3 +199,34 @@ fn an_impossible_request_deletes_nothing() {
     assert_eq!(said(&purge.end().expect(78)), json!({}));
     assert_eq!(stage.ids().len(), 20);
 }
+
+#[test]
+fn chats_that_have_left_are_beside_the_file_itself_and_outlive_it_in_no_purge() {
+    let (ids, body) = small_list(300);
+    let stage = Stage::with_body(&body);
+    let folder = stage.path("elsewhere");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("chats.jsonl");
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink(&file, stage.out()).unwrap();
+    let state = format!("file:{}", stage.path("state").display());
+    let run = || {
+        let run = stage.run().args(["--removed", "--state", &state]);
+        run.end().expect(0)
+    };
+    run();
+    let next = Chats::Body(Bytes::from(map_of(&ids[100..])));
+    stage.mock.set_chats("1", &next);
+    run();
+    let removed = folder.join("chats.jsonl.removed");
+    assert_eq!(crate::support::lines_in(&removed), 100);
+    std::fs::remove_file(&file).unwrap();
+    let sink = format!("file:{}", file.display());
+    for more in [&["--dry-run"][..], &[]] {
+        let purge = purge_of(&sink, &state).args(["--label", "1", "--older-than", "0s"]);
+        let told = said(&purge.args(more).end().expect(0));
+        let found = ["removed_messages", "checkpoints"].map(|key| told[key].as_u64());
+        assert_eq!(found, [Some(100), Some(1)]);
+    }
+    assert_eq!(crate::support::lines_in(&removed), 0);
+}
