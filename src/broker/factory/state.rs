@@ -8,7 +8,7 @@ use crate::broker::purge::impossible;
 use crate::broker::store::StateStore;
 use crate::broker::{
     BrokerError, BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq,
-    redis,
+    redis, tracked,
 };
 use crate::retry::RetryPolicy;
 
@@ -87,6 +87,17 @@ impl Broker {
             instance_id,
             retain,
         )))
+    }
+
+    /// Checks that a run could use its state; `None` if it has none outside the sink.
+    ///
+    /// # Errors
+    ///
+    /// The error that a run would end with.
+    pub async fn check_state(&self, context: &SessionContext) -> Option<Result<(), BrokerError>> {
+        let selection = &context.selection;
+        let state = self.state.as_ref().filter(|_| selection.is_active())?;
+        Some(tracked::check(state.store(&self.options, context), selection).await)
     }
 
     /// Deletes what is stored at the sink and in the state.

@@ -165,3 +165,30 @@ fn one_run_at_a_time_holds_a_state_on_a_server() {
     held.signal("TERM");
     held.end().expect(75);
 }
+
+#[test]
+fn check_opens_the_state() {
+    let store = Store::file();
+    let (_, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    let check = |state: &str| {
+        let check = stage.program("check").args(["--label", "1", "--only-new"]);
+        let check = check.args(["--sink", "-", "--state", state]);
+        check.end()
+    };
+    let ended = check(&store.url()).expect(0);
+    assert!(ended.stdout.contains("ok    state:"), "{}", ended.stdout);
+    let body = crate::support::held_after(&body, 900);
+    stage.mock.script("1", body);
+    let held = super::run(&stage, &store).args(["--only-new"]).spawn();
+    let lines = || crate::support::lines_in(&stage.out());
+    crate::support::wait_until("the run publishes", || lines() == 900);
+    let ended = check(&store.url()).expect(0);
+    assert!(ended.stdout.contains("warn  state:"), "{}", ended.stdout);
+    held.signal("TERM");
+    held.end().expect(75);
+    store.lose_members();
+    let ended = check(&store.url()).expect(80);
+    assert!(ended.stdout.contains("--baseline"), "{}", ended.stdout);
+    check("redis://127.0.0.1:1").expect(69);
+}
