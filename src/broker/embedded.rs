@@ -15,7 +15,7 @@ mod schema;
 mod sweep;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +32,15 @@ pub(super) struct Embedded {
     open: Arc<Mutex<Weak<Database>>>,
 }
 
+/// A hold on the open file. The last one closes the file, and until it is closed, nobody in this
+/// process opens it again: that would meet the lock of the file.
+#[derive(Clone)]
+struct Handle {
+    embedded: Embedded,
+    /// `None` only while this is dropped.
+    database: Option<Arc<Database>>,
+}
+
 /// The state of one queue and label in the file.
 struct EmbeddedStore {
     embedded: Embedded,
@@ -40,7 +49,27 @@ struct EmbeddedStore {
     /// Whether records of members are kept.
     has_members: bool,
     /// `None` before it is opened, and after it is closed.
-    opened: Option<(Arc<Database>, Scope)>,
+    opened: Option<(Handle, Scope)>,
+}
+
+impl Handle {
+    /// Does some work in one transaction.
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&Work<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, BrokerError> {
+        match &self.database {
+            Some(database) => database.run(work),
+            None => Err(BrokerError::Bug("the state is closed".to_owned())),
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _open = self.embedded.lock();
+        self.database = None;
+    }
 }
 
 impl Embedded {
@@ -71,14 +100,21 @@ impl Embedded {
     }
 
     /// Opens the file, or returns the database if another label of this process has opened it.
-    fn open(&self) -> Result<Arc<Database>, BrokerError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = open.upgrade() {
-            return Ok(database);
-        }
-        let database = Arc::new(Database::open(&self.path)?);
+    fn open(&self) -> Result<Handle, BrokerError> {
+        let mut open = self.lock();
+        let database = match open.upgrade() {
+            Some(database) => database,
+            None => Arc::new(Database::open(&self.path)?),
+        };
         *open = Arc::downgrade(&database);
-        Ok(database)
+        Ok(Handle {
+            embedded: self.clone(),
+            database: Some(database),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Weak<Database>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,10 +162,7 @@ impl StateStore for EmbeddedStore {
     }
 
     async fn sweep(&mut self) -> Result<(), BrokerError> {
-        let Some(retain) = self.retain else {
-            return Ok(());
-        };
-        self.run(move |work, _| sweep::sweep(work, retain)).await
+        self.run(|work, _| sweep::sweep(work)).await
     }
 
     async fn close(&mut self) {

@@ -46,8 +46,8 @@ pub enum BrokerError {
         /// What to set instead, with its flag.
         fix: &'static str,
     },
-    /// The members of a label were known, and are not any more.
-    #[error("the members of the label are not known any more: {0}")]
+    /// Members of a label were recorded, and are not there any more.
+    #[error("the recorded members are missing: {0}")]
     MembersLost(String),
     /// The queue has lost entries that it had confirmed, too often to go on.
     #[error("the queue lost entries that it had confirmed")]

@@ -42,7 +42,7 @@ pub(super) use self::events::event_sink;
 use self::keys::{Keys, is_taggable};
 use self::layout::prepare_selection;
 use self::link::StoredState;
-pub(super) use self::purge::{purge, purge_state};
+pub(super) use self::purge::{check_purge, purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
 pub(super) use self::store::{removed_queue, store};

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::BrokerError;
 use crate::batch::Position;
-use crate::state::record::Record;
+use crate::state::record::{Record, Source, State};
 
 /// The state of one queue, label and account, held by one run at a time.
 #[async_trait]
@@ -74,6 +74,9 @@ pub(super) struct Note {
     pub(super) passes: u64,
     /// Members now.
     pub(super) members: u64,
+    /// Members before a list that would have removed too many of them. The same list must not pass
+    /// later only because its new chats are members by then.
+    pub(super) guarded: Option<u64>,
     /// The run that is unfinished, or was when its process ended.
     pub(super) run: Option<RunNote>,
 }
@@ -91,11 +94,14 @@ pub(super) struct RunNote {
     /// Position up to which the queue was known to have the run's chats.
     pub(super) reached: Position,
     /// Members before its last list.
+    #[serde(default)]
     pub(super) members_before: u64,
     /// When it began, in seconds since 1970.
+    #[serde(default)]
     pub(super) began_at: u64,
     /// When the queue last lost chats that were recorded as published, in seconds since 1970; 0 for
     /// never. Times of publication since the start of the run up to then do not count.
+    #[serde(default)]
     pub(super) lost_at: u64,
     /// Decisions that are not recorded with the chats yet.
     #[serde(default)]
@@ -150,6 +156,43 @@ pub(super) struct Page {
     pub(super) members: u64,
     /// Where the scan continues; `None` at its end.
     pub(super) next: Option<Cursor>,
+}
+
+/// Token of a set that nobody has, in place of a note that cannot be read.
+const UNREADABLE: &str = "unreadable";
+
+impl Note {
+    /// Parses a note. One that cannot be read says that a set is to be built, because an empty one
+    /// would say that all chats are new.
+    pub(super) fn parse(json: &str) -> Self {
+        serde_json::from_str(json).unwrap_or_else(|_| Self {
+            building: Some(UNREADABLE.to_owned()),
+            ..Self::default()
+        })
+    }
+
+    /// Whether the note could not be read, and no set was built since.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.trusted.is_none() && self.building.as_deref() == Some(UNREADABLE)
+    }
+
+    /// Returns the JSON that is stored.
+    pub(super) fn to_json(&self) -> String {
+        // Texts and numbers always serialise.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Parses the record of a chat. One that cannot be read is that of a member: the chat is no news.
+pub(super) fn parse_record(text: &str) -> Record {
+    text.parse().unwrap_or(Record {
+        state: State::Member,
+        source: Source::List,
+        as_of: 0,
+        since: 0,
+        seen: 0,
+        published: 0,
+    })
 }
 
 impl Decisions {

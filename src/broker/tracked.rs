@@ -61,6 +61,23 @@ impl SnapshotSink for Tracked {
     }
 }
 
+/// Opens a store as a run would, and closes it again.
+///
+/// # Errors
+///
+/// The error that a run would end with.
+pub(super) async fn check(
+    mut store: Box<dyn StateStore>,
+    selection: &Selection,
+) -> Result<(), BrokerError> {
+    let stored = store.open().await?;
+    store.close().await;
+    match &selection.membership {
+        Some(membership) => check_set(&stored, membership.publish),
+        None => Ok(()),
+    }
+}
+
 /// Opens the sink, if the members are known as well as the run needs them.
 async fn open(
     stored: &Stored,

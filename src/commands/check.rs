@@ -1,15 +1,19 @@
 //! `labelcast check`: checks that a run could work, and publishes nothing.
 
+use std::sync::Arc;
+
 use super::run::Settings;
 use super::{check_report_path, fail, init_log, labels, listen, load, print};
 use crate::api::{ApiError, Label, LabelList};
-use crate::broker::Target;
+use crate::broker::{BrokerError, PauseObserver, SessionContext, Target};
 use crate::config::{ConfigSources, RunMode};
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::Labels;
 use crate::progress::{Progress, ProgressMode};
 use crate::report::printable;
+use crate::retry::RetryPolicy;
+use crate::shutdown::Shutdown;
 
 pub(super) async fn check(sources: ConfigSources) -> Exit {
     let settings = match load(sources, |sources| Settings::read(sources, RunMode::Publish)) {
@@ -42,7 +46,7 @@ pub(super) async fn check(sources: ConfigSources) -> Exit {
     tokio::select! {
         biased;
         cause = shutdown.stopped() => findings.fail("sink", &Error::Interrupted(cause)),
-        () = check_sink(&settings, &labels, &mut findings) => {}
+        () = check_sink(&settings, &labels, &shutdown, &mut findings) => {}
     }
     match print(&findings.text) {
         Ok(()) => findings.exit,
@@ -122,7 +126,20 @@ fn labels_to_publish(settings: &Settings, known: Vec<Label>) -> Vec<String> {
     labels
 }
 
-async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findings) {
+/// Nobody, because a check does not publish.
+struct NoObserver;
+
+impl PauseObserver for NoObserver {
+    fn paused(&self, _: &'static str) {}
+    fn resumed(&self) {}
+}
+
+async fn check_sink(
+    settings: &Settings,
+    labels: &[String],
+    shutdown: &Shutdown,
+    findings: &mut Findings,
+) {
     let instance_id = &settings.api.instance_id;
     let targets: Vec<Target> = labels
         .iter()
@@ -146,5 +163,31 @@ async fn check_sink(settings: &Settings, labels: &[String], findings: &mut Findi
             }
             Err(error) => findings.fail("sink", &error.into()),
         }
+    }
+    for target in targets {
+        check_state(settings, target, shutdown, findings).await;
+    }
+}
+
+async fn check_state(
+    settings: &Settings,
+    target: Target,
+    shutdown: &Shutdown,
+    findings: &mut Findings,
+) {
+    let queue = target.queue.clone();
+    let context = SessionContext {
+        target,
+        layout: settings.sink.layout.clone(),
+        retry: RetryPolicy::new(0, shutdown.clone()),
+        selection: settings.run.selection.clone(),
+        pauses: Arc::new(NoObserver),
+    };
+    match settings.sink.broker.check_state(&context).await {
+        None => {}
+        Some(Ok(())) => findings.add("state", Ok(format!("of {queue} can be used"))),
+        // The run that holds it may have ended by then.
+        Some(Err(error @ BrokerError::Locked(_))) => findings.warn("state", &error.to_string()),
+        Some(Err(error)) => findings.fail("state", &error.into()),
     }
 }

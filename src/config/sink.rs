@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::values::Reader;
+use super::values::{Optional, Reader};
 use super::{ConfigSources, Labels, Origin, RunMode};
 use crate::broker::factory::{
     Address, Broker, SinkSettings, StateAddress, fill_in, problem_with_braces,
@@ -22,10 +22,7 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
     let ids_per_message = read.number("sink.ids_per_message", 1..=10_000);
     let include_names = read.switch("sink.include_names");
     let (options, all_valid) = options(&mut read);
-    let state = read.optional("state.url", state);
-    // At the sink's own server, the sink decides in one step with its messages.
-    let is_own = url(&mut read).is_some_and(|(_, url)| url == read.text("state.url"));
-    let state = state.map(|state| state.filter(|_| !is_own || !keeps_state(&address)));
+    let state = state_elsewhere(&mut read, address.as_ref());
     match (&address, &queue) {
         (Some(address), Some(queue)) => {
             fit_together(&mut read, address, &options, queue, format.flatten());
@@ -60,10 +57,7 @@ pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {
     let mut read = Reader::new(sources);
     let address = address(&mut read);
     let retain = read.retain("sink.retain");
-    let state = read.optional("state.url", state);
-    // At the sink's own server, the sink decides in one step with its messages.
-    let is_own = url(&mut read).is_some_and(|(_, url)| url == read.text("state.url"));
-    let state = state.map(|state| state.filter(|_| !is_own || !keeps_state(&address)));
+    let state = state_elsewhere(&mut read, address.as_ref());
     Some(Broker {
         address: address?,
         options: BrokerOptions {
@@ -74,9 +68,12 @@ pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {
     })
 }
 
-/// Whether the sink keeps what is known between runs by itself.
-fn keeps_state(address: &Option<Address>) -> bool {
-    address.as_ref().is_some_and(Address::keeps_state)
+/// The state, if it is not at the sink's own server: there, the sink decides in one step with its
+/// messages.
+fn state_elsewhere(read: &mut Reader<'_>, address: Option<&Address>) -> Optional<StateAddress> {
+    let state = read.optional("state.url", state)?;
+    let is_own = |state: &StateAddress| address.is_some_and(|it| state.is_own_of(it));
+    Some(state.filter(|state| !is_own(state)))
 }
 
 fn state(read: &mut Reader<'_>, key: &'static str) -> Option<StateAddress> {
@@ -224,6 +221,14 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
     let state_file = state
         .flatten()
         .and_then(|state| state.file().map(Path::to_owned));
+    for (name, file) in [
+        ("report.file", &report_file),
+        ("report.metrics_file", &metrics_file),
+    ] {
+        if file.is_some() && *file == state_file {
+            read.error(name, "is the file of --state: use another one");
+        }
+    }
     for (name, file) in [
         ("report.file", report_file),
         ("report.metrics_file", metrics_file),

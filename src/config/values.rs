@@ -23,6 +23,11 @@ pub(super) struct Reader<'a> {
     sources: &'a mut ConfigSources,
 }
 
+/// Whether this is a word for a switch that is off.
+fn is_off(text: &str) -> bool {
+    ["", "false", "0", "no", "off"].contains(&text.to_lowercase().as_str())
+}
+
 /// An optional value; the outer `None` means that an error was recorded.
 pub(super) type Optional<T> = Option<Option<T>>;
 
@@ -61,7 +66,7 @@ impl<'a> Reader<'a> {
     /// Returns whether a value other than the default is set.
     pub(super) fn is_set(&self, key: &'static str) -> bool {
         let (setting, text, origin) = self.get(key);
-        let is_off = setting.is_switch() && text == "false";
+        let is_off = setting.is_switch() && is_off(&text);
         origin != Origin::Default && text != setting.default && !is_off
     }
 
@@ -90,7 +95,7 @@ impl<'a> Reader<'a> {
     pub(super) fn switch(&mut self, key: &'static str) -> Option<bool> {
         let (_, text, _) = self.get(key);
         match text.to_lowercase().as_str() {
-            "" | "false" | "0" | "no" | "off" => Some(false),
+            _ if is_off(&text) => Some(false),
             "true" | "1" | "yes" | "on" => Some(true),
             _ => {
                 self.error(key, "is not true or false");

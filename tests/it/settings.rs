@@ -206,6 +206,33 @@ fn the_report_must_not_overwrite_the_chats() {
 }
 
 #[test]
+fn a_switch_that_is_off_is_not_set() {
+    let stage = Stage::with_chats(1);
+    for off in ["0", "off", "No", "FALSE"] {
+        let run = stage.run().env("LABELCAST_TRACK", off);
+        run.env("LABELCAST_ONLY_NEW", off).end().expect(0);
+    }
+    let run = stage.run().env("LABELCAST_TRACK", "on");
+    run.end().expect(78);
+}
+
+#[test]
+fn the_report_must_not_overwrite_the_state() {
+    let stage = Stage::with_chats(1);
+    let path = stage.path("state.db");
+    let state = format!("file:{}", path.display());
+    for flag in ["--report-file", "--metrics-file"] {
+        let run = stage.run().args(["--track", "--state", &state]);
+        let told = run.args([flag, path.to_str().unwrap()]).end().expect(78);
+        assert!(
+            told.stderr.contains("the file of --state"),
+            "{}",
+            told.stderr
+        );
+    }
+}
+
+#[test]
 fn report_and_metrics_must_not_share_a_file() {
     let stage = Stage::with_chats(1);
     let path = stage.path("told");

@@ -40,8 +40,9 @@ macro_rules! with_both_stores {
 }
 use with_both_stores;
 
-const MEMBERS: &str = "labelcast:members:{labelcast:1}:labelcast:1:inst-1:1";
-const PUBLISHED: &str = "labelcast:published:{labelcast:1}:labelcast:1";
+const MEMBERS: &str = "labelcast:state-members:{labelcast:1}:labelcast:1:inst-1:1";
+const NOTE: &str = "labelcast:state-note:{labelcast:1}:labelcast:1:inst-1:1";
+const PUBLISHED: &str = "labelcast:state-published:{labelcast:1}:labelcast:1";
 
 /// A store of its own.
 enum Store {
@@ -125,6 +126,28 @@ impl Store {
             Self::Redis(server) => {
                 assert!(server.connection().del::<_, bool>(MEMBERS).unwrap());
             }
+        }
+    }
+
+    /// The note about the members.
+    fn note(&self) -> String {
+        match self {
+            Self::File(_) => {
+                let select = "SELECT note FROM lists";
+                let note = self.database().query_row(select, [], |row| row.get(0));
+                note.unwrap()
+            }
+            Self::Redis(server) => server.connection().get(NOTE).unwrap(),
+        }
+    }
+
+    fn set_note(&self, note: &str) {
+        match self {
+            Self::File(_) => {
+                let update = "UPDATE lists SET note = ?";
+                assert_eq!(self.database().execute(update, [note]).unwrap(), 1);
+            }
+            Self::Redis(server) => server.connection().set(NOTE, note).unwrap(),
         }
     }
 

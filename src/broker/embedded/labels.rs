@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use rusqlite::params;
 
 use super::database::Work;
-use super::members::{signed, unsigned};
+use super::members::{expiry, signed, unsigned};
 use super::{Embedded, blocking};
 use crate::broker::{BrokerError, CountStore};
 use crate::state::counts::LabelCount;
@@ -53,18 +53,20 @@ impl EmbeddedCounts {
         counts: &[LabelCount],
         labels: Option<&[&str]>,
     ) -> Result<(), BrokerError> {
-        let counts = counts.to_vec();
+        let (counts, retain) = (counts.to_vec(), self.retain);
         let kept = labels.map(|labels| serde_json::json!(labels).to_string());
         self.run(move |work, instance_id| {
             let mut insert = work.prepare_cached(
-                "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT DO UPDATE SET name = coalesce(?3, name), color = coalesce(?4, color),
-                 chats = ?5, counted_at = ?6",
+                 chats = ?5, counted_at = ?6, expires_at = ?7",
             )?;
             for count in &counts {
                 let (name, color) = (&count.label_name, &count.color_hex);
                 let (chats, at) = (signed(count.chats), millis(count.counted_at));
-                insert.execute(params![instance_id, count.label_id, name, color, chats, at])?;
+                let id = &count.label_id;
+                let expires_at = expiry(at / 1000, retain);
+                insert.execute(params![instance_id, id, name, color, chats, at, expires_at])?;
             }
             if let Some(kept) = kept {
                 work.prepare_cached(

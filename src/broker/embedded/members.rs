@@ -20,6 +20,8 @@ pub(super) const TOKEN: i64 = 3;
 pub(super) struct Scope {
     list: i64,
     queue_id: i64,
+    /// How long what is written is kept; `None` for ever.
+    retain: Option<Duration>,
 }
 
 impl Scope {
@@ -28,8 +30,8 @@ impl Scope {
     }
 }
 
-/// Finds the rows of a queue, label and account, or creates them. Deletes its members if they are
-/// too old.
+/// Finds the rows of a queue, label and account, or creates them. Deletes its members if they have
+/// expired.
 pub(super) fn open(
     work: &Work<'_>,
     target: &Target,
@@ -41,12 +43,11 @@ pub(super) fn open(
         instance_id,
     } = target;
     work.execute(
-        "INSERT INTO lists (queue, label_id, instance_id, used_at) VALUES (?, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
-        params![queue, label_id, instance_id, now()],
+        "INSERT INTO lists (queue, label_id, instance_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        params![queue, label_id, instance_id],
     )?;
-    let (list, note, used_at): (i64, String, i64) = work.query_row(
-        "SELECT list, note, used_at FROM lists
+    let (list, note, expires_at): (i64, String, Option<i64>) = work.query_row(
+        "SELECT list, note, expires_at FROM lists
          WHERE queue = ? AND label_id = ? AND instance_id = ?",
         params![queue, label_id, instance_id],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
@@ -57,12 +58,15 @@ pub(super) fn open(
     )?;
     let of_queue = "SELECT queue_id FROM queues WHERE queue = ?";
     let queue_id = work.query_row(of_queue, [queue], |row| row.get(0))?;
-    let scope = Scope { list, queue_id };
-    if retain.is_some_and(|retain| used_at < oldest(retain)) {
+    let scope = Scope {
+        list,
+        queue_id,
+        retain,
+    };
+    if expires_at.is_some_and(|at| at < now()) {
         drop_members(work, list)?;
     }
-    // A note that cannot be read is as good as none.
-    let note: Note = serde_json::from_str(&note).unwrap_or_default();
+    let note = Note::parse(&note);
     let set = find_set(work, &scope, &note)?;
     Ok((scope, Stored { note, set }))
 }
@@ -164,19 +168,23 @@ pub(super) fn write(work: &Work<'_>, scope: &Scope, changes: &Changes) -> rusqli
         work.execute(&insert, [token])?;
     }
     // Members do not expire as long as their list is used.
-    work.prepare_cached("UPDATE lists SET note = ?, used_at = ? WHERE list = ?")?
-        .execute(params![note_text(&changes.note), now(), scope.list])?;
+    work.prepare_cached("UPDATE lists SET note = ?, expires_at = ? WHERE list = ?")?
+        .execute(params![
+            changes.note.to_json(),
+            expiry(now(), scope.retain),
+            scope.list
+        ])?;
     write_records(work, scope, &changes.records)?;
     let mut published = work.prepare_cached(
-        "INSERT INTO publications (queue_id, chat_id, published_at) VALUES (?, ?, ?)
-         ON CONFLICT DO UPDATE SET published_at = excluded.published_at",
+        "INSERT INTO publications (queue_id, chat_id, published_at, expires_at)
+         VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET published_at = excluded.published_at,
+           expires_at = excluded.expires_at",
     )?;
+    let published_at = signed(changes.published_at);
+    let expires_at = expiry(published_at, scope.retain);
     for chat_id in &changes.published {
-        published.execute(params![
-            scope.queue_id,
-            chat_id,
-            signed(changes.published_at)
-        ])?;
+        published.execute(params![scope.queue_id, chat_id, published_at, expires_at])?;
     }
     if !changes.forgotten.is_empty() {
         let delete = format!("DELETE FROM {} WHERE chat_id = ?", scope.table());
@@ -255,14 +263,14 @@ pub(super) fn unseen(
     Ok(page)
 }
 
-fn note_text(note: &Note) -> String {
-    // Texts and numbers always serialise.
-    serde_json::to_string(note).unwrap_or_default()
-}
-
 /// The time before which is too old, in seconds since 1970.
 pub(super) fn oldest(retain: Duration) -> i64 {
     now().saturating_sub_unsigned(retain.as_secs())
+}
+
+/// When something of this time expires, in seconds since 1970; `None` for never.
+pub(super) fn expiry(at: i64, retain: Option<Duration>) -> Option<i64> {
+    retain.map(|retain| at.saturating_add_unsigned(retain.as_secs()))
 }
 
 /// Seconds since 1970.

@@ -1,5 +1,6 @@
 //! Deletion of what is stored in the file.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
@@ -33,12 +34,12 @@ impl Embedded {
 }
 
 fn purge_lists(work: &Work<'_>, purge: &Purge, age: Duration) -> rusqlite::Result<Purged> {
-    let mut purged = Purged::default();
+    let (mut purged, mut queues) = (Purged::default(), BTreeSet::new());
     let shares_queue = purge.labels.is_some() && !purge.is_queue_per_label();
     for list in lists(work, purge)? {
         purged.members += members(work, &list, age, purge.dry_run)?;
         // Times of publication belong to all labels of a queue.
-        if !shares_queue {
+        if !shares_queue && queues.insert(list.queue.clone()) {
             purged.publication_times += publications(work, &list.queue, age, purge.dry_run)?;
         }
     }

@@ -14,7 +14,7 @@ CREATE TABLE lists (
   label_id TEXT NOT NULL,
   instance_id TEXT NOT NULL,
   note TEXT NOT NULL DEFAULT '{}', -- JSON
-  used_at INTEGER NOT NULL, -- Seconds since 1970. The members expire by it.
+  expires_at INTEGER, -- When the members expire, in seconds since 1970. NULL: never.
   UNIQUE (queue, label_id, instance_id)
 ) STRICT;
 CREATE TABLE queues (
@@ -27,6 +27,7 @@ CREATE TABLE publications (
   queue_id INTEGER NOT NULL,
   chat_id TEXT NOT NULL,
   published_at INTEGER NOT NULL, -- Seconds since 1970.
+  expires_at INTEGER, -- Seconds since 1970. NULL: never.
   UNIQUE (queue_id, chat_id)
 ) STRICT;
 CREATE TABLE labels (
@@ -36,6 +37,7 @@ CREATE TABLE labels (
   color TEXT, -- As the API writes it.
   chats INTEGER NOT NULL,
   counted_at INTEGER NOT NULL, -- Milliseconds since 1970.
+  expires_at INTEGER, -- Seconds since 1970. NULL: never.
   PRIMARY KEY (instance_id, label_id)
 ) STRICT, WITHOUT ROWID;
 ";

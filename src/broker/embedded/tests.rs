@@ -206,7 +206,7 @@ fn what_is_too_old_is_deleted_and_notes_stay() {
         assert_eq!(times.collect::<Vec<_>>(), [false, true]);
 
         let age = |work: &Work<'_>, _: &Scope| {
-            work.execute("UPDATE lists SET used_at = used_at - 3700", [])
+            work.execute("UPDATE lists SET expires_at = expires_at - 3700", [])
         };
         store.run(age).await.unwrap();
         let mut other = fixture.store(&file, "2");
@@ -221,6 +221,64 @@ fn what_is_too_old_is_deleted_and_notes_stay() {
         store.close().await;
         let stored = store.open().await.unwrap();
         assert_eq!((stored.note, stored.set), (note("t"), None));
+    });
+}
+
+#[test]
+fn each_row_is_kept_as_long_as_its_own_run_keeps_it() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    let day = Duration::from_secs(24 * 3600);
+    let of_queue = |queue: &str, retain| {
+        let mut store = fixture.store(&file, "1");
+        store.target.queue = queue.to_owned();
+        store.retain = retain;
+        store
+    };
+    fixture.runtime.block_on(async {
+        let mut known = Vec::new();
+        for (queue, retain) in [("hour", Some(day / 24)), ("day", Some(day)), ("ever", None)] {
+            let mut store = of_queue(queue, retain);
+            store.open().await.unwrap();
+            let changes = Changes {
+                note: note("t"),
+                new_set: Some("t".to_owned()),
+                published: vec!["a@c.us".to_owned()],
+                published_at: unix_seconds() - 7200,
+                ..Changes::default()
+            };
+            store.write(changes).await.unwrap();
+            let two_hours = |work: &Work<'_>, _: &Scope| {
+                work.execute("UPDATE lists SET expires_at = expires_at - 7200", [])
+            };
+            store.run(two_hours).await.unwrap();
+            let count = LabelCount {
+                label_id: queue.to_owned(),
+                label_name: None,
+                color_hex: None,
+                chats: 1,
+                counted_at: SystemTime::now() - Duration::from_secs(7200),
+            };
+            file.counts("i", retain).record(&[count]).await.unwrap();
+            store.close().await;
+        }
+        let mut other = of_queue("other", Some(day / 24));
+        other.open().await.unwrap();
+        other.sweep().await.unwrap();
+        let counts = file.counts("i", None).load().await.unwrap();
+        let counts: Vec<_> = counts.into_iter().map(|count| count.label_id).collect();
+        assert_eq!(counts, ["day", "ever"]);
+        other.close().await;
+        for queue in ["hour", "day", "ever"] {
+            // With a retention of which all would have expired.
+            let mut store = of_queue(queue, Some(Duration::from_secs(1)));
+            let has_set = store.open().await.unwrap().set.is_some();
+            store.has_members = false;
+            let times = store.read(vec!["a@c.us".to_owned()]).await.unwrap();
+            known.push((has_set, times[0].published_at.is_some()));
+            store.close().await;
+        }
+        assert_eq!(known, [(false, false), (true, true), (true, true)]);
     });
 }
 
@@ -257,5 +315,34 @@ fn counts_of_labels_replace_those_before() {
         assert_eq!(others.load().await.unwrap().len(), 1);
         let mut expired = file.counts("i", Some(Duration::from_secs(60)));
         assert_eq!(expired.load().await.unwrap(), []);
+    });
+}
+
+#[test]
+fn labels_that_come_and_go_never_meet_the_lock_of_their_own_process() {
+    let fixture = Fixture::new();
+    let file = fixture.file();
+    std::thread::scope(|scope| {
+        for label in ["1", "2", "3", "4"] {
+            let (fixture, file) = (&fixture, &file);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.unwrap().block_on(async {
+                    for _ in 0..25 {
+                        let mut store = fixture.store(file, label);
+                        store.open().await.unwrap();
+                        let changes = Changes {
+                            new_set: Some("t".to_owned()),
+                            records: vec![("a@c.us".to_owned(), record("ml1000:500:2:1"))],
+                            ..Changes::default()
+                        };
+                        store.write(changes).await.unwrap();
+                        if label == "1" {
+                            store.close().await;
+                        }
+                    }
+                });
+            });
+        }
     });
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use super::{Broker, Kind};
+use super::{Address, Broker, Kind};
 use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
 use crate::broker::store::StateStore;
 use crate::broker::{
-    BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq, redis,
+    BrokerError, BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq,
+    redis, tracked,
 };
 use crate::retry::RetryPolicy;
 
@@ -37,6 +38,14 @@ impl StateAddress {
             return Ok(Self(StateKind::Redis(Box::new(endpoint?))));
         }
         Err("is not a state; there are file:PATH and the URLs of Redis".to_owned())
+    }
+
+    /// Whether this is the server of a sink, which keeps what is known between runs by itself.
+    pub fn is_own_of(&self, sink: &Address) -> bool {
+        match (&self.0, &sink.0) {
+            (StateKind::Redis(state), Kind::Redis(sink)) => state.is_same(sink),
+            _ => false,
+        }
     }
 
     /// The path of the file, if it is one.
@@ -80,20 +89,29 @@ impl Broker {
         )))
     }
 
+    /// Checks that a run could use its state; `None` if it has none outside the sink.
+    ///
+    /// # Errors
+    ///
+    /// The error that a run would end with.
+    pub async fn check_state(&self, context: &SessionContext) -> Option<Result<(), BrokerError>> {
+        let selection = &context.selection;
+        let state = self.state.as_ref().filter(|_| selection.is_active())?;
+        Some(tracked::check(state.store(&self.options, context), selection).await)
+    }
+
     /// Deletes what is stored at the sink and in the state.
     pub async fn purge(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
-        let mut outcome = match &self.address.0 {
-            Kind::Stdout => {
-                let problem = "the sink “-” stores nothing that could be deleted";
-                let fix = "name the sink that the runs publish to in --sink";
-                PurgeOutcome::failed(impossible(problem, fix))
-            }
-            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
-            Kind::Redis(endpoint) => {
-                redis::purge(endpoint, self.options.partitions, purge, retry).await
-            }
-            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
-        };
+        if let Some(StateAddress(StateKind::Redis(endpoint))) = &self.state
+            && let Err(error) = redis::check_purge(endpoint, purge)
+        {
+            return PurgeOutcome::failed(error);
+        }
+        let mut outcome = self.purge_sink(purge, retry).await;
+        let is_refused = |error: &BrokerError| matches!(error, BrokerError::Misconfigured { .. });
+        if outcome.errors.iter().any(is_refused) {
+            return outcome;
+        }
         match &self.state {
             Some(StateAddress(StateKind::Redis(endpoint))) => {
                 outcome.merge(redis::purge_state(endpoint, purge, retry).await);
@@ -108,5 +126,22 @@ impl Broker {
             outcome.purge_counts(&mut *store, purge).await;
         }
         outcome
+    }
+
+    async fn purge_sink(&self, purge: &Purge, retry: &RetryPolicy) -> PurgeOutcome {
+        match &self.address.0 {
+            // There may be nothing but the state.
+            Kind::Stdout if self.state.is_some() => PurgeOutcome::default(),
+            Kind::Stdout => {
+                let problem = "the sink “-” stores nothing that could be deleted";
+                let fix = "name the sink that the runs publish to in --sink";
+                PurgeOutcome::failed(impossible(problem, fix))
+            }
+            Kind::File(path) => lines::purge(path, purge, retry.shutdown()).await,
+            Kind::Redis(endpoint) => {
+                redis::purge(endpoint, self.options.partitions, purge, retry).await
+            }
+            Kind::RabbitMq(endpoint) => rabbitmq::purge(endpoint, purge, retry).await,
+        }
     }
 }

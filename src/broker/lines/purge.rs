@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt as _, fchown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
@@ -16,13 +16,12 @@ use uuid::Uuid;
 
 use super::file::{failed, is_at, lock};
 use super::journal::{Journal, Record};
+use super::removed;
 use crate::broker::purge::impossible;
 use crate::broker::{BrokerError, Purge, PurgeOutcome, Purged};
 use crate::message::snapshot_time;
 use crate::shutdown::Shutdown;
 
-/// Suffix of the file for chats that have left, added to the full name of the file for chats.
-const REMOVED_SUFFIX: &str = ".removed";
 /// Bytes of a line that are examined, which bounds memory. A longer line is not a message: one of
 /// 10,000 ids of 512 bytes is shorter, also if each byte is escaped twice.
 const MAX_LINE_BYTES: u64 = 16 * 1024 * 1024;
@@ -69,7 +68,9 @@ fn purge_file(
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => return Err(BrokerError::NotAFile(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return purge_beside(path, old, dry_run, purged);
+        }
         Err(error) => return Err(unreadable(error)),
     }
     let path = path.canonicalize().map_err(unreadable)?;
@@ -92,12 +93,27 @@ fn purge_file(
     Ok(())
 }
 
+/// Purges what is beside a file that does not exist any more.
+fn purge_beside(
+    path: &Path,
+    old: &Old,
+    dry_run: bool,
+    purged: &mut Purged,
+) -> Result<(), BrokerError> {
+    let mut journal = Journal::read(path)?;
+    let records = journal.remove(|record| old.is_record(record));
+    if !dry_run && records > 0 {
+        journal.replace()?;
+    }
+    purged.checkpoints = records as u64;
+    purged.removed_messages = drop_lines_beside(path, old, dry_run)?;
+    Ok(())
+}
+
 /// Drops or counts the old lines of the file for chats that have left. The lock of the file for
 /// chats guards both.
 fn drop_lines_beside(path: &Path, old: &Old, dry_run: bool) -> Result<u64, BrokerError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(REMOVED_SUFFIX);
-    let path = PathBuf::from(name);
+    let path = removed::path_beside(path);
     if !path.is_file() {
         return Ok(0);
     }

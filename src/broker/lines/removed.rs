@@ -16,7 +16,8 @@ const SUFFIX: &str = ".removed";
 
 /// Appends to the file beside the one for chats, whose lock guards both.
 struct RemovedLines {
-    path: PathBuf,
+    /// The file for chats.
+    data: PathBuf,
     encoder: EventEncoder,
 }
 
@@ -24,7 +25,7 @@ struct RemovedLines {
 pub(in crate::broker) fn removed_sink(data: &Path, context: &SessionContext) -> Box<dyn EventSink> {
     let target = &context.target;
     Box::new(RemovedLines {
-        path: path_beside(data),
+        data: data.to_owned(),
         encoder: EventEncoder::new(context.layout.format, &target.instance_id, &target.label_id),
     })
 }
@@ -44,8 +45,12 @@ impl EventSink for RemovedLines {
             lines.extend_from_slice(self.encoder.json(event).as_bytes());
             lines.push(b'\n');
         }
-        let path = self.path.clone();
-        let appending = tokio::task::spawn_blocking(move || append(&path, &lines));
+        let data = self.data.clone();
+        let appending = tokio::task::spawn_blocking(move || {
+            // Beside the file itself, as its journal is, and not beside a link to it.
+            let data = data.canonicalize().unwrap_or(data);
+            append(&path_beside(&data), &lines)
+        });
         appending.await.map_err(writer_panicked)??;
         Ok(vec![EventOutcome::Published; events.len()])
     }

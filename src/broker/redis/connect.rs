@@ -110,6 +110,23 @@ impl Endpoint {
         matches!(self.kind, Kind::Cluster)
     }
 
+    /// Whether another endpoint is the same server and database, as far as their URLs tell. Logins
+    /// may differ.
+    pub(in crate::broker) fn is_same(&self, other: &Self) -> bool {
+        let is_shared = |seed: &ConnectionInfo| {
+            let mut seeds = other.seeds.iter();
+            seeds.any(|it| it.addr() == seed.addr() && db_of(it) == db_of(seed))
+        };
+        let is_kind = match (&self.kind, &other.kind) {
+            (Kind::Single, Kind::Single) | (Kind::Cluster, Kind::Cluster) => true,
+            (Kind::Sentinel(ours), Kind::Sentinel(theirs)) => {
+                (&ours.master, ours.db) == (&theirs.master, theirs.db)
+            }
+            _ => false,
+        };
+        is_kind && self.seeds.iter().any(is_shared)
+    }
+
     /// Connects to the server that holds a key: in a cluster the owner of its slot, with sentinels
     /// the master.
     pub(super) async fn connect(&self, key: &str) -> Result<MultiplexedConnection, RedisError> {
@@ -261,6 +278,10 @@ impl Endpoint {
             .query_async(&mut connection)
             .await
     }
+}
+
+fn db_of(info: &ConnectionInfo) -> i64 {
+    info.redis_settings().db()
 }
 
 async fn open_as(

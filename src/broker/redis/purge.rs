@@ -42,6 +42,18 @@ pub(in crate::broker) async fn purge_state(
     }
 }
 
+/// Checks that a state on this server can be purged as requested, without connecting.
+///
+/// # Errors
+///
+/// [`BrokerError::Misconfigured`].
+pub(in crate::broker) fn check_purge(
+    endpoint: &Endpoint,
+    purge: &Purge,
+) -> Result<(), BrokerError> {
+    scope::check_request(endpoint, purge)
+}
+
 async fn purge_at(
     endpoint: &Endpoint,
     place: Place,
@@ -109,7 +121,10 @@ impl Worker<'_> {
     async fn run(&mut self, purged: &mut Purged) -> Result<(), BrokerError> {
         let now_ms = self.remote.now_ms().await?;
         let beside = self.beside;
-        if !beside.is_state {
+        if beside.is_removals {
+            let messages = &mut purged.removed_messages;
+            self.entries(&beside.stream, now_ms, messages).await?;
+        } else if !beside.is_state {
             let messages = &mut purged.messages;
             self.entries(&beside.stream, now_ms, messages).await?;
             let messages = &mut purged.removed_messages;

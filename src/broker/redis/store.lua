@@ -10,11 +10,12 @@
 --   ARGV[3]  milliseconds to keep members and times (0: no expiry)
 --   ARGV[4]  note
 --   ARGV[5]  token of a new set of members; empty to keep the one that there is
---   ARGV[6]  number of records, ARGV[7] of times, ARGV[8] of members to delete
---   ARGV[9] and up: ids and records, ids and times, ids
+--   ARGV[6]  token of the set of members that the process works on; empty if there is none
+--   ARGV[7]  number of records, ARGV[8] of times, ARGV[9] of members to delete
+--   ARGV[10] and up: ids and records, ids and times, ids
 --
--- Returns 'OK', or 'fence' if another process has taken over, or 'lost' if the server has lost its
--- data.
+-- Returns 'OK', 'fence' if another process has taken over, 'lost' if the server has lost its data, or
+-- 'members' if the set of members is another one.
 local at = redis.call('HMGET', KEYS[1], 'fence', 'written')
 if not at[1] then
   return 'lost'
@@ -27,6 +28,9 @@ local last = at[2] and string.match(at[2], '^' .. ARGV[1] .. ':(%d+)$')
 if last and tonumber(last) >= tonumber(ARGV[2]) then
   return 'OK'
 end
+if ARGV[5] == '' and ARGV[6] ~= '' and redis.call('HGET', KEYS[3], '') ~= ARGV[6] then
+  return 'members'
+end
 if ARGV[5] ~= '' then
   redis.call('DEL', KEYS[3])
   redis.call('HSET', KEYS[3], '', ARGV[5])
@@ -37,14 +41,17 @@ local function in_pieces(command, key, first, count)
     redis.call(command, key, unpack(ARGV, from, math.min(from + 999, first + count - 1)))
   end
 end
-local records, times, deleted = 2 * ARGV[6], 2 * ARGV[7], 0 + ARGV[8]
-in_pieces('HSET', KEYS[3], 9, records)
-in_pieces('HSET', KEYS[4], 9 + records, times)
-in_pieces('HDEL', KEYS[3], 9 + records + times, deleted)
+local records, times, deleted = 2 * ARGV[7], 2 * ARGV[8], 0 + ARGV[9]
+in_pieces('HSET', KEYS[3], 10, records)
+in_pieces('HSET', KEYS[4], 10 + records, times)
+in_pieces('HDEL', KEYS[3], 10 + records + times, deleted)
 redis.call('SET', KEYS[2], ARGV[4])
 redis.call('HSET', KEYS[1], 'written', written)
 if ARGV[3] ~= '0' then
   redis.call('PEXPIRE', KEYS[3], ARGV[3])
   redis.call('PEXPIRE', KEYS[4], ARGV[3])
+else
+  redis.call('PERSIST', KEYS[3])
+  redis.call('PERSIST', KEYS[4])
 end
 return 'OK'

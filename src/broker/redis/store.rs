@@ -17,10 +17,10 @@ use super::stream::{Lease, Stream};
 use super::{RedisSettings, SessionError};
 use crate::broker::error::Failure;
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
-use crate::broker::store::{Changes, Cursor, Known, Note, Page, StateStore, Stored};
+use crate::broker::store::{Changes, Cursor, Known, Note, Page, StateStore, Stored, parse_record};
 use crate::broker::{BrokerError, BrokerOptions, SessionContext};
 use crate::shutdown::Shutdown;
-use crate::state::record::{Record, State};
+use crate::state::record::State;
 
 /// Fields that one call of a scan examines, about.
 const PAGE: usize = 1000;
@@ -37,6 +37,8 @@ struct RedisStore {
     members: String,
     has_members: bool,
     has_times: bool,
+    /// Token of the set of members that the run works on.
+    set: Option<String>,
     retain: Option<Duration>,
     /// Writes so far.
     writes: u64,
@@ -53,15 +55,20 @@ pub(in crate::broker) fn store(
     let target = &context.target;
     let mut keys = Keys::new(target, None);
     let tag = hash_tag(&target.queue).unwrap_or(&target.queue);
+    // None of them is a key of a sink, which may be on the same server.
+    let of_queue = |kind: &str| format!("labelcast:{kind}:{{{tag}}}:{}", target.queue);
     let beside = |kind: &str| {
         format!(
-            "labelcast:{kind}:{{{tag}}}:{}:{}:{}",
-            target.queue, target.instance_id, target.label_id
+            "{}:{}:{}",
+            of_queue(kind),
+            target.instance_id,
+            target.label_id
         )
     };
     keys.checkpoint = beside("state");
     keys.lock = beside("state-lock");
     keys.dedup = beside("state-seen");
+    keys.published = of_queue("state-published");
     let settings = RedisSettings {
         endpoint: endpoint.clone(),
         partitions: None,
@@ -78,10 +85,11 @@ pub(in crate::broker) fn store(
     let retries = SessionRetries::new(&context.retry);
     Box::new(RedisStore {
         base: Stream::new(&settings, keys, lease, retries),
-        note: beside("note"),
-        members: beside("members"),
+        note: beside("state-note"),
+        members: beside("state-members"),
         has_members: context.selection.membership.is_some(),
         has_times: context.selection.suppress_for.is_some(),
+        set: None,
         retain: options.retain,
         writes: 0,
         heartbeat: None,
@@ -109,9 +117,11 @@ impl RedisStore {
             .arg("")
             .query_async(connection)
             .await?;
-        // A note that cannot be read is as good as none.
-        let note: Option<Note> = note.and_then(|note| serde_json::from_str(&note).ok());
-        let note = note.unwrap_or_default();
+        let mut note = note.map(|note| Note::parse(&note)).unwrap_or_default();
+        if note == Note::default() && set.is_some() {
+            // The note was lost, and not the members: this is no first use.
+            note.trusted = Some(String::new());
+        }
         let is_ours =
             |token: &String| [&note.trusted, &note.building].contains(&&Some(token.clone()));
         let set = set.filter(is_ours);
@@ -127,8 +137,12 @@ impl RedisStore {
         let (mut records, mut times) = (vec![None; chats.len()], vec![None; chats.len()]);
         if self.has_members && !chats.is_empty() {
             let mut command = redis::cmd("HMGET");
-            command.arg(&self.members).arg(chats);
-            records = command.query_async(connection).await?;
+            command.arg(&self.members).arg(chats).arg("");
+            records = command.query_async(&mut *connection).await?;
+            if records.pop().flatten() != self.set {
+                let text = format!("{} is gone or incomplete", self.members);
+                return Err(BrokerError::MembersLost(text).into());
+            }
         }
         if self.has_times && !chats.is_empty() {
             let mut command = redis::cmd("HMGET");
@@ -148,9 +162,9 @@ impl RedisStore {
             .arg(&self.base.lease.fencing_token)
             .arg(self.writes)
             .arg(&self.base.lease.keep_ms)
-            // Texts and numbers always serialise.
-            .arg(serde_json::to_string(&changes.note).unwrap_or_default())
+            .arg(changes.note.to_json())
             .arg(changes.new_set.as_deref().unwrap_or_default())
+            .arg(self.set.as_deref().unwrap_or_default())
             .arg(changes.records.len())
             .arg(changes.published.len())
             .arg(changes.forgotten.len());
@@ -188,7 +202,9 @@ impl StateStore for RedisStore {
     async fn open(&mut self) -> Result<Stored, BrokerError> {
         let locked = self.base.lock(&self.shutdown).await;
         self.heartbeat = Some(locked.map_err(SessionError::into_failure)?);
-        with_retry!(self, self.try_load()).map_err(SessionError::into_failure)
+        let stored = with_retry!(self, self.try_load()).map_err(SessionError::into_failure)?;
+        self.set.clone_from(&stored.set);
+        Ok(stored)
     }
 
     async fn read(&mut self, chats: Vec<String>) -> Result<Vec<Known>, BrokerError> {
@@ -197,7 +213,7 @@ impl StateStore for RedisStore {
         let known =
             |((chat_id, record), published_at): ((String, Option<String>), Option<u64>)| Known {
                 chat_id,
-                record: record.and_then(|record| record.parse().ok()),
+                record: record.map(|record| parse_record(&record)),
                 published_at,
             };
         let chats = chats.into_iter().zip(records).zip(times);
@@ -208,7 +224,16 @@ impl StateStore for RedisStore {
         self.writes += 1;
         let reply = with_retry!(self, self.try_write(&changes));
         match reply_text(&reply.map_err(SessionError::into_failure)?).as_str() {
-            "OK" => Ok(()),
+            "OK" => {
+                if changes.new_set.is_some() {
+                    self.set = changes.new_set;
+                }
+                Ok(())
+            }
+            "members" => {
+                let text = format!("{} is gone or incomplete", self.members);
+                Err(BrokerError::MembersLost(text))
+            }
             "lost" => {
                 let text = "the server of the state has lost its data; run again".to_owned();
                 Err(BrokerError::Unavailable(text))
@@ -225,10 +250,11 @@ impl StateStore for RedisStore {
             ..Page::default()
         };
         for (chat_id, record) in fields {
-            // The set's token is no record.
-            let Ok(record) = record.parse::<Record>() else {
+            // The field of the set's token.
+            if chat_id.is_empty() {
                 continue;
-            };
+            }
+            let record = parse_record(&record);
             page.members += u64::from(record.state != State::Removed);
             if record.seen != pass {
                 page.unseen.push((chat_id, record));

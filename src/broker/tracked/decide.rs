@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::batch::Position;
 use crate::broker::store::{Known, RunNote};
 use crate::state::record::{ListPass, Record, State, Verdict, confirm, judge};
-use crate::state::{Membership, Selection};
+use crate::state::{Membership, Publish, Selection};
 
 /// What decides about the chats of a list.
 pub(super) struct Rules<'a> {
@@ -33,6 +33,15 @@ impl<'a> Rules<'a> {
             now,
         }
     }
+
+    /// Whether a chat that is left out counts as published now: a baseline with `--suppress-for`
+    /// records the list as published.
+    fn counts_as_published(&self) -> bool {
+        let is_baseline = self
+            .membership
+            .is_some_and(|it| it.publish == Publish::Nothing);
+        is_baseline && self.suppress_for.is_some()
+    }
 }
 
 /// A chat that is handed to the queue, and recorded when its message is durable.
@@ -55,6 +64,8 @@ pub(super) struct Decided {
     pub(super) records: Vec<(String, Record)>,
     /// How many of them become members.
     pub(super) joined: u64,
+    /// Chats that are left out, and count as published now.
+    pub(super) times: Vec<String>,
     /// Chats that are handed to the queue, or were, in order.
     pub(super) publish: Vec<(String, Publication)>,
     /// Chats that are left out because they were members before.
@@ -122,14 +133,19 @@ impl Decided {
 
     /// Leaves a chat out. Returns the record that it gets.
     fn leave_out(&mut self, rules: &Rules<'_>, known: Known, is_repeated: bool) -> Option<Record> {
-        let verdict = verdict(rules, &known);
-        self.known += u64::from(verdict == Verdict::Known);
+        let judged = by_membership(rules, &known);
+        self.known += u64::from(judged == Verdict::Known);
         let confirmed = confirmed(rules, &known)?;
-        let record = match verdict {
+        let record = match judged {
             Verdict::Known => confirmed.known(),
+            // Consumers know it from the run of another label.
+            Verdict::Publish if is_recent(rules, &known) => confirmed.known(),
             Verdict::Publish | Verdict::Suppress => confirmed,
         };
         if !is_repeated {
+            if rules.counts_as_published() {
+                self.times.push(known.chat_id.clone());
+            }
             self.write(known, record);
         }
         Some(record)
@@ -150,12 +166,16 @@ fn confirmed(rules: &Rules<'_>, known: &Known) -> Option<Record> {
     rules.membership.map(|_| confirm(known.record, rules.list))
 }
 
-fn verdict(rules: &Rules<'_>, known: &Known) -> Verdict {
-    let verdict = match (rules.membership, confirmed(rules, known)) {
+/// The verdict about a chat, whenever it was last published.
+fn by_membership(rules: &Rules<'_>, known: &Known) -> Verdict {
+    match (rules.membership, confirmed(rules, known)) {
         (Some(membership), Some(confirmed)) => judge(&confirmed, rules.list, membership),
         _ => Verdict::Publish,
-    };
-    match verdict {
+    }
+}
+
+fn verdict(rules: &Rules<'_>, known: &Known) -> Verdict {
+    match by_membership(rules, known) {
         Verdict::Publish if is_recent(rules, known) => Verdict::Suppress,
         verdict => verdict,
     }
@@ -178,7 +198,6 @@ mod tests {
 
     use super::*;
     use crate::broker::store::Decisions;
-    use crate::state::Publish;
 
     /// The second pass of a run that began with pass 7.
     const LIST: ListPass = ListPass {
@@ -286,6 +305,45 @@ mod tests {
         assert!(published.is_empty());
         assert_eq!(written, ["new ml1000:1000:8:0", "left ml1000:1000:8:3"]);
         assert_eq!((decided.known, decided.joined), (3, 2));
+    }
+
+    #[test]
+    fn a_baseline_counts_as_published_where_times_are_kept() {
+        for (suppress_for, expected) in [(None, &[][..]), (Some(100), &["new", "known"])] {
+            let (selection, run) = (
+                selection(Publish::Nothing, suppress_for),
+                run(Decisions::default(), 0),
+            );
+            let rules = Rules::new(&selection, &LIST, &run, 3000);
+            let list = chats(&[
+                ("new", "", 0),
+                ("known", "ml900:500:6:3", 0),
+                ("new", "", 0),
+            ]);
+            let decided = decide(&rules, list.into_iter(), &Pending::new(), false);
+            assert_eq!(decided.times, expected);
+            assert!(decided.publish.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_chat_that_another_label_published_becomes_known() {
+        let mut selection = selection(Publish::New, Some(100));
+        let run = run(Decisions::default(), 0);
+        for (min_age, expected) in [
+            (None, "a ml1000:1000:8:0"),
+            // It is still to be published, when it has been a member for long enough.
+            (Some(60), "a nl1000:1000:8:0"),
+        ] {
+            if let Some(membership) = &mut selection.membership {
+                membership.min_age = min_age.map(Duration::from_secs);
+            }
+            let rules = Rules::new(&selection, &LIST, &run, 3000);
+            let list = chats(&[("a", "", 2950)]);
+            let decided = decide(&rules, list.into_iter(), &Pending::new(), false);
+            assert_eq!(texts(&decided), (vec![], vec![expected.to_owned()]));
+            assert!(decided.times.is_empty());
+        }
     }
 
     #[test]

@@ -18,10 +18,11 @@ pub(super) fn check_set(stored: &Stored, publish: Publish) -> Result<(), BrokerE
     let Stored { note, set } = stored;
     let problem = match (&note.trusted, &note.building) {
         _ if publish != Publish::New => return Ok(()),
+        _ if note.is_unreadable() => "the note cannot be read",
         (None, None) => return Ok(()),
         (Some(trusted), _) if set.as_ref() == Some(trusted) => return Ok(()),
-        (Some(_), _) => "they are not in the state any more",
-        (None, Some(_)) => "no whole list was recorded since they were",
+        (Some(_), _) => "they have expired or were deleted",
+        (None, Some(_)) => "no whole list was recorded since",
     };
     Err(BrokerError::MembersLost(problem.to_owned()))
 }
@@ -42,10 +43,11 @@ pub(super) fn begin_set(
     let is_first = note.trusted.is_none() && note.building.is_none();
     let token = existing.map_or_else(new_token, str::to_owned);
     let is_trusted = match publish {
-        // On first use, everybody is new.
+        // On first use, an empty set is whole.
         Publish::New => is_first || !is_new,
-        Publish::All => note.trusted.as_ref() == Some(&token),
-        Publish::Nothing => false,
+        Publish::All => is_first || note.trusted.as_ref() == Some(&token),
+        // A baseline over a whole set only adds to it.
+        Publish::Nothing => note.trusted.as_ref() == Some(&token),
     };
     (note.trusted, note.building) = match is_trusted {
         true => (Some(token.clone()), None),
@@ -92,7 +94,9 @@ pub(super) fn begin_pass(note: &mut Note, beginning: &Beginning) -> ListPass {
         run.lost_at = beginning.now;
         run.reached = beginning.durable;
     }
-    run.members_before = note.members;
+    run.members_before = note
+        .guarded
+        .map_or(note.members, |before| before.min(note.members));
     let list = ListPass {
         as_of: beginning.as_of,
         pass,
@@ -109,6 +113,7 @@ pub(super) fn end_list(note: &mut Note, members: u64) {
         note.trusted = Some(building);
     }
     note.members = members;
+    note.guarded = None;
 }
 
 #[cfg(test)]
@@ -151,12 +156,12 @@ mod tests {
         use Publish::{All, New, Nothing};
         for (trusted, building, set, publish, trusted_then, building_then, is_new) in [
             ("", "", None, New, "n", "", true),
-            ("", "", None, All, "", "n", true),
+            ("", "", None, All, "n", "", true),
             ("", "", None, Nothing, "", "n", true),
             ("a", "", Some("a"), New, "a", "", false),
             ("a", "", Some("a"), All, "a", "", false),
-            // A baseline replaces what was trusted.
-            ("a", "", Some("a"), Nothing, "", "a", false),
+            // A baseline adds to what is trusted.
+            ("a", "", Some("a"), Nothing, "a", "", false),
             ("a", "", None, All, "", "n", true),
             ("a", "", None, Nothing, "", "n", true),
             ("", "b", Some("b"), All, "", "b", false),

@@ -19,6 +19,8 @@ impl TrackedSession {
         // Some of them may have joined since.
         let before = before.max(absent);
         if membership.is_too_many(absent, before) {
+            self.stored.note.guarded = Some(before);
+            self.save(Changes::default()).await?;
             return Ok(Removal::TooMany {
                 absent,
                 members: before,

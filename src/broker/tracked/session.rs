@@ -285,6 +285,8 @@ impl SnapshotSession for TrackedSession {
         self.stored.note.members += decided.joined;
         let changes = Changes {
             records: std::mem::take(&mut decided.records),
+            published: std::mem::take(&mut decided.times),
+            published_at: seconds(SystemTime::now()),
             ..Changes::default()
         };
         self.save(changes).await?;
@@ -314,14 +316,16 @@ impl SnapshotSession for TrackedSession {
         let _ = self.flush_and_record().await?;
         let durable = self.inner.resume_point().at.position;
         self.pending.clear();
-        if let Some(run) = &mut self.stored.note.run {
-            run.decisions = Decisions::default();
-            if run.reached <= durable {
-                run.reached = 0;
-            }
+        let run = &mut self.stored.note.run;
+        if let Some(run) = run.as_mut().filter(|run| run.reached <= durable) {
+            run.reached = 0;
         }
         self.save(Changes::default()).await?;
         self.inner.restart().await?;
+        // Only now: until the queue has restarted, a killed run may be resumed where it was.
+        if let Some(run) = &mut self.stored.note.run {
+            run.decisions = Decisions::default();
+        }
         self.resume_point = self.inner.resume_point().clone();
         Ok(())
     }

@@ -9,7 +9,9 @@ use super::*;
 use crate::batch::{Batch, DigestState};
 use crate::broker::embedded::Embedded;
 use crate::broker::memory::{Fault, Memory};
-use crate::broker::{Delivered, Outcome, PauseObserver, SessionContext, Start, Target, Written};
+use crate::broker::{
+    Delivered, Outcome, PauseObserver, ResumePoint, SessionContext, Start, Target, Written,
+};
 use crate::message::{Format, Layout};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
@@ -56,6 +58,14 @@ impl World {
     }
 
     async fn open(&self, selection: &Selection) -> (Recovered, Box<dyn SnapshotSession>) {
+        self.open_with(selection, |sink| sink).await
+    }
+
+    async fn open_with(
+        &self,
+        selection: &Selection,
+        wrap: impl Fn(Box<dyn SnapshotSink>) -> Box<dyn SnapshotSink>,
+    ) -> (Recovered, Box<dyn SnapshotSession>) {
         let retry = RetryPolicy::new(5, Shutdown::manual(None));
         let context = SessionContext {
             target: Target {
@@ -74,7 +84,7 @@ impl World {
         };
         let tracked = Tracked {
             store: self.file.store(&context, None),
-            inner: self.queue.sink(context),
+            inner: wrap(self.queue.sink(context)),
             removals: None,
             selection: selection.clone(),
         };
@@ -87,6 +97,48 @@ impl World {
             .into_iter()
             .map(|message| message.chat_id)
             .collect()
+    }
+}
+
+/// A sink, or its session, in which the process ends before a restart.
+struct EndsAtRestart<T>(T);
+
+#[async_trait]
+impl SnapshotSink for EndsAtRestart<Box<dyn SnapshotSink>> {
+    async fn open(self: Box<Self>) -> Result<(Recovered, Box<dyn SnapshotSession>), BrokerError> {
+        let (recovered, session) = self.0.open().await?;
+        Ok((recovered, Box::new(EndsAtRestart(session))))
+    }
+}
+
+#[async_trait]
+impl SnapshotSession for EndsAtRestart<Box<dyn SnapshotSession>> {
+    async fn start(&mut self, start: Start) -> Result<(), BrokerError> {
+        self.0.start(start).await
+    }
+
+    fn resume_point(&self) -> &ResumePoint {
+        self.0.resume_point()
+    }
+
+    async fn write(&mut self, batch: &Batch) -> Result<Written, BrokerError> {
+        self.0.write(batch).await
+    }
+
+    async fn flush(&mut self) -> Result<Written, BrokerError> {
+        self.0.flush().await
+    }
+
+    async fn restart(&mut self) -> Result<(), BrokerError> {
+        Err(BrokerError::Bug("the process has ended".to_owned()))
+    }
+
+    fn delivered(&self) -> Delivered {
+        self.0.delivered()
+    }
+
+    async fn finish(self: Box<Self>, outcome: Outcome) -> Result<(), BrokerError> {
+        self.0.finish(outcome).await
     }
 }
 
@@ -310,5 +362,32 @@ fn chats_that_were_recorded_before_the_queue_lost_them_are_published_again() {
             .finish(Outcome::Complete { chats: 110 })
             .await
             .unwrap();
+    });
+}
+
+#[test]
+fn a_kill_before_the_queue_has_restarted_costs_nothing() {
+    block_on(async {
+        let (world, list) = (World::new(), ids(0..120));
+        assert!(run(&world, &only_new(), &list, &[], 100).await.is_none());
+        let (recovered, mut session) = world
+            .open_with(&only_new(), |sink| Box::new(EndsAtRestart(sink)))
+            .await;
+        let unfinished = recovered.unfinished.unwrap();
+        assert!(unfinished.resume_point.at.position > 0);
+        session.start(Start::Resumed(unfinished)).await.unwrap();
+        let mut changed = list.clone();
+        changed.rotate_left(1);
+        let read = read(&mut *session, &changed, u64::MAX).await;
+        assert_eq!(read, Read::Changed);
+        assert!(session.restart().await.is_err());
+        drop(session);
+        // The list is again what the queue has the start of.
+        run(&world, &only_new(), &list, &[], u64::MAX)
+            .await
+            .unwrap();
+        let again = run(&world, &only_new(), &list, &[], u64::MAX).await;
+        assert_eq!(again.unwrap().0.known, 120);
+        assert_eq!(world.published(), list);
     });
 }

@@ -16,11 +16,11 @@ fn key(kind: &str, label: &str) -> String {
 fn keep(connection: &mut Connection, label: &str) {
     let members = [("", "token"), ("1@c.us", "ml1000:1000:1:1")];
     let _: () = connection
-        .hset_multiple(key("members", label), &members)
+        .hset_multiple(key("state-members", label), &members)
         .unwrap();
-    let published = format!("labelcast:published:{{labelcast:{label}}}:labelcast:{label}");
+    let published = format!("labelcast:state-published:{{labelcast:{label}}}:labelcast:{label}");
     let _: () = connection.hset(published, "1@c.us", 1000).unwrap();
-    let _: () = connection.set(key("note", label), "{}").unwrap();
+    let _: () = connection.set(key("state-note", label), "{}").unwrap();
     let _: () = connection
         .hset(key("state", label), "fence", "1000000000")
         .unwrap();
@@ -53,7 +53,7 @@ fn what_is_known_of_labels_is_deleted_in_a_state() {
     let two = json!({"members": 2, "publication_times": 2, "checkpoints": 2});
     assert_eq!(said(&ended), two);
     let left: Vec<String> = dump(&mut connection).into_keys().collect();
-    let notes = ["1", "2", "3"].map(|label| key("note", label));
+    let notes = ["1", "2", "3"].map(|label| key("state-note", label));
     assert_eq!(left[..1], ["labelcast:1"]);
     assert_eq!(left[1..], notes);
     assert_eq!(length(&mut connection, "labelcast:1"), 1);

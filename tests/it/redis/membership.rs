@@ -192,7 +192,7 @@ fn without_its_members_a_label_has_no_new_chats_until_a_baseline() {
         let check = stage.program("check").args(["--label", "1", "--only-new"]);
         let ended = check.args(["--sink", &server.url()]).end().expect(80);
         assert!(
-            ended.stdout.contains("FAIL  sink: the members"),
+            ended.stdout.contains("FAIL  sink: the recorded members"),
             "{}",
             ended.stdout
         );

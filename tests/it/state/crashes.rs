@@ -26,6 +26,47 @@ fn is_whole(store: &Store) {
     assert_eq!(check, "ok");
 }
 
+/// Chats that the state knows to be published. There may be no table yet.
+fn recorded(store: &Store) -> BTreeSet<String> {
+    let database = store.database();
+    let select = "SELECT chat_id FROM members_1 WHERE published > 0";
+    let Ok(mut select) = database.prepare(select) else {
+        return BTreeSet::new();
+    };
+    let ids = select.query_map([], |row| row.get(0)).unwrap();
+    ids.map(Result::unwrap).collect()
+}
+
+/// Chats in the whole lines of the file. A killed run may have left half a line.
+fn whole_lines(stage: &Stage) -> Vec<String> {
+    let text = std::fs::read_to_string(stage.out()).unwrap_or_default();
+    let lines = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    let id = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).unwrap();
+        message["chat_id"].as_str().unwrap().to_owned()
+    };
+    lines.map(id).collect()
+}
+
+/// Checks what a run has added to these lines, of which it may have cut off some that had no
+/// checkpoint: each chat once, and none that was recorded before. So all that a kill can repeat is
+/// what was in hand.
+#[track_caller]
+fn repeats_only_what_was_in_hand(stage: &Stage, before: &[String], recorded: &BTreeSet<String>) {
+    let after = whole_lines(stage);
+    let same = before
+        .iter()
+        .zip(&after)
+        .take_while(|(old, new)| old == new);
+    let added = &after[same.count()..];
+    let ids = set_of(added);
+    assert_eq!(ids.len(), added.len(), "a run repeats its own chats");
+    let again = ids.intersection(recorded).count();
+    assert_eq!(again, 0, "chats that were recorded came again");
+}
+
 /// Sends a list in pieces, so that a run has always something in hand, and never its end.
 fn endless(ids: &[String]) -> Reply {
     let body = map_of(ids);
@@ -114,6 +155,7 @@ fn kills_with_changed_lists_lose_no_chat_and_repeat_messages_only() {
             list.reverse();
         }
         stage.mock.script("1", endless(&list));
+        let (before, known) = (whole_lines(&stage), recorded(&store));
         let lines = lines_in(&stage.out());
         let process = requesting(&stage, only_new());
         if round % 3 > 0 && lines < 3000 {
@@ -122,10 +164,13 @@ fn kills_with_changed_lists_lose_no_chat_and_repeat_messages_only() {
         std::thread::sleep(std::time::Duration::from_micros(numbers.below(30_000)));
         process.kill();
         is_whole(&store);
+        repeats_only_what_was_in_hand(&stage, &before, &known);
     }
     set_list(&stage, &all);
+    let (before, known) = (whole_lines(&stage), recorded(&store));
     let ended = only_new().end().expect(0);
     assert_eq!(ended.label()["read"], all.len());
+    repeats_only_what_was_in_hand(&stage, &before, &known);
     counts(&only_new().end().expect(0), [0, 0, all.len(), 0]);
     let times = published(&stage);
     let found: BTreeSet<String> = times.keys().map(|(id, _)| id.clone()).collect();

@@ -77,7 +77,88 @@ fn a_server_that_loses_its_data_ends_the_run() {
     let mut connection = server.connection();
     redis::cmd("FLUSHALL").exec(&mut connection).unwrap();
     gate.cancel();
-    let ended = process.end().expect(69);
-    assert!(ended.stderr.contains("lost its data"), "{}", ended.stderr);
+    let ended = process.end().expect(80);
+    assert!(
+        ended.stderr.contains("members are missing"),
+        "{}",
+        ended.stderr
+    );
     assert!(!connection.exists::<_, bool>(MEMBERS).unwrap());
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_a_members() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let (ids, body) = small_list(10);
+    let stage = Stage::with_body(&body);
+    let only_new = || run(&stage, &store).args(["--only-new", "--removed"]).end();
+    counts(&only_new().expect(0), [10, 0, 0, 0]);
+    let mut connection = server.connection();
+    for id in &ids[..2] {
+        let _: () = connection.hset(MEMBERS, id, "zl:2").unwrap();
+    }
+    set_list(&stage, &ids[1..]);
+    counts(&only_new().expect(0), [0, 0, 9, 1]);
+    assert_eq!(store.members(), set_of(&ids[1..]));
+    assert_eq!(lines_in(&stage.path("out.jsonl.removed")), 1);
+}
+
+#[test]
+fn what_is_kept_for_ever_does_not_expire() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let stage = Stage::with_body(small_list(10).1);
+    let mut connection = server.connection();
+    for (retain, expires) in [("2d", true), ("forever", false)] {
+        let run = run(&stage, &store).args(["--only-new", "--retain", retain]);
+        run.args(["--suppress-for", "1d"]).end().expect(0);
+        for key in [MEMBERS, super::PUBLISHED] {
+            let left: i64 = connection.ttl(key).unwrap();
+            assert_eq!(left > 0, expires, "{retain}, {key}: {left}");
+        }
+    }
+}
+
+#[test]
+fn members_that_are_lost_in_the_middle_of_a_list_make_nobody_new() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let (ids, body) = small_list(9000);
+    let stage = Stage::with_body(map_of(&ids[1000..]));
+    run(&stage, &store).args(["--baseline"]).end().expect(0);
+    let (reply, gate) = gated_after(&body, 5000);
+    stage.mock.script("1", reply);
+    set_list(&stage, &ids);
+    let process = run(&stage, &store).args(["--only-new"]).spawn();
+    wait_until("the new chats are published", || {
+        lines_in(&stage.out()) == 1000
+    });
+    let _: () = server.connection().del(MEMBERS).unwrap();
+    gate.cancel();
+    process.end().expect(80);
+    assert_eq!(lines_in(&stage.out()), 1000);
+}
+
+#[test]
+fn a_note_that_is_lost_without_its_members_is_no_first_use() {
+    let store = Store::redis();
+    let Store::Redis(server) = &store else {
+        panic!("it is a server");
+    };
+    let stage = Stage::with_chats(100);
+    let only_new = || run(&stage, &store).args(["--only-new"]).end();
+    only_new().expect(0);
+    let note = "labelcast:state-note:{labelcast:1}:labelcast:1:inst-1:1";
+    let removed: usize = server.connection().del(note).unwrap();
+    assert_eq!(removed, 1);
+    only_new().expect(80);
+    run(&stage, &store).args(["--baseline"]).end().expect(0);
+    counts(&only_new().expect(0), [0, 0, 100, 0]);
 }

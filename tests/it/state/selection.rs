@@ -14,6 +14,8 @@ with_both_stores! {
     two_labels_of_one_queue_share_the_times_of_publication
     min_age_waits_until_a_chat_has_been_a_member_for_long_enough
     a_baseline_publishes_nothing_and_makes_the_list_known
+    a_baseline_counts_as_a_publication
+    a_chat_that_another_label_published_is_known
     track_publishes_all_and_makes_the_list_known
     a_chat_that_is_in_the_list_twice_is_published_once
     names_and_events_are_published_as_ever
@@ -156,6 +158,40 @@ fn a_baseline_publishes_nothing_and_makes_the_list_known(store: &Store) {
     let only_new = run(&stage, store).args(["--only-new"]).end().expect(0);
     counts(&only_new, [10, 0, 1000, 0]);
     each_once(&stage, &ids[1000..1010]);
+}
+
+fn a_baseline_counts_as_a_publication(store: &Store) {
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let run = |more: &[&str]| {
+        let run = run(&stage, store).args(["--suppress-for", "1d"]);
+        run.args(more).end().expect(0)
+    };
+    counts(&run(&["--baseline"]), [0, 0, 3000, 0]);
+    let (more, _) = small_list(3010);
+    set_list(&stage, &more);
+    counts(&run(&[]), [10, 3000, 0, 0]);
+    assert_eq!(stage.ids(), more[ids.len()..]);
+}
+
+fn a_chat_that_another_label_published_is_known(store: &Store) {
+    use labelcast::mock::Chats;
+    let (ids, _) = small_list(200);
+    let body = |range: std::ops::Range<usize>| Chats::Body(map_of(&ids[range]).into());
+    let stage = Stage::with_labels(vec![("1", body(0..200)), ("2", body(100..200))]);
+    let sink = format!("file:{}", stage.out().display());
+    let only_new = |label: &str, window: &[&str]| {
+        let run = stage
+            .program("run")
+            .args(["--label", label, "--queue", "q"]);
+        let run = run.args(["--sink", &sink, "--state", &store.url(), "--only-new"]);
+        run.args(window).end().expect(0)
+    };
+    let window = ["--suppress-for", "1h"];
+    counts(&only_new("1", &window), [200, 0, 0, 0]);
+    counts(&only_new("2", &window), [0, 100, 0, 0]);
+    counts(&only_new("2", &[]), [0, 0, 100, 0]);
+    each_once(&stage, &ids);
 }
 
 fn track_publishes_all_and_makes_the_list_known(store: &Store) {

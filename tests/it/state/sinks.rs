@@ -106,6 +106,30 @@ fn partitions_with_a_state_of_its_own(store: &Store) {
 }
 
 #[test]
+fn a_state_at_the_server_of_the_sink_is_the_sinks_or_has_keys_of_its_own() {
+    let server = Server::start(&[]);
+    let (ids, body) = small_list(3000);
+    let stage = Stage::with_body(&body);
+    let run = |state: &[&str]| {
+        let run = stage.program("run").args(["--label", "1"]).args(state);
+        let run = run.args(["--sink", &server.url(), "--only-new"]);
+        run.args(["--suppress-for", "1h"]).end().expect(0)
+    };
+    counts(&run(&[]), [3000, 0, 0, 0]);
+    // Another spelling of the sink's URL.
+    let own = format!("{}/0", server.url().trim_end_matches('/'));
+    counts(&run(&["--state", &own]), [0, 0, 3000, 0]);
+    // A name that nobody can know to be the same server.
+    let other = format!("redis://localhost:{}", server.port);
+    set_list(&stage, &ids[..2000]);
+    counts(&run(&["--state", &other]), [2000, 0, 0, 0]);
+    counts(&run(&["--state", &other]), [0, 0, 2000, 0]);
+    counts(&run(&[]), [0, 0, 2000, 1000]);
+    set_list(&stage, &ids);
+    counts(&run(&["--state", &other]), [1000, 0, 2000, 0]);
+}
+
+#[test]
 fn an_unreachable_state_is_an_unavailable_sink() {
     let stage = Stage::with_chats(10);
     let [port] = crate::support::redis::free_ports();
@@ -140,4 +164,31 @@ fn one_run_at_a_time_holds_a_state_on_a_server() {
     counts(&other.end().expect(0), [1000, 0, 0, 0]);
     held.signal("TERM");
     held.end().expect(75);
+}
+
+#[test]
+fn check_opens_the_state() {
+    let store = Store::file();
+    let (_, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    let check = |state: &str| {
+        let check = stage.program("check").args(["--label", "1", "--only-new"]);
+        let check = check.args(["--sink", "-", "--state", state]);
+        check.end()
+    };
+    let ended = check(&store.url()).expect(0);
+    assert!(ended.stdout.contains("ok    state:"), "{}", ended.stdout);
+    let body = crate::support::held_after(&body, 900);
+    stage.mock.script("1", body);
+    let held = super::run(&stage, &store).args(["--only-new"]).spawn();
+    let lines = || crate::support::lines_in(&stage.out());
+    crate::support::wait_until("the run publishes", || lines() == 900);
+    let ended = check(&store.url()).expect(0);
+    assert!(ended.stdout.contains("warn  state:"), "{}", ended.stdout);
+    held.signal("TERM");
+    held.end().expect(75);
+    store.lose_members();
+    let ended = check(&store.url()).expect(80);
+    assert!(ended.stdout.contains("--baseline"), "{}", ended.stdout);
+    check("redis://127.0.0.1:1").expect(69);
 }

@@ -87,6 +87,7 @@ impl Worker<'_> {
     ) -> Result<(), BrokerError> {
         let mut cursor = "0".to_owned();
         loop {
+            self.lock.renew().await?;
             let mut scan = redis::cmd("SCAN");
             scan.arg(&cursor).arg("MATCH").arg("labelcast:[re]*");
             scan.arg("COUNT").arg(SCANNED_KEYS);

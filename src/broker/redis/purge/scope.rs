@@ -36,6 +36,9 @@ pub(super) struct Beside {
     pub(super) stream: String,
     /// Whether these are the keys of a state, without a stream.
     pub(super) is_state: bool,
+    /// Whether the stream itself is the one for chats that have left, which partitions share if
+    /// their state is elsewhere.
+    pub(super) is_removals: bool,
     /// The stream for chats that have left.
     pub(super) removed: String,
     pub(super) members: Vec<String>,
@@ -79,13 +82,23 @@ pub(super) async fn find(
         let scope = finder.of_queue(endpoint, retry).await?;
         return Ok(vec![scope]);
     }
-    if endpoint.is_cluster() {
-        let problem = "the queues of all labels cannot be found in a Redis Cluster";
-        let fix = "name the labels with --label, or one queue with --queue";
-        return Err(impossible(problem, fix));
-    }
+    check_request(endpoint, purge)?;
     let labels = finder.labels(endpoint, retry).await?;
     Ok(labels.iter().map(|label| finder.of_label(label)).collect())
+}
+
+/// Checks that the queues and labels can be found.
+///
+/// # Errors
+///
+/// [`BrokerError::Misconfigured`].
+pub(super) fn check_request(endpoint: &Endpoint, purge: &Purge) -> Result<(), BrokerError> {
+    if purge.labels.is_some() || !purge.is_queue_per_label() || !endpoint.is_cluster() {
+        return Ok(());
+    }
+    let problem = "the queues of all labels cannot be found in a Redis Cluster";
+    let fix = "name the labels with --label, or one queue with --queue";
+    Err(impossible(problem, fix))
 }
 
 struct Finder<'a> {
@@ -134,7 +147,7 @@ impl<'a> Finder<'a> {
                     let Some(rest) = key.strip_prefix(prefix.as_str()) else {
                         continue;
                     };
-                    if *kind != "members" {
+                    if *kind == self.checkpoint_kind() {
                         locks.insert(key.replacen(kind, self.lock_kind(), 1));
                     }
                     let account = format!("{}:", self.purge.instance_id);
@@ -156,7 +169,7 @@ impl<'a> Finder<'a> {
 
     /// The prefixes of the keys of all accounts and labels beside a stream.
     fn keys_of_all(&self, keys: &Keys) -> [(&'static str, String); 2] {
-        [self.checkpoint_kind(), "members"].map(|kind| {
+        [self.checkpoint_kind(), self.members_kind()].map(|kind| {
             let tag = hash_tag(&keys.stream).unwrap_or(&keys.stream);
             let prefix = format!("labelcast:{kind}:{{{tag}}}:{}:", keys.stream);
             (kind, prefix)
@@ -208,7 +221,7 @@ impl<'a> Finder<'a> {
         let mut ends = key.match_indices(':').map(|(at, _)| &key[at + 1..]);
         let is_label = |label: &&str| {
             let keys = self.keys(label, self.first_partition());
-            key == self.checkpoint(&keys) || key == members(&keys)
+            key == self.checkpoint(&keys) || key == self.members(&keys)
         };
         ends.rfind(is_label).map(str::to_owned)
     }
@@ -245,12 +258,33 @@ impl<'a> Finder<'a> {
         if self.is_state { "state" } else { "checkpoint" }
     }
 
+    fn members_kind(&self) -> &'static str {
+        if self.is_state {
+            "state-members"
+        } else {
+            "members"
+        }
+    }
+
     fn lock_kind(&self) -> &'static str {
         if self.is_state { "state-lock" } else { "lock" }
     }
 
     fn checkpoint(&self, keys: &Keys) -> String {
         (keys.checkpoint).replacen("checkpoint", self.checkpoint_kind(), 1)
+    }
+
+    /// The members of a label.
+    fn members(&self, keys: &Keys) -> String {
+        (keys.members).replacen("members", self.members_kind(), 1)
+    }
+
+    /// The times of publication to a queue.
+    fn published(&self, keys: &Keys) -> String {
+        match self.is_state {
+            true => (keys.published).replacen("published", "state-published", 1),
+            false => keys.published.clone(),
+        }
     }
 
     /// The lock of a run.
@@ -280,7 +314,7 @@ impl<'a> Finder<'a> {
             let keys = self.keys(some, partition);
             let mut beside = Beside {
                 removed: removed(&keys.stream),
-                published: has_published.then_some(keys.published),
+                published: has_published.then(|| self.published(&keys)),
                 manifests: manifests(&keys.stream),
                 stream: keys.stream,
                 is_state: self.is_state,
@@ -288,16 +322,47 @@ impl<'a> Finder<'a> {
             };
             for label in labels {
                 let keys = self.keys(label, partition);
-                beside.members.push(members(&keys));
+                beside.members.push(self.members(&keys));
                 beside.checkpoints.push(self.checkpoint(&keys));
                 beside.events.push(keys.events().to_owned());
+                if partition.is_none() {
+                    beside.events.push(self.removals(label).events().to_owned());
+                }
                 beside.dedup_sets.push(keys.dedup);
             }
             beside
         };
         match self.partitions {
             None => vec![of_partition(None)],
-            Some(count) => (0..count).map(|index| of_partition(Some(index))).collect(),
+            Some(count) => {
+                let partitions = (0..count).map(|index| of_partition(Some(index)));
+                partitions.chain([self.shared_removals(labels)]).collect()
+            }
+        }
+    }
+
+    /// The keys of the queue for chats that have left, which a sink has whose state is elsewhere.
+    fn removals(&self, label: &str) -> Keys {
+        let queue = fill_in(&self.purge.queue, label, &self.purge.instance_id);
+        let target = Target {
+            queue: removed(&queue),
+            label_id: label.to_owned(),
+            instance_id: self.purge.instance_id.clone(),
+        };
+        Keys::new(&target, None)
+    }
+
+    /// That queue, which partitions share.
+    fn shared_removals(&self, labels: &[String]) -> Beside {
+        let some = labels.first().map_or("", String::as_str);
+        let stream = self.removals(some).stream;
+        let events = labels.iter().map(|label| self.removals(label));
+        Beside {
+            is_removals: true,
+            manifests: manifests(&stream),
+            events: events.map(|keys| keys.events().to_owned()).collect(),
+            stream,
+            ..Beside::default()
         }
     }
 }
@@ -318,11 +383,6 @@ async fn scan(
     let (next, keys): (String, Vec<String>) = remote.query(&scan).await?;
     *cursor = next;
     Ok(keys)
-}
-
-/// Returns the key of the members of a label.
-fn members(keys: &Keys) -> String {
-    keys.checkpoint.replacen("checkpoint", "members", 1)
 }
 
 /// Returns the prefix of manifests beside a stream.
@@ -384,7 +444,7 @@ mod tests {
             assert_eq!(finder.label_of_stream(stream).as_deref(), label, "{stream}");
             for label in label.into_iter().filter(|_| partitions.is_none()) {
                 let keys = finder.keys(label, None);
-                for key in [members(&keys), keys.checkpoint] {
+                for key in [keys.members, keys.checkpoint] {
                     assert_eq!(finder.label_of_key(&key).as_deref(), Some(label));
                 }
             }
