@@ -11,9 +11,13 @@
 --
 -- Returns {cursor of the next page, number of fields}; cursor '0' after the last page.
 local is_deleted = ARGV[5] == '1'
-local token = redis.call('HEXISTS', KEYS[1], ':') + redis.call('HEXISTS', KEYS[1], '')
+-- Fields about all chats, beside those of chats.
+local others = 0
+for _, field in ipairs({':', ':streams', ''}) do
+  others = others + redis.call('HEXISTS', KEYS[1], field)
+end
 if ARGV[4] == '' then
-  local found = redis.call('HLEN', KEYS[1]) - token
+  local found = redis.call('HLEN', KEYS[1]) - others
   if is_deleted then
     redis.call('UNLINK', KEYS[1])
   end
@@ -27,7 +31,8 @@ for i = 1, #page[2], 2 do
     state, at = string.match(at, '^(%l)%l([%d.]+):')
   end
   at = tonumber(at)
-  if page[2][i] ~= ':' and page[2][i] ~= '' and at and at < limit then
+  local is_chat = page[2][i] ~= '' and string.sub(page[2][i], 1, 1) ~= ':'
+  if is_chat and at and at < limit then
     old[#old + 1] = page[2][i]
     has_member = has_member or (state and state ~= 'r')
   end
