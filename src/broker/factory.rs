@@ -295,11 +295,11 @@ impl Broker {
             Kind::Stdout => None,
             Kind::File(path) => Some(lines::removed_sink(path, context)),
             Kind::Redis(endpoint) => {
-                let context = beside(redis::removed_queue(queue));
+                let context = beside(redis::removed_stream(queue));
                 Some(redis::event_sink(endpoint, &options, &context))
             }
             Kind::RabbitMq(endpoint) => {
-                let context = beside(format!("{queue}:removed"));
+                let context = beside(rabbitmq::removed_queue(queue));
                 Some(rabbitmq::event_sink(endpoint, &options, &context))
             }
         }

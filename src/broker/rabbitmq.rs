@@ -36,7 +36,7 @@ pub(super) use self::connect::Endpoint;
 pub(super) use self::consumer::open as consumer;
 pub(super) use self::events::event_sink;
 pub(super) use self::in_flight::BATCH_MESSAGES;
-pub(super) use self::names::{MAX_NAME, problem_with};
+pub(super) use self::names::{MAX_NAME, problem_with, removed_queue};
 pub(super) use self::purge::purge;
 use self::session::RabbitMqSession;
 use super::error::SessionError;

@@ -15,11 +15,13 @@ mod messages;
 mod refusals;
 mod suppression;
 
+use std::time::Duration;
+
 use redis::Commands;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::redis::{Server, chat_ids, length};
-use crate::support::{Process, Running, Stage, gated, wait_until};
+use crate::support::redis::{Server, chat_ids, forget_run, length};
+use crate::support::{Numbers, Process, Running, Stage, gated, wait_until};
 
 /// The stream of the tests.
 const STREAM: &str = "labelcast:1";
@@ -27,6 +29,28 @@ const STREAM: &str = "labelcast:1";
 /// Creates a run to a server.
 fn run(stage: &Stage, url: &str) -> Running {
     stage.program("run").args(["--label", "1", "--sink", url])
+}
+
+/// Kills a run at a random point after it has requested its list: before, between or after the
+/// appends. Returns when its lock has expired. A list that has changed is requested again, so the
+/// run may have ended as complete.
+fn kill_somewhere(
+    stage: &Stage,
+    run: Running,
+    numbers: &mut Numbers,
+    connection: &mut redis::Connection,
+) {
+    let requests = stage.mock.requests().len();
+    let process = run.spawn();
+    wait_until("the list is requested", || {
+        let requests = &stage.mock.requests()[requests..];
+        requests
+            .iter()
+            .any(|request| request.path.ends_with("/chats"))
+    });
+    std::thread::sleep(Duration::from_micros(numbers.below(40_000)));
+    process.kill_or_complete();
+    forget_run(connection);
 }
 
 /// Checks that the stream has each chat once, in the order of the list.

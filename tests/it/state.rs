@@ -151,7 +151,7 @@ impl Store {
         }
     }
 
-    /// Makes a chat a member, or published, so many seconds earlier.
+    /// Moves the membership and the publication of a chat this many seconds into the past.
     fn age(&self, chat: &str, seconds: u64) {
         match self {
             Self::File(_) => {

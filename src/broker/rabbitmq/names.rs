@@ -10,6 +10,11 @@ pub(in crate::broker) const MAX_NAME: usize = 255;
 /// Prefix of names that RabbitMQ reserves for itself.
 const RESERVED: &str = "amq.";
 
+/// Returns the queue for chats that have left.
+pub(in crate::broker) fn removed_queue(queue: &str) -> String {
+    format!("{queue}:removed")
+}
+
 /// Returns the problem with a queue's name, if there is one.
 ///
 /// With an exchange the queue need not exist, but its name is the routing key and the start of

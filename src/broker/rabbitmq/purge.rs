@@ -8,7 +8,7 @@ use lapin::types::FieldTable;
 use super::connect::{Endpoint, close};
 use super::failure::{code, is_refused_with};
 use super::lock;
-use super::names::{self, Names};
+use super::names::{self, Names, removed_queue};
 use super::publisher::exists;
 use crate::broker::error::Failure;
 use crate::broker::factory::fill_in;
@@ -118,7 +118,7 @@ impl Worker<'_> {
             false => None,
         };
         self.purged.messages += self.empty(&names.queue).await?;
-        let removed = format!("{}:removed", names.queue);
+        let removed = removed_queue(&names.queue);
         self.purged.removed_messages += self.empty(&removed).await?;
         if is_label_known {
             for checkpoint in [&names.checkpoint, &names.other_checkpoint] {

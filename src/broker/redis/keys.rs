@@ -34,6 +34,15 @@ pub(super) struct Keys {
 impl Keys {
     /// Builds the keys of the stream `queue`, or of one `partition` of it.
     pub(super) fn new(target: &Target, partition: Option<u32>) -> Self {
+        Self::of_kinds(&SINK, target, partition)
+    }
+
+    /// Builds the keys of a state that is kept here for a queue elsewhere. There is no stream.
+    pub(super) fn of_state(target: &Target) -> Self {
+        Self::of_kinds(&STATE, target, None)
+    }
+
+    fn of_kinds(kinds: &Kinds, target: &Target, partition: Option<u32>) -> Self {
         let stream = match partition {
             Some(partition) => format!("{}:{{{partition}}}", target.queue),
             None => target.queue.clone(),
@@ -46,18 +55,15 @@ impl Keys {
             )
         };
         Self {
-            checkpoint: beside("checkpoint"),
-            lock: beside("lock"),
-            dedup: beside("seen"),
+            checkpoint: beside(kinds.checkpoint),
+            lock: beside(kinds.lock),
+            dedup: beside(kinds.dedup),
             manifest: format!("labelcast:run:{{{tag}}}:"),
             event: beside("event") + ":",
-            published: format!("labelcast:published:{{{tag}}}:{stream}"),
-            members: beside("members"),
-            note: beside("membership"),
-            removed: match hash_tag(&stream) {
-                Some(_) => format!("{stream}:removed"),
-                None => format!("{{{stream}}}:removed"),
-            },
+            published: format!("labelcast:{}:{{{tag}}}:{stream}", kinds.published),
+            members: beside(kinds.members),
+            note: beside(kinds.note),
+            removed: removed_stream(&stream),
             stream,
         }
     }
@@ -71,6 +77,11 @@ impl Keys {
             &self.members,
             &self.note,
         ]
+    }
+
+    /// Returns the prefix of manifests, which may be those of other queues too.
+    pub(super) fn manifests(&self) -> &str {
+        &self.manifest
     }
 
     /// Returns the key of a run's manifest.
@@ -87,6 +98,44 @@ impl Keys {
     /// chat id.
     pub(super) fn event(&self, id: &str) -> String {
         format!("{}{:032x}", self.event, xxh3_128(id.as_bytes()))
+    }
+}
+
+/// The second parts of key names.
+pub(super) struct Kinds {
+    pub(super) checkpoint: &'static str,
+    pub(super) lock: &'static str,
+    pub(super) members: &'static str,
+    dedup: &'static str,
+    note: &'static str,
+    published: &'static str,
+}
+
+/// Beside a stream.
+pub(super) const SINK: Kinds = Kinds {
+    checkpoint: "checkpoint",
+    lock: "lock",
+    members: "members",
+    dedup: "seen",
+    note: "membership",
+    published: "published",
+};
+
+/// Of a state for a queue elsewhere. A Redis sink may have a queue of the same name on this server.
+pub(super) const STATE: Kinds = Kinds {
+    checkpoint: "state",
+    lock: "state-lock",
+    members: "state-members",
+    dedup: "state-seen",
+    note: "state-note",
+    published: "state-published",
+};
+
+/// Returns the stream for chats that have left, in the slot of the stream.
+pub(in crate::broker) fn removed_stream(stream: &str) -> String {
+    match hash_tag(stream) {
+        Some(_) => format!("{stream}:removed"),
+        None => format!("{{{stream}}}:removed"),
     }
 }
 

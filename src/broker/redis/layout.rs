@@ -4,7 +4,7 @@
 use super::RedisSettings;
 use super::connect::Endpoint;
 use super::keys::Keys;
-use super::link::{Link, StoredState, load};
+use super::link::{Link, StoredState};
 use super::members::{load_set, members_lost};
 use super::stream::Stream;
 use crate::broker::error::{Failure, SessionError};
@@ -155,18 +155,20 @@ impl Layouts {
 /// Loads what is noted beside a stream, which may be on another server of a cluster.
 async fn load_spread(endpoint: &Endpoint, keys: &Keys) -> Result<Spread, Failure> {
     let mut link = Link::new(endpoint.clone(), keys.note.clone());
-    let (members, queue): (Option<usize>, Option<usize>) = redis::pipe()
+    let (members, published, queue): (Option<usize>, Option<usize>, Option<usize>) = redis::pipe()
         .cmd("HGET")
         .arg(&keys.note)
         .arg("partitions")
+        .cmd("HGET")
+        .arg(&keys.checkpoint)
+        .arg("published_over")
         .cmd("HGET")
         .arg(&keys.published)
         .arg(":streams")
         .query_async(link.connection().await?)
         .await?;
-    let stored = load(&mut link, keys).await?;
     Ok(Spread {
-        label: members.or(stored.selection.published_over),
+        label: members.or(published),
         queue,
     })
 }

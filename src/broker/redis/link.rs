@@ -201,8 +201,6 @@ pub(super) struct StoredSelection {
     pub(super) removed: u64,
     /// Whether every run to the queue keeps the membership.
     pub(super) is_tracked: bool,
-    /// Number of streams that the times of publication were spread over.
-    pub(super) published_over: Option<usize>,
 }
 
 impl StoredSelection {
@@ -222,7 +220,6 @@ impl StoredSelection {
             },
             removed: number("removed").unwrap_or(0),
             is_tracked: field("tracked").as_deref() == Some("1"),
-            published_over: field("published_over").and_then(|count| count.parse().ok()),
         }
     }
 }
@@ -255,9 +252,8 @@ impl StoredState {
 }
 
 /// The fields of the checkpoint that are read.
-const FIELDS: [&str; 24] = [
+const FIELDS: [&str; 23] = [
     "tracked",
-    "published_over",
     "selection",
     "known",
     "pass",

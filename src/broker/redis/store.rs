@@ -10,9 +10,10 @@ use redis::{Script, Value};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
-use super::keys::{Keys, hash_tag};
+use super::keys::Keys;
 use super::link::reply_text;
 use super::lock::Heartbeat;
+use super::members::members_lost;
 use super::stream::{Lease, Stream};
 use super::{RedisSettings, SessionError};
 use crate::broker::error::Failure;
@@ -29,12 +30,9 @@ const RELEASE_TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// The state of one queue and label.
 struct RedisStore {
-    /// The lock, the times of publication, and the connection. There is no stream.
+    /// The lock, the connection and the keys. The note is a string with JSON; the members have the
+    /// token of their set at the empty field. There is no stream.
     base: Stream,
-    /// A string: the note, as JSON.
-    note: String,
-    /// A hash: chat id → record, and the empty field → the set's token.
-    members: String,
     has_members: bool,
     has_times: bool,
     /// Token of the set of members that the run works on.
@@ -52,23 +50,7 @@ pub(in crate::broker) fn store(
     options: &BrokerOptions,
     context: &SessionContext,
 ) -> Box<dyn StateStore> {
-    let target = &context.target;
-    let mut keys = Keys::new(target, None);
-    let tag = hash_tag(&target.queue).unwrap_or(&target.queue);
-    // None of them is a key of a sink, which may be on the same server.
-    let of_queue = |kind: &str| format!("labelcast:{kind}:{{{tag}}}:{}", target.queue);
-    let beside = |kind: &str| {
-        format!(
-            "{}:{}:{}",
-            of_queue(kind),
-            target.instance_id,
-            target.label_id
-        )
-    };
-    keys.checkpoint = beside("state");
-    keys.lock = beside("state-lock");
-    keys.dedup = beside("state-seen");
-    keys.published = of_queue("state-published");
+    let keys = Keys::of_state(&context.target);
     let settings = RedisSettings {
         endpoint: endpoint.clone(),
         partitions: None,
@@ -85,8 +67,6 @@ pub(in crate::broker) fn store(
     let retries = SessionRetries::new(&context.retry);
     Box::new(RedisStore {
         base: Stream::new(&settings, keys, lease, retries),
-        note: beside("state-note"),
-        members: beside("state-members"),
         has_members: context.selection.membership.is_some(),
         has_times: context.selection.suppress_for.is_some(),
         set: None,
@@ -97,23 +77,15 @@ pub(in crate::broker) fn store(
     })
 }
 
-/// Returns the queue for chats that have left, in the slot of the queue.
-pub(in crate::broker) fn removed_queue(queue: &str) -> String {
-    match hash_tag(queue) {
-        Some(_) => format!("{queue}:removed"),
-        None => format!("{{{queue}}}:removed"),
-    }
-}
-
 impl RedisStore {
     async fn try_load(&mut self) -> Result<Stored, Failure> {
         let connection = self.base.link.connection().await?;
         let note: Option<String> = redis::cmd("GET")
-            .arg(&self.note)
+            .arg(&self.base.keys.note)
             .query_async(connection)
             .await?;
         let set: Option<String> = redis::cmd("HGET")
-            .arg(&self.members)
+            .arg(&self.base.keys.members)
             .arg("")
             .query_async(connection)
             .await?;
@@ -137,11 +109,10 @@ impl RedisStore {
         let (mut records, mut times) = (vec![None; chats.len()], vec![None; chats.len()]);
         if self.has_members && !chats.is_empty() {
             let mut command = redis::cmd("HMGET");
-            command.arg(&self.members).arg(chats).arg("");
+            command.arg(&self.base.keys.members).arg(chats).arg("");
             records = command.query_async(&mut *connection).await?;
             if records.pop().flatten() != self.set {
-                let text = format!("{} is gone or incomplete", self.members);
-                return Err(BrokerError::MembersLost(text).into());
+                return Err(members_lost(&self.base.keys).into());
             }
         }
         if self.has_times && !chats.is_empty() {
@@ -156,8 +127,8 @@ impl RedisStore {
         let script = Script::new(include_str!("store.lua"));
         let mut script = script.prepare_invoke();
         let keys = &self.base.keys;
-        script.key(&keys.checkpoint).key(&self.note);
-        script.key(&self.members).key(&keys.published);
+        script.key(&keys.checkpoint).key(&keys.note);
+        script.key(&keys.members).key(&keys.published);
         script
             .arg(&self.base.lease.fencing_token)
             .arg(self.writes)
@@ -180,7 +151,11 @@ impl RedisStore {
 
     async fn try_scan(&mut self, from: Cursor) -> Result<(u64, Vec<(String, String)>), Failure> {
         let mut command = redis::cmd("HSCAN");
-        command.arg(&self.members).arg(from).arg("COUNT").arg(PAGE);
+        command
+            .arg(&self.base.keys.members)
+            .arg(from)
+            .arg("COUNT")
+            .arg(PAGE);
         Ok(command
             .query_async(self.base.link.connection().await?)
             .await?)
@@ -230,15 +205,12 @@ impl StateStore for RedisStore {
                 }
                 Ok(())
             }
-            "members" => {
-                let text = format!("{} is gone or incomplete", self.members);
-                Err(BrokerError::MembersLost(text))
-            }
+            "members" => Err(members_lost(&self.base.keys)),
             "lost" => {
                 let text = "the server of the state has lost its data; run again".to_owned();
                 Err(BrokerError::Unavailable(text))
             }
-            _ => Err(BrokerError::Locked(self.members.clone())),
+            _ => Err(BrokerError::Locked(self.base.keys.members.clone())),
         }
     }
 

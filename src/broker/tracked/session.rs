@@ -123,7 +123,7 @@ impl TrackedSession {
             Ok(Written::Rewound) => self.go_back(),
             Ok(Written::ReaderGone) | Err(_) => {
                 self.has_failed = true;
-                // What of it is on the queue shows when the run is resumed.
+                // When the run is resumed, the queue shows how much of it arrived.
                 self.pending.clear();
             }
         }

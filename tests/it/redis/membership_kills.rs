@@ -1,12 +1,11 @@
 //! Members through kills, lost replies and takeovers: each chat joins and leaves in turns.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::membership::{REMOVED, counts, members, only_new, set_list, set_of};
-use super::{STREAM, run};
+use super::{STREAM, kill_somewhere, run};
 use crate::support::proxy::{Direction, Proxy};
-use crate::support::redis::{Server, expire_locks, field, forget_run, length, numbered_entries};
+use crate::support::redis::{Server, expire_locks, field, length, numbered_entries};
 use crate::support::{Numbers, Stage, gated_after, held_after, map_of, small_list, wait_until};
 
 /// What the streams say about each chat, in order: that it joined, or that it left.
@@ -65,19 +64,7 @@ fn kills_and_changes(server: &Server, stage: &Stage, more: &[&str]) -> Vec<Strin
         }
         let cut = 1 + numbers.below(1499) as usize;
         stage.mock.script("1", held_after(&map_of(&list), cut));
-        let requests = stage.mock.requests().len();
-        let process = with().spawn();
-        wait_until("the list is requested", || {
-            let requests = &stage.mock.requests()[requests..];
-            requests
-                .iter()
-                .any(|request| request.path.ends_with("/chats"))
-        });
-        // A random point: before, between or after the appends.
-        std::thread::sleep(Duration::from_micros(numbers.below(40_000)));
-        // A list that has changed is requested again, and may have been published by now.
-        process.kill_or_complete();
-        forget_run(&mut connection);
+        kill_somewhere(stage, with(), &mut numbers, &mut connection);
     }
     let list = all[700..2200].to_vec();
     set_list(stage, &list);

@@ -1,15 +1,15 @@
 //! `--suppress-for`: a chat that was published to the queue recently is not published again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bytes::Bytes;
 use labelcast::mock::Chats;
 use redis::Commands as _;
 
+use super::kill_somewhere;
 use crate::support::proxy::{Direction, Proxy};
-use crate::support::redis::{Server, entries, field, forget_run, length};
-use crate::support::{Ended, Numbers, Running, Stage, held_after, map_of, small_list, wait_until};
+use crate::support::redis::{Server, entries, field, length};
+use crate::support::{Ended, Numbers, Running, Stage, held_after, map_of, small_list};
 
 const STREAM: &str = "labelcast:1";
 const PUBLISHED: &str = "labelcast:published:{labelcast:1}:labelcast:1";
@@ -161,19 +161,8 @@ fn no_chat_comes_twice_whatever_kills_and_changes_there_are() {
         set_list(&stage, &list);
         let cut = 200 + numbers.below(2500) as usize;
         stage.mock.script("1", held_after(&map_of(&list), cut));
-        let requests = stage.mock.requests().len();
-        let process = run(&stage, &server.url()).spawn();
-        wait_until("the list is requested", || {
-            let requests = &stage.mock.requests()[requests..];
-            requests
-                .iter()
-                .any(|request| request.path.ends_with("/chats"))
-        });
-        // A random point: before, between or after the appends.
-        std::thread::sleep(Duration::from_micros(numbers.below(40_000)));
-        // A list that has changed is requested again, and may have been published by now.
-        process.kill_or_complete();
-        forget_run(&mut connection);
+        let with = run(&stage, &server.url());
+        kill_somewhere(&stage, with, &mut numbers, &mut connection);
     }
     set_list(&stage, &all);
     let ended = run(&stage, &server.url()).end().expect(0);
