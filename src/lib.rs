@@ -17,6 +17,7 @@
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
 //! | [`message`], [`broker`] | what consumers see, and where it goes |
 //! | [`state`] | what is known between runs |
+//! | [`live`], [`server`] | changes reported by webhooks, and what supervisors see of them |
 //! | [`pipeline`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
 //! | [`report`], [`telemetry`], [`error`] | report, metrics, progress, logging; exit codes |
@@ -34,12 +35,14 @@ pub mod decode;
 pub mod error;
 pub mod exit;
 pub mod http;
+pub mod live;
 pub mod message;
 pub mod mock;
 pub mod pipeline;
 pub mod progress;
 pub mod report;
 pub mod retry;
+pub mod server;
 pub mod shard;
 pub mod shutdown;
 pub mod state;

@@ -3,6 +3,7 @@
 
 pub mod counts;
 pub mod record;
+pub mod runs;
 
 use std::time::Duration;
 

@@ -1,0 +1,3 @@
+//! The live list: label events on the queues, and what is known of the labels meanwhile.
+
+pub mod overview;

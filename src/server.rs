@@ -1,0 +1,3 @@
+//! The HTTP server of `labelcast listen`: webhooks, dashboard, metrics and health.
+
+pub mod dashboard;
