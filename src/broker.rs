@@ -173,6 +173,20 @@ pub enum EventOutcome {
     Stale,
 }
 
+impl EventOutcome {
+    /// Returns the spelling in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Duplicate => "duplicate",
+            Self::Recorded => "recorded",
+            Self::Suppressed => "suppressed",
+            Self::Unchanged => "unchanged",
+            Self::Stale => "stale",
+        }
+    }
+}
+
 /// The context of a session.
 #[derive(Clone)]
 pub struct SessionContext {

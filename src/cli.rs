@@ -4,6 +4,7 @@
 //! together. Only an unknown flag or command is an error here.
 
 mod labels;
+mod listen;
 mod purge;
 mod tail;
 
@@ -17,6 +18,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
 pub use self::labels::LabelsFlags;
+pub use self::listen::ListenFlags;
 pub use self::purge::PurgeFlags;
 pub use self::tail::TailFlags;
 use crate::config::table::{Group, Setting};
@@ -32,6 +34,8 @@ pub enum Action {
     },
     /// Check whether a run could work.
     Check,
+    /// Receive webhooks.
+    Listen(ListenFlags),
     /// Show the account's labels.
     Labels(LabelsFlags),
     /// Read messages from the queue.
@@ -72,8 +76,16 @@ struct Taken {
     keys: &'static [&'static str],
 }
 
+/// The settings of a run.
 const ALL: Taken = Taken {
-    groups: &Group::ALL,
+    groups: &[
+        Group::Api,
+        Group::Run,
+        Group::Sink,
+        Group::State,
+        Group::Report,
+        Group::Log,
+    ],
     keys: &[],
 };
 /// Key of `--report-file`.
@@ -117,6 +129,7 @@ pub fn command() -> Command {
                 .about("Check settings, login, labels and sink without publishing"),
             ALL,
         ))
+        .subcommand(listen::command())
         .subcommand(labels::command())
         .subcommand(tail::command())
         .subcommand(purge::command())
@@ -239,6 +252,7 @@ pub fn parse(
             },
         },
         "check" => Action::Check,
+        "listen" => Action::Listen(ListenFlags::read(matches)),
         "labels" => Action::Labels(LabelsFlags::read(matches)),
         "tail" => Action::Tail(TailFlags::read(matches)),
         "purge" => Action::Purge(PurgeFlags::read(matches)),
@@ -302,6 +316,7 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
 
 fn taken_by(action: &Action) -> Taken {
     match action {
+        Action::Listen(_) => listen::SETTINGS,
         Action::Labels(_) => labels::SETTINGS,
         Action::Tail(_) => tail::SETTINGS,
         Action::Purge(_) => purge::SETTINGS,

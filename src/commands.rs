@@ -3,7 +3,9 @@
 mod check;
 mod demo;
 mod labels;
+mod listen;
 mod purge;
+mod replay;
 mod run;
 mod tail;
 
@@ -16,7 +18,6 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, stream};
 use tracing::error;
 
-use crate::api::Label;
 use crate::cli::{self, Action, Invocation};
 use crate::config::table::Group;
 use crate::config::{ConfigSources, settings_of};
@@ -25,7 +26,6 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::report::{self, Report, ReportFormat, ReportSettings};
 use crate::shutdown::{Listener, Shutdown};
-use crate::state::counts::LabelCount;
 use crate::telemetry::{self, LogSettings};
 
 /// Does what the command line says, and returns the exit code.
@@ -59,6 +59,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
         match action {
             Action::Run { mode } => run::run(sources, mode).await,
             Action::Check => check::check(sources).await,
+            Action::Listen(flags) => listen::listen(sources, flags).await,
             Action::Labels(flags) => labels::labels(sources, flags).await,
             Action::Demo {
                 chats,
@@ -73,17 +74,6 @@ pub fn main(invocation: Invocation) -> ExitCode {
     // A thread may still be stuck in a write to a pipe that nobody reads.
     runtime.shutdown_background();
     exit.into()
-}
-
-/// Returns the count of a label, to store it.
-fn count_of(label: &Label, chats: u64, counted_at: SystemTime) -> LabelCount {
-    LabelCount {
-        label_id: label.id.clone(),
-        label_name: label.name.clone(),
-        color_hex: label.color.clone(),
-        chats,
-        counted_at,
-    }
 }
 
 /// A variable of the environment, if it is about the log.

@@ -4,6 +4,7 @@
 //! assemble the settings struct of a module, and collect all errors instead of stopping at the first.
 
 mod file;
+mod listen;
 mod report;
 mod sink;
 pub mod table;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 
 pub use self::file::example;
+pub use self::listen::ServerSettings;
 use self::table::{SETTINGS, Setting};
 use self::values::Reader;
 use crate::api::{ApiSettings, Auth, Dialect};
@@ -23,6 +25,7 @@ use crate::broker::factory::{Broker, SinkSettings};
 use crate::config_error::{ConfigError, ConfigErrors};
 use crate::decode::Trust;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
+use crate::live::LiveSettings;
 use crate::pipeline::{Labels, RunSettings};
 use crate::report::ReportSettings;
 use crate::state::{Membership, Publish, Selection};
@@ -30,6 +33,10 @@ use crate::telemetry::LogSettings;
 
 /// The variable that holds the access token.
 pub const TOKEN_VARIABLE: &str = "WAWP_ACCESS_TOKEN";
+/// The variable that holds the secrets of webhooks, one a line.
+pub const WEBHOOK_SECRET_VARIABLE: &str = "LABELCAST_WEBHOOK_SECRET";
+/// The variable that holds the token of the dashboard.
+pub const DASHBOARD_TOKEN_VARIABLE: &str = "LABELCAST_DASHBOARD_TOKEN";
 /// The variable that names the file with settings.
 pub const CONFIG_VARIABLE: &str = "LABELCAST_CONFIG";
 
@@ -66,7 +73,12 @@ impl ConfigSources {
         config: Option<&Path>,
     ) -> Self {
         let mut errors = Vec::new();
-        let others = [TOKEN_VARIABLE, CONFIG_VARIABLE];
+        let others = [
+            TOKEN_VARIABLE,
+            CONFIG_VARIABLE,
+            WEBHOOK_SECRET_VARIABLE,
+            DASHBOARD_TOKEN_VARIABLE,
+        ];
         let others = others
             .into_iter()
             .chain(PROXY_VARIABLES.into_iter().flatten());
@@ -197,30 +209,17 @@ impl ConfigSources {
     pub fn run(&mut self, mode: RunMode) -> Option<RunSettings> {
         let mut read = Reader::new(self);
         let labels = read.labels("run.labels", "run.all_labels");
-        let shard = read.optional("run.shard", Reader::shard);
-        let concurrency = read.number("run.concurrency", 1..=MAX_CONCURRENCY);
         let deadline = read.optional("run.deadline", Reader::duration);
-        let resume_window = read.duration("run.resume_window");
-        let no_resume = read.switch("run.no_resume");
         let selection = selection(&mut read, mode);
-        let min_chats = read.number("run.min_chats", 0..=u64::MAX);
-        let max_shrink = read.optional("run.max_shrink", Reader::percent);
-        let max_invalid = read.number("run.max_invalid", 0..=u64::MAX);
         let skip_label_check = read.switch("run.skip_label_check");
-        let resume_window = resume_window?;
-        let resumes = !(no_resume? || resume_window.is_zero());
+        let others = run_of_any_kind(&mut read);
         Some(RunSettings {
             labels: labels?,
-            shard: shard?,
-            concurrency: usize::try_from(concurrency?).ok()?,
             deadline: deadline?,
-            resume_window: resumes.then_some(resume_window),
             selection: selection?,
-            min_chats: min_chats?,
-            max_shrink: max_shrink?,
-            max_invalid: max_invalid?,
             check_label: !skip_label_check?,
             dry_run: mode == RunMode::Dry,
+            ..others?
         })
     }
 
@@ -278,6 +277,11 @@ impl ConfigSources {
         Some((settings.broker, settings.queue))
     }
 
+    /// The settings of the server, and which labels it follows.
+    pub fn listen(&mut self) -> Option<(LiveSettings, ServerSettings)> {
+        listen::read(self)
+    }
+
     /// The settings of the report.
     ///
     /// # Errors
@@ -318,6 +322,32 @@ pub enum RunMode {
     Dry,
     /// Records them as known, and publishes nothing.
     Baseline,
+}
+
+/// Reads the settings that a run of any command has; the others have their defaults.
+fn run_of_any_kind(read: &mut Reader<'_>) -> Option<RunSettings> {
+    let shard = read.optional("run.shard", Reader::shard);
+    let concurrency = read.number("run.concurrency", 1..=MAX_CONCURRENCY);
+    let resume_window = read.duration("run.resume_window");
+    let no_resume = read.switch("run.no_resume");
+    let min_chats = read.number("run.min_chats", 0..=u64::MAX);
+    let max_shrink = read.optional("run.max_shrink", Reader::percent);
+    let max_invalid = read.number("run.max_invalid", 0..=u64::MAX);
+    let resume_window = resume_window?;
+    let resumes = !(no_resume? || resume_window.is_zero());
+    Some(RunSettings {
+        labels: Labels::All,
+        shard: shard?,
+        concurrency: usize::try_from(concurrency?).ok()?,
+        deadline: None,
+        resume_window: resumes.then_some(resume_window),
+        selection: Selection::default(),
+        min_chats: min_chats?,
+        max_shrink: max_shrink?,
+        max_invalid: max_invalid?,
+        check_label: true,
+        dry_run: false,
+    })
 }
 
 /// Reads which chats are published, and what is recorded about the list.

@@ -7,6 +7,7 @@
 mod attempt;
 mod count;
 mod guards;
+mod job;
 mod settings;
 
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use self::attempt::Attempted;
 pub use self::count::count_chats;
 use self::guards::Guards;
+pub use self::job::{count_of, remove_members, run_label};
 pub use self::settings::{Labels, RunSettings};
 use crate::api::{ApiError, Client, Label, LabelList};
 use crate::broker::{

@@ -12,8 +12,8 @@ use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
 use super::tracked::Tracked;
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
-    SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, QueueMonitor,
+    SessionContext, SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
 use crate::state::Selection;
@@ -337,6 +337,21 @@ impl Broker {
                 problem: "a file and stdout take whole lists only".to_owned(),
                 fix: "use a broker in --sink",
             }),
+        }
+    }
+
+    /// Returns the monitor of the depths of queues, without connecting. `None` if the sink does not
+    /// tell, as an exchange does not.
+    pub fn queue_monitor(&self) -> Option<Box<dyn QueueMonitor>> {
+        match &self.address.0 {
+            Kind::Redis(endpoint) => {
+                let partitions = self.options.partitions;
+                Some(Box::new(redis::RedisMonitor::new(endpoint, partitions)))
+            }
+            Kind::RabbitMq(endpoint) if self.options.exchange.is_none() => {
+                Some(Box::new(rabbitmq::RabbitMqMonitor::new(endpoint)))
+            }
+            Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => None,
         }
     }
 

@@ -1,23 +1,22 @@
 //! `labelcast run`: the batch job.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::{info, warn};
 
 use super::{
-    check_report_path, count_of, init_log, listen, load, logged, report_config_errors,
-    several_at_once, write_report,
+    check_report_path, init_log, listen, load, logged, report_config_errors, several_at_once,
+    write_report,
 };
 use crate::api::{ApiError, ApiSettings, Client, Label, LabelList};
-use crate::broker::factory::{SinkSettings, blackhole};
-use crate::broker::{SessionContext, Target};
+use crate::broker::Target;
+use crate::broker::factory::SinkSettings;
 use crate::config::{ConfigSources, RunMode};
 use crate::error::{Error, Guard};
 use crate::exit::Exit;
 use crate::pipeline::{self, Context, Labels, RunSettings};
 use crate::progress::Progress;
-use crate::report::{LabelReport, Report, ReportSettings, Status};
+use crate::report::{LabelReport, Report, ReportSettings};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 use crate::telemetry::LogSettings;
@@ -197,35 +196,9 @@ async fn publish_label(
 ) -> LabelReport {
     info!(label_id = label.id, queue = target.queue, "publishing");
     let line = progress.line(&label.id);
-    let sink = if settings.run.dry_run {
-        blackhole()
-    } else {
-        settings.sink.broker.sink(SessionContext {
-            target: target.clone(),
-            layout: settings.sink.layout.clone(),
-            retry: context.retry.clone(),
-            selection: settings.run.selection.clone(),
-            pauses: Arc::new(line.clone()),
-        })
-    };
-    let report = pipeline::publish_label(context, label, target, sink, &line).await;
+    let report = pipeline::run_label(context, &settings.sink, label, target, &line).await;
     line.end();
-    if report.status == Status::Complete && !settings.run.dry_run {
-        store_count(settings, label, &report).await;
-    }
     report
-}
-
-/// Stores the number of chats of a whole list. A failure does not change the exit code, because a
-/// retry would publish the list again.
-async fn store_count(settings: &Settings, label: &Label, report: &LabelReport) {
-    let chats = report.counts.read - report.counts.invalid;
-    let count = count_of(label, chats, SystemTime::now());
-    if let Some(mut store) = settings.sink.broker.count_store(&settings.api.instance_id)
-        && let Err(error) = store.record(&[count]).await
-    {
-        warn!(label_id = label.id, "cannot store the count: {error}");
-    }
 }
 
 fn target(settings: &Settings, label_id: &str) -> Target {

@@ -208,10 +208,7 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
             );
         }
         if read.switch("run.removed") == Some(true) {
-            read.error(
-                "run.removed",
-                "chats that have left need a queue of their own, which the sink “-” does not have: use another --sink",
-            );
+            read.error("run.removed", NO_REMOVED_QUEUE);
         }
     }
     check_selection(read, &address, mode);
@@ -240,6 +237,8 @@ pub(super) fn check_combinations(read: &mut Reader<'_>, mode: RunMode) {
     }
     check_names(read, &address);
 }
+
+const NO_REMOVED_QUEUE: &str = "chats that have left need a queue of their own, which the sink “-” does not have: use another --sink";
 
 /// Settings for which something has to be known between runs, without `--baseline`.
 const NEED_STATE: [&str; 5] = [
@@ -274,6 +273,49 @@ fn check_selection(read: &mut Reader<'_>, address: &Address, mode: RunMode) {
     if !keys.is_empty() && read.number("sink.ids_per_message", 1..=10_000) != Some(1) {
         let problem = "has to be 1 where some chats are left out or recorded";
         read.error("sink.ids_per_message", problem);
+    }
+}
+
+/// Checks what following labels needs: a state, and a message for each event.
+pub(super) fn check_followed(read: &mut Reader<'_>) {
+    let Some(address) = address(read) else {
+        return;
+    };
+    if !address.keeps_state() && !read.is_set("state.url") {
+        let problem = "is needed to know which events change a label, or a Redis sink";
+        read.error("state.url", problem);
+    }
+    if read.number("sink.ids_per_message", 1..=10_000) != Some(1) {
+        read.error(
+            "sink.ids_per_message",
+            "has to be 1: an event is one message",
+        );
+    }
+    if address.is_stdout() && read.switch("run.removed") == Some(true) {
+        read.error("run.removed", NO_REMOVED_QUEUE);
+    }
+    if let Some(window) = read
+        .optional("run.suppress_for", Reader::duration)
+        .flatten()
+    {
+        check_window(read, window);
+    }
+    check_state_file(read, &address);
+    if read.is_set("run.labels") {
+        check_names(read, &address);
+    }
+}
+
+/// Checks that the state is not the sink's own file.
+fn check_state_file(read: &mut Reader<'_>, address: &Address) {
+    let state = read.optional("state.url", |read, key| {
+        StateAddress::parse(&read.text(key)).ok()
+    });
+    let is_own = state
+        .flatten()
+        .is_some_and(|state| state.file().is_some_and(|file| address.uses_file(file)));
+    if is_own {
+        read.error("state.url", "is the sink's own file: use another one");
     }
 }
 

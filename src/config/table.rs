@@ -12,6 +12,8 @@ pub enum Group {
     Sink,
     /// For commands that use what is known between runs.
     State,
+    /// For the command that listens.
+    Listen,
     /// For commands that end with a report.
     Report,
     /// For all commands.
@@ -20,11 +22,12 @@ pub enum Group {
 
 impl Group {
     /// All groups, in the order of the help.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Api,
         Self::Run,
         Self::Sink,
         Self::State,
+        Self::Listen,
         Self::Report,
         Self::Log,
     ];
@@ -36,6 +39,7 @@ impl Group {
             Self::Run => "run",
             Self::Sink => "sink",
             Self::State => "state",
+            Self::Listen => "listen",
             Self::Report => "report",
             Self::Log => "log",
         }
@@ -48,6 +52,7 @@ impl Group {
             Self::Run => "Run",
             Self::Sink => "Sink",
             Self::State => "State",
+            Self::Listen => "Listen",
             Self::Report => "Report",
             Self::Log => "Log",
         }
@@ -231,6 +236,21 @@ pub const SETTINGS: &[Setting] = &[
         "Where to keep what is known between runs: redis:// and so on, or file:PATH; default: the Redis sink's own server") },
     switch(Group::State, "state.track", "track", "LABELCAST_TRACK",
         "Record which chats are in the label"),
+
+    value(Group::Listen, "listen.bind", "bind", "LABELCAST_LISTEN_BIND", "ADDR", "127.0.0.1:8080",
+        "Address that webhooks and the dashboard are served on; port 0 selects a free port"),
+    value(Group::Listen, "listen.webhook_auth", "webhook-auth", "LABELCAST_LISTEN_WEBHOOK_AUTH", "hmac-sha512|hmac-sha256|secret|none", "hmac-sha512",
+        "Authentication of webhooks: HMAC of the body, plain secret, or none"),
+    Setting { is_sensitive: true, ..value(Group::Listen, "listen.webhook_secret_file", "webhook-secret-file", "LABELCAST_WEBHOOK_SECRET_FILE", "PATH", "",
+        "File with the secrets of webhooks, one a line; without it, those in LABELCAST_WEBHOOK_SECRET are used") },
+    value(Group::Listen, "listen.webhook_header", "webhook-header", "LABELCAST_LISTEN_WEBHOOK_HEADER", "NAME", "",
+        "Header with the signature or the secret; default: X-Webhook-Hmac, for a secret X-Webhook-Secret"),
+    value(Group::Listen, "listen.session", "session", "LABELCAST_LISTEN_SESSION", "NAME", "",
+        "Session whose webhooks are accepted; default: the instance id"),
+    value(Group::Listen, "listen.reconcile", "reconcile", "LABELCAST_LISTEN_RECONCILE", "DURATION", "",
+        "Also compare the lists with the state this often, as `run --only-new` does"),
+    Setting { is_sensitive: true, ..value(Group::Listen, "listen.dashboard_token_file", "dashboard-token-file", "LABELCAST_DASHBOARD_TOKEN_FILE", "PATH", "",
+        "File with the token of the dashboard; without it, the one in LABELCAST_DASHBOARD_TOKEN is used") },
 
     value(Group::Report, "report.format", "report", "LABELCAST_REPORT", "json|text|none", "text",
         "Report at the end: text on stderr, or a JSON line on stdout"),

@@ -283,10 +283,10 @@ impl<'a> Reader<'a> {
             return Some(token.clone());
         }
         let (setting, path, origin) = self.get(file_key);
-        let (text, from) = match (path.as_str(), (self.sources.env)(TOKEN_VARIABLE)) {
-            // A flag overrides a variable.
-            (_, Some(token)) if origin != Origin::Flag => (token, TOKEN_VARIABLE.to_owned()),
-            ("", _) => {
+        let is_from_file = origin == Origin::Flag || (self.sources.env)(TOKEN_VARIABLE).is_none();
+        let text = match self.secret(file_key, TOKEN_VARIABLE)? {
+            Some(text) => text,
+            None => {
                 self.sources.errors.push(ConfigError {
                     problem: "the access token is required".to_owned(),
                     fix: format!(
@@ -296,13 +296,10 @@ impl<'a> Reader<'a> {
                 });
                 return None;
             }
-            _ => match std::fs::read_to_string(&path) {
-                Ok(text) => (text, format!("the file of --{}", setting.flag)),
-                Err(error) => {
-                    self.error(file_key, &format!("cannot be read: {error}"));
-                    return None;
-                }
-            },
+        };
+        let from = match is_from_file && !path.is_empty() {
+            true => format!("the file of --{}", setting.flag),
+            false => TOKEN_VARIABLE.to_owned(),
         };
         let token = text.trim_start_matches('\u{feff}').trim();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -315,6 +312,23 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(SecretString::from(token))
+    }
+
+    /// Reads a secret from the file that a setting names, or from a variable. A flag overrides the
+    /// variable. The inner value is `None` if there is neither.
+    pub(super) fn secret(&mut self, file_key: &'static str, variable: &str) -> Optional<String> {
+        let (_, path, origin) = self.get(file_key);
+        match (path.as_str(), (self.sources.env)(variable)) {
+            (_, Some(text)) if origin != Origin::Flag => Some(Some(text)),
+            ("", text) => Some(text),
+            _ => match std::fs::read_to_string(&path) {
+                Ok(text) => Some(Some(text.trim_start_matches('\u{feff}').to_owned())),
+                Err(error) => {
+                    self.error(file_key, &format!("cannot be read: {error}"));
+                    None
+                }
+            },
+        }
     }
 
     pub(super) fn labels(&mut self, key: &'static str, all: &'static str) -> Option<Labels> {

@@ -98,7 +98,7 @@ struct Envelope<'a> {
 #[serde(untagged)]
 enum Timestamp {
     Number(f64),
-    Text(String),
+    String(String),
     Other(serde::de::IgnoredAny),
 }
 
@@ -106,7 +106,7 @@ enum Timestamp {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
-    Text(String),
+    String(String),
     Number(i64),
     Other(serde::de::IgnoredAny),
 }
@@ -168,10 +168,12 @@ impl InboundReader {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&body);
         let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
         if !is_array {
-            let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(not_events)?;
+            let envelope: Envelope<'_> =
+                serde_json::from_slice(body).map_err(|error| not_events(&error))?;
             return Ok(vec![self.event(&envelope, arrived_at)]);
         }
-        let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(not_events)?;
+        let events: Vec<&RawValue> =
+            serde_json::from_slice(body).map_err(|error| not_events(&error))?;
         let read = |event: &&RawValue| match serde_json::from_str::<Envelope<'_>>(event.get()) {
             Ok(envelope) => self.event(&envelope, arrived_at),
             Err(_) => Inbound::Invalid("an element of the array is not an event"),
@@ -249,7 +251,7 @@ impl InboundReader {
         let label_id = payload.id().ok_or("the payload has no id of a label")?;
         let label = payload.label.as_deref().unwrap_or(&payload);
         let text = |text: &Option<Text>| match text {
-            Some(Text::Text(text)) => Some(text.clone()),
+            Some(Text::String(text)) => Some(text.clone()),
             _ => None,
         };
         Ok(Inbound::LabelChanged(LabelInfo {
@@ -296,7 +298,7 @@ impl InboundReader {
 impl Text {
     fn as_id(&self) -> Option<String> {
         let id = match self {
-            Self::Text(text) => text.clone(),
+            Self::String(text) => text.clone(),
             Self::Number(number) => number.to_string(),
             Self::Other(_) => return None,
         };
@@ -323,7 +325,7 @@ fn payload_of<'a, T: Deserialize<'a>>(envelope: &Envelope<'a>) -> Result<T, &'st
     serde_json::from_str(payload.get()).map_err(|_| "the payload does not have its usual members")
 }
 
-fn not_events(error: serde_json::Error) -> NotEvents {
+fn not_events(error: &serde_json::Error) -> NotEvents {
     match error.classify() {
         serde_json::error::Category::Data => NotEvents::Shape,
         _ => NotEvents::NotJson {
@@ -337,7 +339,7 @@ fn not_events(error: serde_json::Error) -> NotEvents {
 fn sent_at(envelope: &Envelope<'_>) -> Option<SystemTime> {
     let number = match &envelope.timestamp {
         Some(Timestamp::Number(number)) => Some(*number),
-        Some(Timestamp::Text(text)) => text.trim().parse().ok(),
+        Some(Timestamp::String(text)) => text.trim().parse().ok(),
         Some(Timestamp::Other(_)) | None => None,
     };
     let millis = number.map(|number| match number < MILLISECONDS_FROM {
@@ -350,7 +352,7 @@ fn sent_at(envelope: &Envelope<'_>) -> Option<SystemTime> {
     let stamped =
         whole.and_then(|whole| UNIX_EPOCH.checked_add(Duration::from_millis(whole.as_secs())));
     stamped.or_else(|| match &envelope.id {
-        Some(Text::Text(id)) => time_of_ulid(id),
+        Some(Text::String(id)) => time_of_ulid(id),
         _ => None,
     })
 }
@@ -387,5 +389,5 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, clippy::panic)]
 mod tests;

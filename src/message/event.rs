@@ -33,6 +33,14 @@ pub enum Change {
 }
 
 impl Change {
+    /// The name of the event.
+    pub fn event_name(self) -> &'static str {
+        match self {
+            Self::Added => "label.chat.added",
+            Self::Deleted => "label.chat.deleted",
+        }
+    }
+
     /// The last part of the event's name.
     fn name(self) -> &'static str {
         match self {
@@ -91,7 +99,7 @@ impl EventEncoder {
         let fields = match self.format {
             Format::Fields => self.members(event),
             Format::Json | Format::CloudEvents => vec![
-                ("event", event_name(event.change)),
+                ("event", event.change.event_name().to_owned()),
                 ("data", self.json(event)),
             ],
         };
@@ -125,7 +133,7 @@ impl EventEncoder {
 
     /// Names and values. A change that a list shows has no identity and no time of its own.
     fn members(&self, event: &LabelEvent) -> Vec<(&'static str, String)> {
-        let mut members = vec![("event", event_name(event.change))];
+        let mut members = vec![("event", event.change.event_name().to_owned())];
         if event.listed_by.is_none() {
             members.push(("event_id", event.id.clone()));
             members.push(("occurred_at", rfc3339(event.occurred_at)));
@@ -135,10 +143,6 @@ impl EventEncoder {
         members.push(("run_id", event.run_id().to_string()));
         members
     }
-}
-
-fn event_name(change: Change) -> String {
-    format!("label.chat.{}", change.name())
 }
 
 fn rfc3339(at: SystemTime) -> String {

@@ -42,6 +42,15 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// Whether a label is one of those that the settings name, and belongs to this process's share.
+    pub fn is_asked_for(&self, label_id: &str) -> bool {
+        let is_named = match &self.labels {
+            Labels::All => true,
+            Labels::These(labels) => labels.iter().any(|label| label == label_id),
+        };
+        is_named && self.is_for(label_id)
+    }
+
     /// Whether a label belongs to this process's share.
     pub fn is_for(&self, label_id: &str) -> bool {
         self.shard.is_none_or(|shard| shard.has(label_id))

@@ -127,7 +127,7 @@ fn digest(text: &[u8]) -> Option<Vec<u8>> {
         .find_map(|prefix| text.strip_prefix(*prefix))
         .unwrap_or(text)
         .trim_ascii();
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() {
         return None;

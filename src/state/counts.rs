@@ -13,10 +13,12 @@ pub struct LabelCount {
     pub label_name: Option<String>,
     /// Its colour, as the API writes it.
     pub color_hex: Option<String>,
-    /// The number of chats.
-    pub chats: u64,
+    /// The number of chats; `None` if they were not counted yet.
+    pub chats: Option<u64>,
     /// When they were counted, in milliseconds.
     pub counted_at: SystemTime,
+    /// When the label was deleted, if that was reported.
+    pub deleted_at: Option<SystemTime>,
 }
 
 /// What is stored of a count, beside the label's id.
@@ -24,8 +26,10 @@ pub struct LabelCount {
 struct Stored {
     name: Option<String>,
     color: Option<String>,
-    chats: u64,
+    chats: Option<u64>,
     counted_at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deleted_at: Option<String>,
 }
 
 impl LabelCount {
@@ -35,7 +39,8 @@ impl LabelCount {
             name: self.label_name.clone(),
             color: self.color_hex.clone(),
             chats: self.chats,
-            counted_at: humantime::format_rfc3339_millis(self.counted_at).to_string(),
+            counted_at: rfc3339(self.counted_at),
+            deleted_at: self.deleted_at.map(rfc3339),
         };
         serde_json::json!(stored).to_string()
     }
@@ -49,6 +54,9 @@ impl LabelCount {
             color_hex: stored.color,
             chats: stored.chats,
             counted_at: humantime::parse_rfc3339(&stored.counted_at).ok()?,
+            deleted_at: stored
+                .deleted_at
+                .and_then(|at| humantime::parse_rfc3339(&at).ok()),
         })
     }
 
@@ -59,6 +67,10 @@ impl LabelCount {
             (number(a), &a.label_id).cmp(&(number(b), &b.label_id))
         });
     }
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 #[cfg(test)]
@@ -72,8 +84,9 @@ mod tests {
             label_id: label_id.to_owned(),
             label_name: Some("a \"b\" ü".to_owned()),
             color_hex: None,
-            chats: 7,
+            chats: Some(7),
             counted_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_764_209_000_123),
+            deleted_at: (label_id == "4").then_some(SystemTime::UNIX_EPOCH),
         }
     }
 

@@ -1,4 +1,4 @@
-//! How many chats the labels of an account have, as last counted.
+//! How many chats the labels of an account have, as last counted, and their last runs.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +10,7 @@ use super::members::{expiry, signed, unsigned};
 use super::{Embedded, blocking};
 use crate::broker::{BrokerError, CountStore};
 use crate::state::counts::LabelCount;
+use crate::state::runs::LastRun;
 
 /// The counts of an account, in the file.
 pub(in crate::broker) struct EmbeddedCounts {
@@ -57,23 +58,36 @@ impl EmbeddedCounts {
         let kept = labels.map(|labels| serde_json::json!(labels).to_string());
         self.run(move |work, instance_id| {
             let mut insert = work.prepare_cached(
-                "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT DO UPDATE SET name = coalesce(?3, name), color = coalesce(?4, color),
-                 chats = ?5, counted_at = ?6, expires_at = ?7",
+                 counted_at = iif(?5 IS NULL, counted_at, ?6), chats = coalesce(?5, chats),
+                 expires_at = ?7, deleted_at = ?8",
             )?;
             for count in &counts {
                 let (name, color) = (&count.label_name, &count.color_hex);
-                let (chats, at) = (signed(count.chats), millis(count.counted_at));
+                let (chats, at) = (count.chats.map(signed), millis(count.counted_at));
                 let id = &count.label_id;
                 let expires_at = expiry(at / 1000, retain);
-                insert.execute(params![instance_id, id, name, color, chats, at, expires_at])?;
+                let deleted_at = count.deleted_at.map(millis);
+                insert.execute(params![
+                    instance_id,
+                    id,
+                    name,
+                    color,
+                    chats,
+                    at,
+                    expires_at,
+                    deleted_at
+                ])?;
             }
-            if let Some(kept) = kept {
-                work.prepare_cached(
-                    "DELETE FROM labels WHERE instance_id = ?
-                     AND label_id NOT IN (SELECT value FROM json_each(?))",
-                )?
-                .execute(params![instance_id, kept])?;
+            for table in ["labels", "runs"] {
+                if let Some(kept) = &kept {
+                    work.prepare_cached(&format!(
+                        "DELETE FROM {table} WHERE instance_id = ?
+                         AND label_id NOT IN (SELECT value FROM json_each(?))",
+                    ))?
+                    .execute(params![instance_id, kept])?;
+                }
             }
             Ok(())
         })
@@ -101,7 +115,7 @@ impl CountStore for EmbeddedCounts {
         let oldest = oldest.map_or(0, millis);
         let select = move |work: &Work<'_>, instance_id: &str| {
             let mut select = work.prepare_cached(
-                "SELECT label_id, name, color, chats, counted_at FROM labels
+                "SELECT label_id, name, color, chats, counted_at, deleted_at FROM labels
                  WHERE instance_id = ? AND counted_at >= ?",
             )?;
             let count = |row: &rusqlite::Row<'_>| {
@@ -109,8 +123,9 @@ impl CountStore for EmbeddedCounts {
                     label_id: row.get(0)?,
                     label_name: row.get(1)?,
                     color_hex: row.get(2)?,
-                    chats: unsigned(row.get(3)?),
-                    counted_at: UNIX_EPOCH + Duration::from_millis(unsigned(row.get(4)?)),
+                    chats: row.get::<_, Option<i64>>(3)?.map(unsigned),
+                    counted_at: time(row.get(4)?),
+                    deleted_at: row.get::<_, Option<i64>>(5)?.map(time),
                 })
             };
             select
@@ -121,6 +136,40 @@ impl CountStore for EmbeddedCounts {
         LabelCount::sort(&mut counts);
         Ok(counts)
     }
+
+    async fn record_run(&mut self, run: &LastRun) -> Result<(), BrokerError> {
+        let (label_id, json) = (run.label_id.clone(), run.to_json());
+        let expires_at = expiry(millis(run.finished_at) / 1000, self.retain);
+        self.run(move |work, instance_id| {
+            work.prepare_cached("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)")?
+                .execute(params![instance_id, label_id, json, expires_at])?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn load_runs(&mut self) -> Result<Vec<LastRun>, BrokerError> {
+        if !self.embedded.path().exists() {
+            return Ok(Vec::new());
+        }
+        self.run(|work, instance_id| {
+            let mut select =
+                work.prepare_cached("SELECT label_id, run FROM runs WHERE instance_id = ?")?;
+            let texts = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let stored: Vec<(String, String)> = select
+                .query_map([instance_id], texts)?
+                .collect::<Result<_, _>>()?;
+            let runs = stored.iter();
+            Ok(runs
+                .filter_map(|(label_id, run)| LastRun::from_json(label_id, run))
+                .collect())
+        })
+        .await
+    }
+}
+
+fn time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(unsigned(millis))
 }
 
 fn millis(at: SystemTime) -> i64 {

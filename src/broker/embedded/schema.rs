@@ -35,8 +35,17 @@ CREATE TABLE labels (
   label_id TEXT NOT NULL,
   name TEXT,
   color TEXT, -- As the API writes it.
-  chats INTEGER NOT NULL,
+  chats INTEGER, -- NULL: not counted yet.
   counted_at INTEGER NOT NULL, -- Milliseconds since 1970.
+  expires_at INTEGER, -- Seconds since 1970. NULL: never.
+  deleted_at INTEGER, -- When the label was deleted, in milliseconds since 1970. NULL: it was not.
+  PRIMARY KEY (instance_id, label_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE runs (
+  -- The last run of each label.
+  instance_id TEXT NOT NULL,
+  label_id TEXT NOT NULL,
+  run TEXT NOT NULL, -- JSON
   expires_at INTEGER, -- Seconds since 1970. NULL: never.
   PRIMARY KEY (instance_id, label_id)
 ) STRICT, WITHOUT ROWID;

@@ -256,7 +256,8 @@ fn each_row_is_kept_as_long_as_its_own_run_keeps_it() {
                 label_id: queue.to_owned(),
                 label_name: None,
                 color_hex: None,
-                chats: 1,
+                chats: Some(1),
+                deleted_at: None,
                 counted_at: SystemTime::now() - Duration::from_secs(7200),
             };
             file.counts("i", retain).record(&[count]).await.unwrap();
@@ -290,11 +291,12 @@ fn unix_seconds() -> u64 {
 #[test]
 fn counts_of_labels_replace_those_before() {
     let fixture = Fixture::new();
-    let count = |label_id: &str, name: Option<&str>, chats| LabelCount {
+    let count = |label_id: &str, name: Option<&str>, chats: u64| LabelCount {
         label_id: label_id.to_owned(),
         label_name: name.map(str::to_owned),
         color_hex: Some("#64c4ff".to_owned()),
-        chats,
+        chats: Some(chats),
+        deleted_at: None,
         counted_at: UNIX_EPOCH + Duration::from_millis(1_764_209_000_123),
     };
     let file = fixture.file();
@@ -310,6 +312,19 @@ fn counts_of_labels_replace_those_before() {
         ours.record(&[count("1", None, 8)]).await.unwrap();
         let loaded = ours.load().await.unwrap();
         assert_eq!(loaded, [count("1", Some("VIP"), 8), count("2", None, 0)]);
+        // A label that was not counted keeps its count, and its time.
+        let deleted = LabelCount {
+            chats: None,
+            counted_at: UNIX_EPOCH,
+            deleted_at: Some(UNIX_EPOCH),
+            ..count("1", Some("new"), 0)
+        };
+        ours.record(std::slice::from_ref(&deleted)).await.unwrap();
+        let kept = LabelCount {
+            deleted_at: deleted.deleted_at,
+            ..count("1", Some("new"), 8)
+        };
+        assert_eq!(ours.load().await.unwrap(), [kept, count("2", None, 0)]);
         ours.replace(&[], &["2"]).await.unwrap();
         assert_eq!(ours.load().await.unwrap(), [count("2", None, 0)]);
         assert_eq!(others.load().await.unwrap().len(), 1);

@@ -7,8 +7,8 @@ use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
 use crate::broker::store::StateStore;
 use crate::broker::{
-    BrokerError, BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq,
-    redis, tracked,
+    BrokerError, BrokerOptions, CountStore, MemberMonitor, Purge, PurgeOutcome, SessionContext,
+    lines, rabbitmq, redis, tracked,
 };
 use crate::retry::RetryPolicy;
 
@@ -87,6 +87,19 @@ impl Broker {
             instance_id,
             retain,
         )))
+    }
+
+    /// Returns the monitor of the members of labels, without connecting: at the state, or at a sink
+    /// that keeps one. `None` if there is neither.
+    pub fn member_monitor(&self) -> Option<Box<dyn MemberMonitor>> {
+        match (&self.state, &self.address.0) {
+            (Some(_), _) => None,
+            (None, Kind::Redis(endpoint)) => {
+                let partitions = self.options.partitions;
+                Some(Box::new(redis::RedisMonitor::new(endpoint, partitions)))
+            }
+            (None, Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_)) => None,
+        }
     }
 
     /// Checks that a run could use its state; `None` if it has none outside the sink.

@@ -45,13 +45,20 @@ async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
     if length == 0 {
         return Ok(0);
     }
-    let mut groups: Vec<HashMap<String, Value>> = redis::cmd("XINFO")
+    let groups: Vec<Group> = redis::cmd("XINFO")
         .arg("GROUPS")
         .arg(&keys.stream)
         .query_async(connection)
         .await?;
-    let is_look =
-        |group: &HashMap<_, _>| group.get("name").map(reply_text).as_deref() == Some(TAIL_GROUP);
+    Ok(largest_lag(groups, length))
+}
+
+/// What `XINFO GROUPS` tells about a consumer group.
+pub(super) type Group = HashMap<String, Value>;
+
+/// Returns the largest lag of the groups of a stream of this length, as [`pending`] defines it.
+pub(super) fn largest_lag(mut groups: Vec<Group>, length: u64) -> u64 {
+    let is_look = |group: &Group| group.get("name").map(reply_text).as_deref() == Some(TAIL_GROUP);
     if !groups.iter().all(is_look) {
         groups.retain(|group| !is_look(group));
     }
@@ -62,7 +69,6 @@ async fn pending(link: &mut Link, keys: &Keys) -> Result<u64, Failure> {
             _ => None,
         })
         .collect();
-    Ok(lags
-        .and_then(|lags| lags.into_iter().max())
-        .unwrap_or(length))
+    lags.and_then(|lags| lags.into_iter().max())
+        .unwrap_or(length)
 }

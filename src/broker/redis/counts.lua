@@ -1,6 +1,7 @@
 -- Stores counts of labels, and removes those of labels that are gone.
 --
 --   KEYS[1]  counts: label id -> JSON
+--   KEYS[2]  last runs: label id -> JSON
 --   ARGV[1]  milliseconds to keep the counts (0: no expiry)
 --   ARGV[2]  number of counts
 --   ARGV[3]  '1' to remove the labels that are not among the last arguments
@@ -12,6 +13,10 @@ for i = 4, first_kept - 1, 2 do
   local stored = redis.call('HGET', KEYS[1], id)
   local is_read, before = pcall(cjson.decode, stored or '')
   if is_read and type(before) == 'table' then
+    if count.chats == cjson.null then
+      count.chats, count.counted_at = before.chats, before.counted_at
+      json = cjson.encode(count)
+    end
     for _, member in ipairs({'name', 'color'}) do
       if count[member] == cjson.null then
         count[member] = before[member]
@@ -29,6 +34,7 @@ if ARGV[3] == '1' then
   for _, id in ipairs(redis.call('HKEYS', KEYS[1])) do
     if not is_kept[id] then
       redis.call('HDEL', KEYS[1], id)
+      redis.call('HDEL', KEYS[2], id)
     end
   end
 end

@@ -1,4 +1,5 @@
-//! Counts of an account's labels: one hash, which expires with the last count.
+//! Counts of an account's labels, and their last runs: a hash each, which expires with its last
+//! change.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::link::Link;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, CountStore};
 use crate::state::counts::LabelCount;
+use crate::state::runs::LastRun;
 
 /// Time limit for a call. It leaves time for the report after a stop.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -20,10 +22,16 @@ pub(super) fn key(instance_id: &str) -> String {
     format!("labelcast:labels:{{{instance_id}}}")
 }
 
+/// Returns the key of the last runs of an account's labels, in the slot of the counts.
+pub(super) fn runs_key(instance_id: &str) -> String {
+    format!("labelcast:runs:{{{instance_id}}}")
+}
+
 /// The counts of an account.
 pub(in crate::broker) struct RedisCounts {
     link: Link,
     key: String,
+    runs_key: String,
     /// How long counts are kept, in milliseconds; `0` for no expiry.
     keep_ms: u128,
 }
@@ -39,6 +47,7 @@ impl RedisCounts {
         Self {
             link: Link::new(endpoint.clone(), key.clone()),
             key,
+            runs_key: runs_key(instance_id),
             keep_ms: retain.map_or(0, |retain| retain.as_millis()),
         }
     }
@@ -49,7 +58,8 @@ impl RedisCounts {
         labels: Option<&[&str]>,
     ) -> Result<(), Failure> {
         let script = Script::new(include_str!("counts.lua"));
-        let mut script = script.key(&self.key);
+        let mut script = script.prepare_invoke();
+        script.key(&self.key).key(&self.runs_key);
         script.arg(self.keep_ms.to_string());
         script.arg(counts.len()).arg(u8::from(labels.is_some()));
         for count in counts {
@@ -71,6 +81,31 @@ impl RedisCounts {
         let mut counts: Vec<LabelCount> = counts.collect();
         LabelCount::sort(&mut counts);
         Ok(counts)
+    }
+
+    async fn store_run(&mut self, run: &LastRun) -> Result<(), Failure> {
+        let mut pipeline = redis::pipe();
+        pipeline.atomic();
+        pipeline
+            .hset(&self.runs_key, &run.label_id, run.to_json())
+            .ignore();
+        match i64::try_from(self.keep_ms) {
+            Ok(keep_ms) if keep_ms > 0 => pipeline.pexpire(&self.runs_key, keep_ms),
+            _ => pipeline.persist(&self.runs_key),
+        };
+        pipeline.exec_async(self.link.connection().await?).await?;
+        Ok(())
+    }
+
+    async fn read_runs(&mut self) -> Result<Vec<LastRun>, Failure> {
+        let stored: Vec<(String, String)> = redis::cmd("HGETALL")
+            .arg(&self.runs_key)
+            .query_async(self.link.connection().await?)
+            .await?;
+        let runs = stored.iter();
+        Ok(runs
+            .filter_map(|(label_id, json)| LastRun::from_json(label_id, json))
+            .collect())
     }
 
     /// Takes the result of a call that had [`TIME_LIMIT`].
@@ -100,6 +135,16 @@ impl CountStore for RedisCounts {
 
     async fn load(&mut self) -> Result<Vec<LabelCount>, BrokerError> {
         let read = timeout(TIME_LIMIT, self.read()).await;
+        self.ended(read)
+    }
+
+    async fn record_run(&mut self, run: &LastRun) -> Result<(), BrokerError> {
+        let stored = timeout(TIME_LIMIT, self.store_run(run)).await;
+        self.ended(stored)
+    }
+
+    async fn load_runs(&mut self) -> Result<Vec<LastRun>, BrokerError> {
+        let read = timeout(TIME_LIMIT, self.read_runs()).await;
         self.ended(read)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tracing::error;
 
 use crate::api::{ApiSettings, Client, Label};
-use crate::commands::{count_of, several_at_once};
+use crate::commands::several_at_once;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::pipeline;
@@ -84,7 +84,7 @@ impl From<LabelCount> for Counted {
                 name: count.label_name,
                 color: count.color_hex,
             },
-            chats: Some(count.chats),
+            chats: count.chats,
             error: None,
             exit: Exit::Complete,
             at: count.counted_at,
@@ -94,7 +94,13 @@ impl From<LabelCount> for Counted {
 
 /// Returns the counts that did not fail, to store them.
 pub(super) fn known(counted: &[Counted]) -> Vec<LabelCount> {
-    let known = |counted: &Counted| Some(count_of(&counted.label, counted.chats?, counted.at));
+    let known = |counted: &Counted| {
+        Some(pipeline::count_of(
+            &counted.label,
+            counted.chats?,
+            counted.at,
+        ))
+    };
     counted.iter().filter_map(known).collect()
 }
 

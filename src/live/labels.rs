@@ -1,0 +1,312 @@
+//! The labels that are followed, and what is known of each.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::inbound::LabelInfo;
+use super::overview::{LabelView, LastRun, Sample};
+use super::trend::add_sample;
+use crate::api::Label;
+use crate::broker::{MemberCount, QueueDepth, Target};
+use crate::pipeline::RunSettings;
+use crate::state::counts::LabelCount;
+
+/// Labels whose events are accepted without being in the account's list of labels.
+const MAX_UNLISTED: usize = 1000;
+
+/// The followed labels, by their ids.
+pub struct FollowedLabels {
+    run: RunSettings,
+    target_of: Box<dyn Fn(&str) -> Target + Send + Sync>,
+    labels: Mutex<BTreeMap<String, Followed>>,
+}
+
+/// What is known of a label.
+#[derive(Clone, Debug, Default)]
+pub struct Followed {
+    /// Its name, if it is known.
+    pub name: Option<String>,
+    /// Its colour, as the API writes it.
+    pub color: Option<String>,
+    /// Whether it exists at the API.
+    pub presence: Presence,
+    /// The number of members, as last read; `None` before the first reading.
+    pub members: Option<MemberCount>,
+    /// When the number of members last changed.
+    counted_at: Option<SystemTime>,
+    depth: QueueDepth,
+    last_run: Option<LastRun>,
+    trend: Vec<Sample>,
+}
+
+/// Whether a label exists at the API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// The list of labels has not told yet.
+    #[default]
+    Unknown,
+    /// It is in the account's list of labels.
+    Listed,
+    /// A webhook reported that it was deleted then, and the list of labels is still to confirm it.
+    Deleting(SystemTime),
+    /// It was deleted, as a webhook has reported and the list of labels confirms.
+    Deleted(SystemTime),
+    /// It is not in the list of labels, and no webhook has reported that it was deleted.
+    Missing,
+}
+
+/// Whether a label's event is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// It is.
+    Yes,
+    /// It is, and the label was not known before.
+    Newly,
+    /// It is not: the settings name other labels.
+    No,
+}
+
+impl Followed {
+    /// Whether a whole list and all events since are counted.
+    pub fn is_exact(&self) -> bool {
+        self.members
+            .is_some_and(|members| members.listed_at.is_some())
+    }
+
+    /// Whether it is to be kept exact.
+    pub fn exists(&self) -> bool {
+        matches!(self.presence, Presence::Listed)
+    }
+
+    fn is_gone(&self) -> bool {
+        matches!(self.presence, Presence::Deleted(_) | Presence::Missing)
+    }
+
+    fn deleted_at(&self) -> Option<SystemTime> {
+        match self.presence {
+            Presence::Deleting(at) | Presence::Deleted(at) => Some(at),
+            Presence::Unknown | Presence::Listed | Presence::Missing => None,
+        }
+    }
+
+    /// The count of the label, to store it.
+    pub fn count(&self, label_id: &str) -> LabelCount {
+        let members = self.members.filter(|_| self.is_exact());
+        LabelCount {
+            label_id: label_id.to_owned(),
+            label_name: self.name.clone(),
+            color_hex: self.color.clone(),
+            chats: members.map(|members| members.members),
+            counted_at: self.counted_at.unwrap_or_else(SystemTime::now),
+            deleted_at: self.deleted_at(),
+        }
+    }
+}
+
+impl FollowedLabels {
+    /// Follows the labels of the settings. `target_of` names the queue of a label.
+    pub fn new(run: RunSettings, target_of: Box<dyn Fn(&str) -> Target + Send + Sync>) -> Self {
+        Self {
+            run,
+            target_of,
+            labels: Mutex::default(),
+        }
+    }
+
+    /// The scope of a label.
+    pub fn target(&self, label_id: &str) -> Target {
+        (self.target_of)(label_id)
+    }
+
+    /// Whether events of a label are accepted. If they are, the label is followed from now on.
+    pub fn follow(&self, label_id: &str) -> Follows {
+        if !self.run.is_asked_for(label_id) {
+            return Follows::No;
+        }
+        let mut labels = self.lock();
+        match labels.contains_key(label_id) {
+            true => Follows::Yes,
+            false if labels.len() >= MAX_UNLISTED => Follows::Yes,
+            false => {
+                labels.insert(label_id.to_owned(), Followed::default());
+                Follows::Newly
+            }
+        }
+    }
+
+    /// Takes the account's whole list of labels. Returns whether a label was new.
+    pub fn take_list(&self, listed: &[Label]) -> bool {
+        let mut labels = self.lock();
+        let mut is_new = false;
+        for label in listed
+            .iter()
+            .filter(|label| self.run.is_asked_for(&label.id))
+        {
+            is_new |= !labels.contains_key(&label.id);
+            let followed = labels.entry(label.id.clone()).or_default();
+            followed.name = label.name.clone().or(followed.name.take());
+            followed.color = label.color.clone().or(followed.color.take());
+        }
+        for (label_id, followed) in labels.iter_mut() {
+            let is_listed = listed.iter().any(|label| label.id == *label_id);
+            followed.presence = followed.presence.after_list(is_listed);
+        }
+        is_new
+    }
+
+    /// Takes what was stored by an earlier process. What is known already stays.
+    pub fn take_stored(&self, counts: Vec<LabelCount>) {
+        let mut labels = self.lock();
+        for count in counts {
+            if !self.run.is_asked_for(&count.label_id) {
+                continue;
+            }
+            let followed = labels.entry(count.label_id).or_default();
+            followed.name = followed.name.take().or(count.label_name);
+            followed.color = followed.color.take().or(count.color_hex);
+            if let (Presence::Unknown, Some(at)) = (followed.presence, count.deleted_at) {
+                followed.presence = Presence::Deleting(at);
+            }
+        }
+    }
+
+    /// Takes the last run of each label.
+    pub fn take_runs(&self, runs: Vec<LastRun>) {
+        let mut labels = self.lock();
+        for run in runs {
+            if let Some(followed) = labels.get_mut(&run.label_id) {
+                followed.last_run = Some(run);
+            }
+        }
+    }
+
+    /// Takes a label's new name and colour. Returns the label, to store it.
+    pub fn change(&self, info: LabelInfo) -> LabelCount {
+        let mut labels = self.lock();
+        let followed = labels.entry(info.label_id.clone()).or_default();
+        followed.name = info.label_name.or(followed.name.take());
+        followed.color = info.color_hex.or(followed.color.take());
+        followed.count(&info.label_id)
+    }
+
+    /// Notes that a label was deleted, for the list of labels to confirm. Returns the label, to
+    /// store it.
+    pub fn report_deleted(&self, label_id: &str, at: SystemTime) -> LabelCount {
+        let mut labels = self.lock();
+        let followed = labels.entry(label_id.to_owned()).or_default();
+        followed.presence = followed.presence.after_report(at);
+        followed.count(label_id)
+    }
+
+    /// Takes the members of labels. Returns the labels whose count has changed, to store them.
+    pub fn take_members(
+        &self,
+        counts: impl Iterator<Item = (String, MemberCount)>,
+        now: SystemTime,
+    ) -> Vec<LabelCount> {
+        let mut labels = self.lock();
+        let mut changed = Vec::new();
+        for (label_id, count) in counts {
+            let Some(followed) = labels.get_mut(&label_id) else {
+                continue;
+            };
+            if followed.members == Some(count) {
+                continue;
+            }
+            followed.members = Some(count);
+            followed.counted_at = Some(now);
+            if followed.is_exact() {
+                let chats = count.members;
+                add_sample(&mut followed.trend, Sample { at: now, chats });
+                changed.push(followed.count(&label_id));
+            }
+        }
+        changed
+    }
+
+    /// Takes the depths of queues.
+    pub fn take_depths(&self, depths: impl Iterator<Item = (String, QueueDepth)>) {
+        let mut labels = self.lock();
+        for (label_id, depth) in depths {
+            if let Some(followed) = labels.get_mut(&label_id) {
+                followed.depth = depth;
+            }
+        }
+    }
+
+    /// A label, with its name and colour as far as they are known.
+    pub fn label(&self, label_id: &str) -> Label {
+        let labels = self.lock();
+        let followed = labels.get(label_id);
+        Label {
+            id: label_id.to_owned(),
+            name: followed.and_then(|it| it.name.clone()),
+            color: followed.and_then(|it| it.color.clone()),
+        }
+    }
+
+    /// Ids of all followed labels.
+    pub fn ids(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// A copy of all followed labels.
+    pub fn all(&self) -> Vec<(String, Followed)> {
+        let labels = self.lock();
+        let all = labels
+            .iter()
+            .map(|(id, followed)| (id.clone(), followed.clone()));
+        all.collect()
+    }
+
+    /// What supervisors see of the labels, in the order of their ids.
+    pub fn views(&self) -> Vec<LabelView> {
+        let labels = self.lock();
+        let view = |(label_id, followed): (&String, &Followed)| LabelView {
+            label_id: label_id.clone(),
+            label_name: followed.name.clone(),
+            color_hex: followed.color.clone(),
+            chats: followed
+                .members
+                .filter(|_| followed.is_exact())
+                .map(|it| it.members),
+            counted_at: followed.counted_at.filter(|_| followed.is_exact()),
+            is_exact: followed.is_exact(),
+            is_deleted: followed.is_gone(),
+            queue: self.target(label_id).queue,
+            messages: followed.depth.messages,
+            lag: followed.depth.lag,
+            last_run: followed.last_run.clone(),
+            trend: followed.trend.clone(),
+        };
+        labels.iter().map(view).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Followed>> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Presence {
+    /// After the whole list of labels was read.
+    fn after_list(self, is_listed: bool) -> Self {
+        match (self, is_listed) {
+            // The API may take a while to leave it out.
+            (Self::Deleting(at), true) => Self::Deleting(at),
+            (Self::Deleting(at) | Self::Deleted(at), false) => Self::Deleted(at),
+            (_, true) => Self::Listed,
+            (Self::Unknown | Self::Listed | Self::Missing, false) => Self::Missing,
+        }
+    }
+
+    /// After a webhook has reported the deletion.
+    fn after_report(self, at: SystemTime) -> Self {
+        match self {
+            Self::Deleted(before) => Self::Deleted(before.max(at)),
+            Self::Missing => Self::Deleted(at),
+            Self::Deleting(before) => Self::Deleting(before.max(at)),
+            Self::Unknown | Self::Listed => Self::Deleting(at),
+        }
+    }
+}
