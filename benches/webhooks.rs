@@ -174,15 +174,15 @@ struct Load {
 
 impl Load {
     fn times(&self) -> String {
-        let at = |share: f64| {
-            let index = (self.answers.len() as f64 * share) as usize;
+        let at = |percent: usize| {
+            let index = self.answers.len() * percent / 100;
             self.answers[index.min(self.answers.len() - 1)].as_secs_f64() * 1000.0
         };
         format!(
             "{:.1} ms (median), {:.1} ms (p99), {:.1} ms (longest)",
-            at(0.5),
-            at(0.99),
-            at(1.0)
+            at(50),
+            at(99),
+            at(100)
         )
     }
 }

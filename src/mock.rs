@@ -139,6 +139,12 @@ impl Mock {
         }
     }
 
+    /// Adds a label.
+    pub fn add_label(&self, label_id: &str, name: &str, chats: Chats) {
+        let label = (label_id.to_owned(), name.to_owned(), chats);
+        lock(&self.served.account).labels.push(label);
+    }
+
     /// Deletes a label.
     pub fn remove_label(&self, label_id: &str) {
         let mut account = lock(&self.served.account);

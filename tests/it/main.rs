@@ -21,6 +21,7 @@ mod guards;
 mod kubernetes;
 mod labels;
 mod limits;
+mod listen;
 mod membership_model;
 mod metrics;
 mod purge;

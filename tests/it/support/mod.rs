@@ -1,6 +1,7 @@
 //! Common parts of the tests: a stand-in, the program, and a folder for its files.
 
-mod program;
+pub(crate) mod listener;
+pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;

@@ -50,6 +50,10 @@ impl Running {
         self
     }
 
+    pub(crate) fn arg(self, arg: &str) -> Self {
+        self.args([arg])
+    }
+
     pub(crate) fn env(self, name: &str, value: &str) -> Self {
         self.env_os(name, value.as_ref())
     }
@@ -153,6 +157,11 @@ impl Process {
     /// Takes the stdout of the process, so that the test can read or close it.
     pub(crate) fn take_stdout(&mut self) -> std::process::ChildStdout {
         self.child.as_mut().unwrap().stdout.take().unwrap()
+    }
+
+    /// Takes the stderr of the process, so that the test can read it while it runs.
+    pub(crate) fn take_stderr(&mut self) -> std::process::ChildStderr {
+        self.child.as_mut().unwrap().stderr.take().unwrap()
     }
 
     pub(crate) fn has_ended(&mut self) -> bool {

@@ -1,0 +1,23 @@
+//! `labelcast listen`: an event is acknowledged only when it is durable, and nothing that senders
+//! do doubles a message.
+
+mod faults;
+mod labels;
+mod model;
+mod replay;
+mod requests;
+mod settings;
+
+use crate::support::Stage;
+use crate::support::listener::Listener;
+use crate::support::program::Running;
+use crate::support::redis::Server;
+
+/// Builds a process that follows the stage's labels on a Redis server.
+fn command(stage: &Stage, server: &Server) -> Running {
+    stage.program("listen").args(["--sink", &server.url()])
+}
+
+fn listen(stage: &Stage, server: &Server) -> Listener {
+    Listener::start(command(stage, server))
+}

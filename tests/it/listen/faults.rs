@@ -1,0 +1,223 @@
+//! Kills, a broker that is away, and hostile senders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::listen;
+use crate::support::listener::{Sender, event, signed};
+use crate::support::redis::{Server, entries, field};
+use crate::support::{Numbers, Stage, wait_until};
+
+const QUEUE: &str = "labelcast:1";
+const SENDERS: usize = 8;
+
+/// Senders that send events until they are stopped, each again until it is acknowledged.
+struct Load {
+    next: AtomicUsize,
+    stop: AtomicBool,
+    acknowledged: Mutex<BTreeSet<usize>>,
+}
+
+impl Load {
+    fn new() -> Self {
+        Self {
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            acknowledged: Mutex::default(),
+        }
+    }
+
+    fn acknowledged(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Sends events to whoever listens now. An event that was not acknowledged is sent again, even
+    /// if it may be on the queue already.
+    fn send(&self, address: &Mutex<String>) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let event = event(
+                &format!("evt_{number}"),
+                "added",
+                "1",
+                &format!("{number}@c.us"),
+            );
+            let body = event.to_string();
+            while !self.stop.load(Ordering::Relaxed) {
+                let address = address.lock().unwrap().clone();
+                let answer = Sender::connect(&address).and_then(|mut sender| sender.post(&body));
+                match answer {
+                    Ok(answer) if answer.status == 200 => {
+                        self.acknowledged.lock().unwrap().insert(number);
+                        break;
+                    }
+                    Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
+                    // Killed, or not started yet.
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        }
+    }
+
+    /// Checks that each acknowledged event is on the stream once, and no other one twice.
+    fn check(&self, server: &Server) {
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in entries(&mut server.connection(), QUEUE) {
+            *times.entry(field(&entry, "event_id").unwrap()).or_default() += 1;
+        }
+        for number in &*self.acknowledged.lock().unwrap() {
+            assert_eq!(
+                times.get(&format!("evt_{number}")),
+                Some(&1),
+                "event {number}"
+            );
+        }
+        assert!(times.values().all(|times| *times == 1), "{times:?}");
+    }
+}
+
+#[test]
+fn kills_at_fifty_points_lose_and_double_no_event() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let (load, mut numbers) = (Load::new(), Numbers(50));
+    let first = listen(&stage, &server);
+    let address = Mutex::new(first.address().to_owned());
+    let listener = std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| load.send(&address));
+        }
+        let mut listener = first;
+        for _ in 0..50 {
+            let goal = load.acknowledged() + 1 + numbers.below(100) as usize;
+            wait_until("some are acknowledged", || load.acknowledged() >= goal);
+            listener.kill();
+            listener = listen(&stage, &server);
+            *address.lock().unwrap() = listener.address().to_owned();
+        }
+        load.stop.store(true, Ordering::Relaxed);
+        listener
+    });
+    load.check(&server);
+    assert_eq!(listener.stop().code, Some(0));
+}
+
+#[test]
+fn a_broker_that_is_away_loses_and_doubles_no_acknowledged_event() {
+    let stage = Stage::with_body("[]");
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let listener = listen(&stage, &server);
+    let load = Load::new();
+    let address = Mutex::new(listener.address().to_owned());
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| load.send(&address));
+        }
+        wait_until("some are acknowledged", || load.acknowledged() > 100);
+        server.kill();
+        let refused = r#"labelcast_webhook_requests_total{outcome="unavailable"}"#;
+        wait_until("requests are refused", || {
+            listener.metric(refused) > Some(20)
+        });
+        wait_until("it is not ready", || listener.get("/readyz").status == 503);
+        assert_eq!(listener.get("/healthz").status, 200);
+        let before = load.acknowledged();
+        server.up();
+        wait_until("it goes on", || load.acknowledged() > before + 100);
+        load.stop.store(true, Ordering::Relaxed);
+    });
+    load.check(&server);
+    wait_until("it is ready", || listener.get("/readyz").status == 200);
+}
+
+#[test]
+fn a_refusal_asks_to_come_again() {
+    let stage = Stage::with_body("[]");
+    let mut server = Server::start(&["--appendonly", "yes"]);
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    server.kill();
+    let answer = listener.post(&event("a", "added", "1", "1@c.us").to_string());
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.head.contains("retry-after: 2"), "{answer:?}");
+    assert!(!answer.body.contains("@c.us"), "{answer:?}");
+    server.up();
+    listener.acknowledged(&event("a", "added", "1", "1@c.us"));
+    assert_eq!(entries(&mut server.connection(), QUEUE).len(), 1);
+}
+
+#[test]
+fn a_stop_finishes_what_was_accepted() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    let mut idle = listener.sender();
+    assert_eq!(
+        idle.post(&event("a", "added", "1", "1@c.us").to_string())
+            .unwrap()
+            .status,
+        200
+    );
+    let (mut sender, request) = (
+        listener.sender(),
+        signed(&event("b", "added", "1", "2@c.us").to_string()),
+    );
+    let (first, rest) = request.split_at(request.len() - 10);
+    sender.send(first.as_bytes()).unwrap();
+    let metric = r#"labelcast_webhook_requests_total{outcome="received"}"#;
+    wait_until("the first is counted", || {
+        listener.metric(metric) == Some(1)
+    });
+    listener.process().signal("TERM");
+    wait_until("it accepts no more", || {
+        Sender::connect(listener.address()).is_err()
+    });
+    assert_eq!(sender.exchange(rest.as_bytes()).unwrap().status, 200);
+    assert_eq!(listener.end().code, Some(0));
+    assert_eq!(entries(&mut server.connection(), QUEUE).len(), 2);
+}
+
+#[test]
+fn slow_senders_do_not_keep_others_from_being_answered_and_hold_little_memory() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    let mut slow: Vec<Sender> = (0..500).map(|_| listener.sender()).collect();
+    for (number, sender) in slow.iter_mut().enumerate() {
+        let begin: &[u8] = match number % 3 {
+            0 => b"POST /webhook HTTP/1.1\r\nHost:",
+            1 => b"POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{",
+            _ => {
+                b"POST /webhook HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+            }
+        };
+        sender.send(begin).unwrap();
+    }
+    for number in 0..20 {
+        listener.acknowledged(&event(
+            &format!("{number}"),
+            "added",
+            "1",
+            &format!("{number}@c.us"),
+        ));
+    }
+    // Half a body each, of bodies that are allowed.
+    let half = format!(
+        "POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{}",
+        "[".repeat(500_000)
+    );
+    let large: Vec<std::io::Result<Sender>> = (0..60)
+        .map(|_| {
+            let mut sender = Sender::connect(listener.address())?;
+            sender.send(half.as_bytes()).map(|()| sender)
+        })
+        .collect();
+    let peak = listener.process().peak_memory();
+    assert!(peak < 96 * 1024, "{peak} KiB");
+    // They are given up after a while, and then answered or closed.
+    let outcome = r#"labelcast_webhook_requests_total{outcome="not_whole"}"#;
+    wait_until("slow bodies are given up", || {
+        listener.metric(outcome) >= Some(300)
+    });
+    drop(large);
+    assert_eq!(listener.stop().code, Some(0));
+}
