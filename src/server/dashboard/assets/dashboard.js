@@ -176,6 +176,8 @@ async function retry() {
   connect();
 }
 
+// Without this script the page says when it was loaded.
+document.getElementById("loaded").remove();
 writeAges();
 setInterval(writeAges, 1000);
 connect();
