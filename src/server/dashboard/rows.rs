@@ -40,7 +40,11 @@ pub(super) fn chats(label: &LabelView, end: u64) -> Row {
         .map_or_else(String::new, |at| format!("<small>{}</small>", Moment(at)));
     let (change, trend) = match Trend::of(label) {
         Some(trend) => (
-            format!("<small>{} in {}</small>", trend.change(), trend.span()),
+            format!(
+                "<small>{}<span> in {}</span></small>",
+                trend.change(),
+                trend.span()
+            ),
             trend.svg(),
         ),
         None => (
@@ -84,13 +88,17 @@ pub(super) fn queue(queue: &str, labels: &[&LabelView]) -> Row {
     )
 }
 
-/// The last run of a label.
+/// The last run of a label. Narrow screens show the status below the name, and not in its column.
 pub(super) fn run(label: &LabelView, run: &LastRun) -> Row {
     let severity = match run.status {
         RunStatus::Complete => "good",
         RunStatus::Partial => "warning",
         RunStatus::Failed | RunStatus::Guarded => "error",
     };
+    let status = format!(
+        "<span class=\"mark {severity}\">{}</span>",
+        run.status.name()
+    );
     let error = run.error.as_deref().map_or_else(String::new, |error| {
         format!(
             "<small class=\"reason\"><bdi>{}</bdi></small>",
@@ -100,12 +108,11 @@ pub(super) fn run(label: &LabelView, run: &LastRun) -> Row {
     row(
         &label.label_id,
         &format!(
-            "<th scope=\"row\"><span class=\"name\">{}</span>{error}</th>\
-             <td><span class=\"mark {severity}\">{}</span></td>\
+            "<th scope=\"row\"><span class=\"name\">{}</span><div class=\"narrow\">{status}</div>{error}</th>\
+             <td class=\"status\">{status}</td>\
              <td class=\"number\">{}</td><td class=\"number\">{}</td>\
              <td class=\"time\">{}<small>took {}</small></td>",
             name(label),
-            run.status.name(),
             Number(run.chats),
             Number(run.published),
             Moment(run.finished_at),
