@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::charts::{Trend, bar};
 use super::fragments::Row;
-use super::text::{Escaped, Known, Moment, Number, Rough, is_invisible, rfc3339};
+use super::text::{Escaped, Known, Moment, Number, Took, is_invisible, rfc3339};
 use crate::chart::Color;
 use crate::live::overview::{LabelView, LastRun, RunStatus};
 
@@ -116,7 +116,7 @@ pub(super) fn run(label: &LabelView, run: &LastRun) -> Row {
             Number(run.chats),
             Number(run.published),
             Moment(run.finished_at),
-            Rough(run.elapsed),
+            Took(run.elapsed),
         ),
     )
 }

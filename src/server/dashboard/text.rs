@@ -127,11 +127,25 @@ impl fmt::Display for Rough {
     }
 }
 
+/// The time that something took: short ones with tenths.
+pub(super) struct Took(pub(super) Duration);
+
+impl fmt::Display for Took {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = self.0.as_millis() / 100;
+        match tenths {
+            0 => formatter.write_str("under 0.1 s"),
+            1..100 => write!(formatter, "{}.{} s", tenths / 10, tenths % 10),
+            _ => Rough(self.0).fmt(formatter),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::{Escaped, Known, Moment, Number, Rough, is_invisible};
+    use super::{Escaped, Known, Moment, Number, Rough, Took, is_invisible};
 
     #[test]
     fn texts_of_others_are_escaped() {
@@ -186,6 +200,21 @@ mod tests {
         ];
         for (seconds, text) in table {
             assert_eq!(Rough(Duration::from_secs(seconds)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn short_times_have_tenths() {
+        let table = [
+            (99, "under 0.1 s"),
+            (100, "0.1 s"),
+            (1550, "1.5 s"),
+            (9999, "9.9 s"),
+            (10_000, "10 s"),
+            (60_000, "1 min"),
+        ];
+        for (millis, text) in table {
+            assert_eq!(Took(Duration::from_millis(millis)).to_string(), text);
         }
     }
 
