@@ -3,7 +3,7 @@
 use std::fmt;
 
 use svg::Document;
-use svg::node::Value;
+use svg::node::Blob;
 use svg::node::element::{Rectangle, Text, Title};
 
 /// A label's own colour, which the API writes as `#rrggbb`.
@@ -51,17 +51,10 @@ pub(crate) fn scaled(count: u64, most: u64, full: u64) -> u64 {
     u64::try_from(scaled).unwrap_or(full).max(1)
 }
 
-/// Returns the rectangle of a bar. An outline shows colours that are close to the background.
-pub(crate) fn rectangle(
-    width: impl Into<Value>,
-    height: impl Into<Value>,
-    color: Color,
-) -> Rectangle {
-    Rectangle::new()
-        .set("width", width)
-        .set("height", height)
-        .set("fill", color.to_string())
-        .set("stroke", "#808080")
+/// Returns the element of a bar, with these attributes for place and size. An outline shows colours
+/// that are close to the background.
+pub(crate) fn rectangle(size: fmt::Arguments<'_>, color: Color) -> String {
+    format!("<rect {size} fill=\"{color}\" stroke=\"#808080\"/>")
 }
 
 /// Draws a bar chart as an SVG document.
@@ -93,17 +86,15 @@ pub(crate) fn document(title: &str, bars: &[Bar]) -> String {
         let length = scaled(bar.count.unwrap_or(0), most, BARS);
         let count = bar.count.map(|count| count.to_string());
         let text = |text: &str| Text::new(text).set("y", baseline);
+        let (y, height) = (top + 4, ROW - 8);
+        let size = format_args!("x=\"{NAMES}\" y=\"{y}\" width=\"{length}\" height=\"{height}\"");
         document = document
             .add(
                 text(&bar.name)
                     .set("x", NAMES - 12)
                     .set("text-anchor", "end"),
             )
-            .add(
-                rectangle(length, ROW - 8, bar.color)
-                    .set("x", NAMES)
-                    .set("y", top + 4),
-            )
+            .add(Blob::new(rectangle(size, bar.color)))
             .add(text(count.as_deref().unwrap_or("?")).set("x", NAMES as u64 + length + 8));
     }
     format!("{document}\n")

@@ -11,7 +11,7 @@ use crate::live::overview::{LabelView, Sample};
 /// The length of the longest bar, in parts of its space.
 const FULL: u64 = 1000;
 /// The most points of a trend. More would not be visible.
-const MAX_POINTS: usize = 48;
+const MAX_POINTS: usize = 40;
 /// The size of a trend's picture, in its own units.
 const TREND: (u64, u64) = (120, 24);
 /// The height of the columns, and the width of one, in their own units.
@@ -20,8 +20,9 @@ const COLUMNS: (u64, u64) = (100, 10);
 /// Draws one bar on a scale that ends at `end`.
 pub(super) fn bar(count: u64, end: u64, color: Color) -> String {
     let length = scaled(count, end, FULL);
-    let width = format!("{}.{}%", length / 10, length % 10);
-    let rectangle = chart::rectangle(width, "100%", color).set("rx", 3);
+    let (percent, tenth) = (length / 10, length % 10);
+    let size = format_args!("width=\"{percent}.{tenth}%\" height=\"100%\" rx=\"3\"");
+    let rectangle = chart::rectangle(size, color);
     format!("<svg class=\"bar\" aria-hidden=\"true\">{rectangle}</svg>")
 }
 
@@ -77,27 +78,33 @@ impl Trend {
         let (first, last) = self.ends();
         let chats = self.samples.iter().map(|sample| sample.chats);
         let (least, most) = (chats.clone().min().unwrap_or(0), chats.max().unwrap_or(0));
-        let span = millis(first.at, last.at).max(1);
-        let mut line = String::new();
+        let span = since(first.at, last.at).as_secs().max(1);
+        // One path is line and area. It begins and ends outside of the picture, where its other
+        // edges are not visible.
+        let mut path = String::with_capacity(16 * self.samples.len());
+        let _ = write!(path, "M-9 {}", height + 9);
         for (index, sample) in self.samples.iter().enumerate() {
-            let x = millis(first.at, sample.at) * u128::from(width) / span;
+            let x = since(first.at, sample.at).as_secs().saturating_mul(width) / span;
             // A level trend is in the middle. A margin keeps the line within the picture.
             let y = match most - least {
                 0 => height / 2,
                 range => height - 3 - scaled(sample.chats - least, range, height - 6),
             };
-            let command = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(line, "{command}{x} {y}");
+            if index == 0 {
+                let _ = write!(path, "V{y}");
+            }
+            let _ = write!(path, "L{x} {y}");
         }
         format!(
             "<svg class=\"trend\" viewBox=\"0 0 {width} {height}\" preserveAspectRatio=\"none\" role=\"img\" \
              aria-label=\"In {}: from {} to {}, lowest {}, highest {}\">\
-             <path class=\"area\" d=\"{line}V{height}H0Z\"/><path class=\"line\" d=\"{line}\"/></svg>",
+             <path d=\"{path}h9V{}\"/></svg>",
             self.span(),
             Number(first.chats),
             Number(last.chats),
             Number(least),
             Number(most),
+            height + 9,
         )
     }
 
@@ -122,10 +129,6 @@ fn thinned(samples: &[Sample], most: usize) -> Vec<Sample> {
 
 fn since(earlier: SystemTime, later: SystemTime) -> Duration {
     later.duration_since(earlier).unwrap_or_default()
-}
-
-fn millis(earlier: SystemTime, later: SystemTime) -> u128 {
-    since(earlier, later).as_millis()
 }
 
 /// Draws a column for each number, on a scale that ends at `end`.

@@ -73,6 +73,14 @@ impl Served {
         Answer::new(head, body)
     }
 
+    /// Returns the time until the first byte of an answer.
+    pub(super) async fn time_to_first_byte(&self, path: &str) -> Duration {
+        let start = std::time::Instant::now();
+        let mut stream = self.send("GET", path, &[], "").await;
+        stream.read_u8().await.unwrap();
+        start.elapsed()
+    }
+
     /// Opens a stream of events.
     pub(super) async fn events(&self, query: &str) -> Events {
         let stream = self.send("GET", &format!("/events{query}"), &[], "").await;
