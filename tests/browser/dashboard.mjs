@@ -243,7 +243,7 @@ for (const [size, viewport] of Object.entries(SIZES)) {
         assert.ok(width <= viewport.width, `${width} pixels`);
         if (pictures) {
           const path = `${pictures}/dashboard-${size}-${colorScheme}.png`;
-          await page.screenshot({ path, fullPage: size === "phone" });
+          await page.screenshot({ path, fullPage: size !== "wall" });
         }
       }));
   }
@@ -261,4 +261,16 @@ test("500 labels", async () => {
   };
   await visit({ viewport: SIZES.desktop }, look, { base: large.url });
   await large.stop();
+});
+
+test("the picture of the documents", { skip: !pictures }, async () => {
+  const small = await start({ labels: 9 });
+  const viewport = { width: 1280, height: 800 };
+  const look = async (page) => {
+    const queues = await page.locator("section", { has: page.locator("#queues") }).boundingBox();
+    const clip = { x: 0, y: 0, width: viewport.width, height: queues.y + queues.height + 16 };
+    await page.screenshot({ path: `${pictures}/dashboard.png`, fullPage: true, clip });
+  };
+  await visit({ viewport }, look, { base: small.url });
+  await small.stop();
 });

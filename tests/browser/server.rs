@@ -122,15 +122,11 @@ fn label(id: u64, name: String, color: &str, chats: u64) -> LabelView {
     let at = now - Duration::from_secs(id * 40 + 5);
     let earlier = |hour: u64| match id {
         // One label has lost most of its chats.
-        14 => {
-            if hour > 9 {
-                96
-            } else {
-                45
-            }
-        }
+        14 if hour > 9 => 96,
+        14 => 45,
         _ => {
-            (chats + wave(hour + id, chats / 90 + 1)).saturating_sub(hour * (id % 5) * chats / 700)
+            let change = wave(hour + 2 * id, chats / 90 + 1) * hour / 48;
+            (chats + change).saturating_sub(hour * (id % 4) * chats / 700)
         }
     };
     let trend = (1..=48_u64).rev().map(|hour| Sample {

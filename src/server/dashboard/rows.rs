@@ -48,7 +48,7 @@ pub(super) fn chats(label: &LabelView, end: u64) -> Row {
             trend.svg(),
         ),
         None => (
-            String::new(),
+            "<small></small>".to_owned(),
             "<span class=\"unknown\">no trend yet</span>".to_owned(),
         ),
     };
