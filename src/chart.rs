@@ -47,8 +47,14 @@ pub(crate) fn scaled(count: u64, most: u64, full: u64) -> u64 {
     if count == 0 {
         return 0;
     }
-    let scaled = u128::from(count) * u128::from(full) / u128::from(most.max(1));
-    u64::try_from(scaled).unwrap_or(full).max(1)
+    let most = most.max(1);
+    let scaled = match count.checked_mul(full) {
+        Some(product) => product / most,
+        None => {
+            u64::try_from(u128::from(count) * u128::from(full) / u128::from(most)).unwrap_or(full)
+        }
+    };
+    scaled.max(1)
 }
 
 /// Returns the element of a bar, with these attributes for place and size. An outline shows colours

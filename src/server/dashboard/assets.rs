@@ -20,7 +20,10 @@ const ASSETS: [Asset; 3] = [
     Asset {
         path: "/dashboard.css",
         kind: "text/css; charset=utf-8",
-        content: include_str!("assets/dashboard.css"),
+        content: concat!(
+            include_str!("assets/page.css"),
+            include_str!("assets/tables.css")
+        ),
     },
     Asset {
         path: "/dashboard.js",

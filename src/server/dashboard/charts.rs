@@ -11,7 +11,7 @@ use crate::live::overview::{LabelView, Sample};
 /// The length of the longest bar, in parts of its space.
 const FULL: u64 = 1000;
 /// The most points of a trend. More would not be visible.
-const MAX_POINTS: usize = 40;
+const MAX_POINTS: usize = 30;
 /// The size of a trend's picture, in its own units.
 const TREND: (u64, u64) = (120, 24);
 /// The height of the columns, and the width of one, in their own units.
