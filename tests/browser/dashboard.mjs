@@ -265,7 +265,7 @@ test("500 labels", async () => {
 
 test("the picture of the documents", { skip: !pictures }, async () => {
   const small = await start({ labels: 9 });
-  const viewport = { width: 1200, height: 800 };
+  const viewport = { width: 1160, height: 800 };
   const look = async (page) => {
     const queues = await page.locator("section", { has: page.locator("#queues") }).boundingBox();
     const clip = { x: 0, y: 0, width: viewport.width, height: queues.y + queues.height + 16 };

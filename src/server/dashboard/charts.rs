@@ -11,7 +11,7 @@ use crate::live::overview::{LabelView, Sample};
 /// The length of the longest bar, in parts of its space.
 const FULL: u64 = 1000;
 /// The most points of a trend. More would not be visible.
-const MAX_POINTS: usize = 30;
+const MAX_POINTS: usize = 24;
 /// The size of a trend's picture, in its own units.
 const TREND: (u64, u64) = (120, 24);
 /// The height of the columns, and the width of one, in their own units.
@@ -114,17 +114,14 @@ impl Trend {
     }
 }
 
-/// Returns at most `most` samples, in order of time, with the first and the last.
+/// Returns at most `most` samples, with the first and the last.
 fn thinned(samples: &[Sample], most: usize) -> Vec<Sample> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by_key(|sample| sample.at);
-    let last = sorted.len().saturating_sub(1);
+    let last = samples.len().saturating_sub(1);
     if last < most {
-        return sorted;
+        return samples.to_vec();
     }
-    (0..most)
-        .map(|index| sorted[index * last / (most - 1)])
-        .collect()
+    let index = |point: usize| point * last / (most - 1);
+    (0..most).map(|point| samples[index(point)]).collect()
 }
 
 fn since(earlier: SystemTime, later: SystemTime) -> Duration {
@@ -186,7 +183,7 @@ mod tests {
             at: UNIX_EPOCH + Duration::from_secs(at),
             chats: at,
         };
-        let long: Vec<Sample> = (0..1000).rev().map(sample).collect();
+        let long: Vec<Sample> = (0..1000).map(sample).collect();
         let thin = thinned(&long, MAX_POINTS);
         assert_eq!(thin.len(), MAX_POINTS);
         assert_eq!((thin[0], thin[MAX_POINTS - 1]), (sample(0), sample(999)));
