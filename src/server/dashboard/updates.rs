@@ -105,6 +105,7 @@ fn update(old: Option<&Snapshot>, new: &Snapshot) -> String {
         }
     }
     removed.extend(before.into_keys());
+    removed.sort_unstable();
     let page = page_update(old.map(|old| &old.fragments), &new.fragments);
     let at = rfc3339(new.overview.at);
     serde_json::json!(Update {
