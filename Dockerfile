@@ -8,15 +8,16 @@ WORKDIR /src
 # The dependencies are built in a separate layer, which is rebuilt only if the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
-RUN mkdir -p src benches \
+RUN mkdir -p src benches tests/browser \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && echo 'fn main() {}' | tee benches/throughput.rs > benches/redis.rs \
+    && echo 'fn main() {}' | tee benches/throughput.rs tests/browser/server.rs > benches/redis.rs \
     && cargo build --release --locked --bin labelcast \
-    && rm -r src benches
+    && rm -r src benches tests
 
 COPY src src
-RUN mkdir -p benches && echo 'fn main() {}' | tee benches/throughput.rs > benches/redis.rs \
+RUN mkdir -p benches tests/browser \
+    && echo 'fn main() {}' | tee benches/throughput.rs tests/browser/server.rs > benches/redis.rs \
     && touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin labelcast
 

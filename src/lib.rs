@@ -21,12 +21,14 @@
 //! | [`pipeline`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
 //! | [`report`], [`telemetry`], [`error`] | report, metrics, progress, logging; exit codes |
+//! | `chart` | bars of labels, for a picture and for the dashboard |
 //! | [`commands`] | the commands, built from the above |
 //! | [`mock`] | the stand-in for the API, for the demo and the tests |
 
 pub mod api;
 pub mod batch;
 pub mod broker;
+mod chart;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -80,6 +80,8 @@ async fn remove_all(
     session: &mut dyn SnapshotSession,
     as_of: SystemTime,
 ) -> Result<(), BrokerError> {
+    // Times of lists are whole seconds, and an event of the same second may be older.
+    let as_of = as_of + Duration::from_millis(999);
     session.start(Start::New(Uuid::now_v7())).await?;
     // An empty list has nothing to go back to.
     let _ = session.begin_list(as_of).await?;

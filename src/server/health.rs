@@ -21,8 +21,9 @@ pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Whether broker and state answer, and which labels are not exact yet.
-pub(super) fn readyz(overview: &watch::Receiver<Arc<Overview>>) -> Response {
+/// Whether broker and state answer, and which labels are not exact yet. Through a proxy, which may
+/// face the internet, only the former.
+pub(super) fn readyz(overview: &watch::Receiver<Arc<Overview>>, is_proxied: bool) -> Response {
     let overview = Arc::clone(&overview.borrow());
     let problem = problem(&overview, SystemTime::now());
     let labels = overview.labels.iter();
@@ -34,12 +35,15 @@ pub(super) fn readyz(overview: &watch::Receiver<Arc<Overview>>) -> Response {
         None => StatusCode::OK,
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = json!({
-        "ready": problem.is_none(),
-        "problem": problem,
-        "labels": overview.labels.len(),
-        "labels_not_exact": not_exact,
-    });
+    let body = match is_proxied {
+        true => json!({"ready": problem.is_none()}),
+        false => json!({
+            "ready": problem.is_none(),
+            "problem": problem,
+            "labels": overview.labels.len(),
+            "labels_not_exact": not_exact,
+        }),
+    };
     let json = [(header::CONTENT_TYPE, "application/json")];
     (status, json, format!("{body}\n")).into_response()
 }

@@ -13,6 +13,7 @@ mod cli;
 mod concurrency;
 mod conformance;
 mod counts;
+mod dashboard;
 mod events;
 mod exits;
 mod field;
