@@ -18,7 +18,7 @@ fn count(server: &Server, label: &str) -> Value {
     json.map_or(Value::Null, |json| serde_json::from_str(&json).unwrap())
 }
 
-fn label_event(kind: &str, payload: Value) -> Value {
+fn label_event(kind: &str, payload: &Value) -> Value {
     json!({"id": format!("evt_{kind}"), "timestamp": now_ms(), "event": kind, "session": INSTANCE, "payload": payload})
 }
 
@@ -80,7 +80,7 @@ fn names_and_colours_follow_webhooks() {
     wait_until("the count is stored", || count(&server, "1")["chats"] == 0);
     listener.acknowledged(&label_event(
         "label.upsert",
-        json!({"id": "1", "name": "Gold", "colorHex": "#ff0000"}),
+        &json!({"id": "1", "name": "Gold", "colorHex": "#ff0000"}),
     ));
     let stored = count(&server, "1");
     assert_eq!(
@@ -90,7 +90,7 @@ fn names_and_colours_follow_webhooks() {
     // One that was not listed yet: stored without a count.
     listener.acknowledged(&label_event(
         "label.upsert",
-        json!({"label": {"id": "8", "name": "New"}}),
+        &json!({"label": {"id": "8", "name": "New"}}),
     ));
     let stored = count(&server, "8");
     assert_eq!(
@@ -129,7 +129,7 @@ fn the_members_of_a_deleted_label_leave_once_the_list_of_labels_confirms_it() {
     listener.wait_until_exact(2);
     listener.acknowledged(&event("a", "added", "1", "3@c.us"));
     stage.mock.remove_label("1");
-    listener.acknowledged(&label_event("label.deleted", json!({"labelId": "1"})));
+    listener.acknowledged(&label_event("label.deleted", &json!({"labelId": "1"})));
     let mut connection = server.connection();
     wait_until("the members have left", || {
         chat_ids(&mut connection, REMOVED).len() == 3
@@ -161,7 +161,7 @@ fn a_deletion_that_the_list_of_labels_does_not_confirm_removes_nobody() {
             .count()
     };
     let before = requests("/labels");
-    listener.acknowledged(&label_event("label.deleted", json!({"labelId": "1"})));
+    listener.acknowledged(&label_event("label.deleted", &json!({"labelId": "1"})));
     wait_until("the list of labels is read", || {
         requests("/labels") > before
     });
@@ -176,7 +176,7 @@ fn an_empty_list_of_labels_deletes_nothing() {
     let listener = listen(&stage, &server);
     listener.wait_until_exact(1);
     stage.mock.script_labels(Reply::json("[]"));
-    listener.acknowledged(&label_event("label.deleted", json!({"labelId": "1"})));
+    listener.acknowledged(&label_event("label.deleted", &json!({"labelId": "1"})));
     wait_until("it is warned of", || {
         listener.log().contains("no label at all")
     });

@@ -152,7 +152,8 @@ fn a_forged_body_is_refused_whichever_way_senders_authenticate() {
     let header = |name: &str, value: &str| format!("{name}: {value}\r\n");
     let hmac = |value: &str| header("X-Webhook-Hmac", value);
     let query = format!("/webhook?secret={SECRET}");
-    let cases: [(&[&str], &[(&str, String)], &[(&str, String)]); 4] = [
+    type Requests<'a> = &'a [(&'a str, String)];
+    let cases: [(&[&str], Requests<'_>, Requests<'_>); 4] = [
         (
             &[],
             &[
