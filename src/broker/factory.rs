@@ -10,13 +10,13 @@ use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
-use super::tracked::Tracked;
+use super::tracked::{Tracked, TrackedEvents, TrackedOnDemand};
 use super::{
     BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
     SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
-use crate::state::Selection;
+use crate::state::{Membership, Selection};
 
 /// Sinks, for the error text of a URL that is none of them.
 const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
@@ -238,13 +238,29 @@ pub struct Broker {
 impl Broker {
     /// Returns the sink for a label's list, without connecting.
     pub fn sink(&self, context: SessionContext) -> Box<dyn SnapshotSink> {
-        let Some(state) = self
-            .state
-            .as_ref()
-            .filter(|_| context.selection.is_active())
-        else {
+        let Some(state) = &self.state else {
             return self.plain_sink(context);
         };
+        if context.selection.is_active() {
+            return Box::new(self.tracked_sink(state, context));
+        }
+        let tracked = SessionContext {
+            selection: Selection {
+                membership: Some(Membership::recorded_only(context.selection.max_change)),
+                ..context.selection.clone()
+            },
+            ..context.clone()
+        };
+        Box::new(TrackedOnDemand {
+            store: state.event_store(&self.options, &context),
+            tracked: self.tracked_sink(state, tracked),
+            ids_per_message: context.layout.ids_per_message,
+            plain: self.plain_sink(context),
+        })
+    }
+
+    /// Returns the sink for a label's list with a store beside it.
+    fn tracked_sink(&self, state: &StateAddress, context: SessionContext) -> Tracked {
         let store = state.store(&self.options, &context);
         let removals = self.removals(&context);
         let selection = context.selection.clone();
@@ -265,12 +281,12 @@ impl Broker {
             // Their checkpoints only name the selection.
             Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => self.plain_sink(context),
         };
-        Box::new(Tracked {
+        Tracked {
             inner,
             store,
             removals,
             selection,
-        })
+        }
     }
 
     /// Returns the queue for chats that have left a label, if they are published.
@@ -327,16 +343,34 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// If the broker takes whole lists only.
+    /// None at present: every sink takes events.
     pub fn event_sink(&self, context: &SessionContext) -> Result<Box<dyn EventSink>, BrokerError> {
+        let state = (self.state.as_ref()).filter(|_| context.selection.membership.is_some());
+        let Some(state) = state else {
+            return Ok(self.plain_event_sink(context));
+        };
+        let plain = SessionContext {
+            // The store decides about the members.
+            selection: Selection::default(),
+            ..context.clone()
+        };
+        Ok(Box::new(TrackedEvents {
+            queue: self.plain_event_sink(&plain),
+            removals: self.removals(context),
+            store: state.event_store(&self.options, context),
+            selection: context.selection.clone(),
+            shutdown: context.retry.shutdown().clone(),
+        }))
+    }
+
+    /// Returns the sink for single events without a store beside it.
+    fn plain_event_sink(&self, context: &SessionContext) -> Box<dyn EventSink> {
         let options = &self.options;
         match &self.address.0 {
-            Kind::Redis(endpoint) => Ok(redis::event_sink(endpoint, options, context)),
-            Kind::RabbitMq(endpoint) => Ok(rabbitmq::event_sink(endpoint, options, context)),
-            Kind::Stdout | Kind::File(_) => Err(BrokerError::Misconfigured {
-                problem: "a file and stdout take whole lists only".to_owned(),
-                fix: "use a broker in --sink",
-            }),
+            Kind::Stdout => lines::stdout_events(context),
+            Kind::File(path) => lines::file_events(path, context),
+            Kind::Redis(endpoint) => redis::event_sink(endpoint, options, context),
+            Kind::RabbitMq(endpoint) => rabbitmq::event_sink(endpoint, options, context),
         }
     }
 

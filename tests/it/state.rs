@@ -96,7 +96,7 @@ impl Store {
                 let fields: Vec<(String, String)> = server.connection().hgetall(MEMBERS).unwrap();
                 fields
                     .into_iter()
-                    .filter(|(id, _)| !id.is_empty())
+                    .filter(|(id, _)| !["", ":", "::"].contains(&id.as_str()))
                     .collect()
             }
         };

@@ -3,7 +3,25 @@
 /// Marks the file as labelcast's: "lcst" in ASCII.
 pub(super) const APPLICATION_ID: i32 = 0x6c63_7374;
 /// Version of the tables.
-pub(super) const VERSION: i32 = 1;
+pub(super) const VERSION: i32 = 2;
+
+/// Changes of the tables since version 1, and what the numbers of members are.
+pub(super) const FROM_VERSION_1: &str = "
+ALTER TABLE lists ADD COLUMN members INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lists ADD COLUMN events INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lists ADD COLUMN tracked INTEGER NOT NULL DEFAULT 0;
+UPDATE lists SET members = coalesce(json_extract(note, '$.members'), 0) WHERE json_valid(note);
+";
+/// The table that version 1 does not have.
+pub(super) const EVENTS: &str = "
+CREATE TABLE events (
+  -- Events that were applied, so that a repeat is known.
+  list INTEGER NOT NULL, -- The row of this number in lists.
+  event BLOB NOT NULL, -- XXH3-128 of the event's id, which may contain a chat id.
+  expires_at INTEGER NOT NULL, -- Seconds since 1970.
+  PRIMARY KEY (list, event)
+) STRICT, WITHOUT ROWID;
+";
 
 /// The tables that each file has.
 pub(super) const TABLES: &str = "
@@ -15,6 +33,9 @@ CREATE TABLE lists (
   instance_id TEXT NOT NULL,
   note TEXT NOT NULL DEFAULT '{}', -- JSON
   expires_at INTEGER, -- When the members expire, in seconds since 1970. NULL: never.
+  members INTEGER NOT NULL DEFAULT 0, -- Number of members.
+  events INTEGER NOT NULL DEFAULT 0, -- How often events have changed the members.
+  tracked INTEGER NOT NULL DEFAULT 0, -- 1: there were events, so each run keeps the members.
   UNIQUE (queue, label_id, instance_id)
 ) STRICT;
 CREATE TABLE queues (

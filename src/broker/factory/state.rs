@@ -5,10 +5,10 @@ use std::path::Path;
 use super::{Address, Broker, Kind};
 use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
-use crate::broker::store::StateStore;
+use crate::broker::store::{EventStore, StateStore};
 use crate::broker::{
-    BrokerError, BrokerOptions, CountStore, Purge, PurgeOutcome, SessionContext, lines, rabbitmq,
-    redis, tracked,
+    BrokerError, BrokerOptions, CountStore, MemberMonitor, Purge, PurgeOutcome, SessionContext,
+    lines, rabbitmq, redis, tracked,
 };
 use crate::retry::RetryPolicy;
 
@@ -67,6 +67,18 @@ impl StateAddress {
             StateKind::Redis(endpoint) => redis::store(endpoint, options, context),
         }
     }
+
+    /// Returns the store for a label's events, without connecting.
+    pub(super) fn event_store(
+        &self,
+        options: &BrokerOptions,
+        context: &SessionContext,
+    ) -> Box<dyn EventStore> {
+        match &self.0 {
+            StateKind::File(file) => file.event_store(context, options.retain),
+            StateKind::Redis(endpoint) => redis::event_store(endpoint, options, context),
+        }
+    }
 }
 
 impl Broker {
@@ -87,6 +99,21 @@ impl Broker {
             instance_id,
             retain,
         )))
+    }
+
+    /// Returns the monitor of the labels' members, without connecting: at the state, or at a sink
+    /// that keeps one. `None` if there is neither.
+    pub fn member_monitor(&self) -> Option<Box<dyn MemberMonitor>> {
+        match (&self.state, &self.address.0) {
+            (Some(StateAddress(StateKind::File(embedded))), _) => Some(embedded.member_monitor()),
+            (Some(StateAddress(StateKind::Redis(endpoint))), _) => {
+                Some(redis::state_monitor(endpoint))
+            }
+            (None, Kind::Redis(endpoint)) => {
+                Some(redis::member_monitor(endpoint, self.options.partitions))
+            }
+            (None, Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_)) => None,
+        }
     }
 
     /// Checks that a run could use its state; `None` if it has none outside the sink.
