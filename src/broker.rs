@@ -191,6 +191,8 @@ pub enum EventOutcome {
     Suppressed,
     /// The chat has left the label. This is recorded, and not published.
     Recorded,
+    /// The chat is a member now, and was published so recently that it is not published again.
+    Suppressed,
     /// The chat was, or was not, a member before. Only where the membership is kept, as for the next.
     Unchanged,
     /// A list or an event of a later time is known.

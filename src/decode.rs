@@ -33,11 +33,18 @@ pub use self::label::{Label, LabelList, labels};
 pub use self::paging::Paging;
 pub(crate) use self::paging::{PagingMember, Scalar, is_next};
 pub use self::refusal::refusal;
-use crate::batch::{Batch, Digest, DigestState, Position};
+pub(crate) use self::surrogates::replace_lone as replace_lone_surrogates;
+use crate::batch::{Batch, Digest, DigestState, MAX_ID_BYTES, Position};
 
 /// The maximum nesting of arrays and objects. Deeper nesting is refused, because the parser needs a
 /// byte of memory for each level.
 pub const MAX_NESTING: u32 = 64 * 1024;
+
+/// Returns whether a text is a chat id that can be published: `user@server` without white space, of
+/// at most 512 bytes.
+pub(crate) fn is_chat_id(id: &str) -> bool {
+    id.len() <= MAX_ID_BYTES && chat::is_chat_id(id.as_bytes())
+}
 
 /// Checks on the API's answer that the user has turned off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ const ESCAPE: usize = 6;
 /// Returns the length of the part that is done. The rest is the start of an escape, at most 11
 /// bytes, and must be passed again with the bytes that follow. At the end of the input nothing
 /// remains.
-pub(super) fn replace_lone(json: &mut [u8], at_end: bool) -> usize {
+pub(crate) fn replace_lone(json: &mut [u8], at_end: bool) -> usize {
     let mut done = 0;
     while let Some(found) = memchr(b'\\', &json[done..]) {
         let start = done + found;

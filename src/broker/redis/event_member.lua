@@ -15,10 +15,12 @@
 --   ARGV[5]  time of the event, in seconds since 1970 with three decimals
 --   ARGV[6]  '1' to append deletions too
 --   ARGV[7]  token for a new set of members
---   ARGV[8] and up: fields and values
+--   ARGV[8]  seconds since the last publication in which a chat is not appended again (0: no limit)
+--   ARGV[9]  number of partitions of the queue
+--   ARGV[10] and up: fields and values
 --
--- Returns 'published'; 'recorded' for a deletion that is not appended; or 'unchanged', 'stale' or
--- 'duplicate'.
+-- Returns 'published'; 'recorded' for a deletion that is not appended; 'suppressed' for a chat that was
+-- published recently; or 'unchanged', 'stale' or 'duplicate'.
 local call = redis.call
 if call('EXISTS', KEYS[2]) == 1 then
   return 'duplicate'
@@ -72,14 +74,22 @@ end
 
 local change, record = apply(found[1])
 local stream
+local second = call('TIME')[1]
+local keeps_times = ARGV[8] ~= '0'
+if keeps_times then
+  call('HSET', KEYS[7], 'published_over', ARGV[9])
+end
+local is_suppressed = false
 if change == 'joined' then
-  stream = KEYS[1]
+  local published = keeps_times and call('HGET', KEYS[6], id)
+  is_suppressed = published and published + ARGV[8] > tonumber(second)
+  stream = not is_suppressed and KEYS[1] or nil
 elseif change == 'left' and ARGV[6] == '1' then
   stream = KEYS[5]
 end
 -- In this order: an entry that the server refuses must not be remembered.
 if stream then
-  call('XADD', stream, '*', unpack(ARGV, 8))
+  call('XADD', stream, '*', unpack(ARGV, 10))
 end
 if record then
   call('HSET', KEYS[3], id, record)
@@ -88,8 +98,21 @@ if change == 'joined' or change == 'left' or change == 'left_unannounced' then
   -- A run that is under way counts its members anew.
   call('HINCRBY', KEYS[4], 'events', 1)
 end
-if change == 'joined' and call('HEXISTS', KEYS[7], 'published_over') == 1 then
-  call('HSET', KEYS[6], id, call('TIME')[1])
+local streams = call('HGET', KEYS[7], 'published_over')
+if stream == KEYS[1] and streams then
+  -- The labels of a queue share the times: they are kept as long as the longest of their runs keeps
+  -- them, which the field ':' tells in seconds (0: forever).
+  local left = call('PTTL', KEYS[6])
+  local kept, keep = tonumber(call('HGET', KEYS[6], ':') or nil), math.ceil(ARGV[2] / 1000)
+  if not kept or (kept ~= 0 and (keep == 0 or keep > kept)) then
+    kept = keep
+  end
+  call('HSET', KEYS[6], ':', kept, ':streams', streams, id, second)
+  if kept == 0 then
+    call('PERSIST', KEYS[6])
+  elseif left < tonumber(ARGV[2]) then
+    call('PEXPIRE', KEYS[6], ARGV[2])
+  end
 end
 call('HSET', KEYS[7], 'tracked', '1')
 call('SET', KEYS[2], '1', 'PX', ARGV[1])
@@ -109,6 +132,9 @@ else
 end
 if stream then
   return 'published'
+end
+if is_suppressed then
+  return 'suppressed'
 end
 if change == 'left' or change == 'left_unannounced' then
   return 'recorded'

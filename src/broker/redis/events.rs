@@ -1,10 +1,10 @@
 //! Single events, each appended once: the script that appends an event also remembers its id, and
-//! where the membership is kept, changes it.
+//! where the membership is kept, changes it. Events that are published together share a round trip.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use redis::{RedisError, Script, Value};
+use redis::{Cmd, Pipeline, Script, Value};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
@@ -33,6 +33,11 @@ struct EventStream {
     link: Link,
     /// How the membership is kept; `None` to append every event.
     membership: Option<Membership>,
+    /// Time since the last publication in which a chat is not published again, in seconds; `0` for
+    /// none.
+    window: u64,
+    /// Number of streams of the queue.
+    partitions: usize,
     /// How long entries are kept, in milliseconds; `0` for no expiry.
     keep_ms: u128,
     min_replicas: u32,
@@ -46,12 +51,21 @@ pub(in crate::broker) fn event_sink(
     context: &SessionContext,
 ) -> Box<dyn EventSink> {
     let retries = SessionRetries::new(&context.retry);
+    let selection = &context.selection;
+    let script = match selection.membership {
+        None => include_str!("event.lua"),
+        Some(_) => include_str!("event_member.lua"),
+    };
     let stream = |partition: Option<u32>| {
         let keys = Keys::new(&context.target, partition);
+        let mut link = Link::new(endpoint.clone(), keys.stream.clone());
+        link.append_by(Script::new(script));
         EventStream {
-            link: Link::new(endpoint.clone(), keys.stream.clone()),
+            link,
             keys,
-            membership: context.selection.membership,
+            membership: selection.membership,
+            window: selection.suppress_for.map_or(0, |window| window.as_secs()),
+            partitions: options.partitions.map_or(1, |count| count as usize),
             keep_ms: options.retain.map_or(0, |retain| retain.as_millis()),
             min_replicas: options.min_replicas,
             retries: retries.sibling(),
@@ -79,65 +93,57 @@ impl Retrying for EventStream {
 }
 
 impl EventStream {
+    /// Appends events with their fields, in order.
     async fn append(
         &mut self,
-        event: &LabelEvent,
-        fields: &[String],
-    ) -> Result<EventOutcome, Failure> {
-        let reply = match self.membership {
-            None => self.append_any(event, fields).await?,
-            Some(membership) => self.append_change(event, fields, membership).await?,
-        };
+        events: &[(&LabelEvent, Vec<String>)],
+    ) -> Result<Vec<EventOutcome>, Failure> {
+        let mut appends = Pipeline::with_capacity(events.len());
+        for (event, fields) in events {
+            appends.add_command(match self.membership {
+                None => self.append_any(event, fields),
+                Some(membership) => self.append_change(event, fields, membership),
+            });
+        }
+        let replies = self.link.append_each(&appends).await?;
         if self.min_replicas > 0 {
             self.link.wait(self.min_replicas).await?;
         }
-        Ok(match reply_text(&reply).as_str() {
-            "duplicate" => EventOutcome::Duplicate,
-            "recorded" => EventOutcome::Recorded,
-            "unchanged" => EventOutcome::Unchanged,
-            "stale" => EventOutcome::Stale,
-            _ => EventOutcome::Published,
-        })
+        Ok(replies.iter().map(outcome).collect())
     }
 
-    /// Appends an event unless its id is known.
-    async fn append_any(
-        &mut self,
-        event: &LabelEvent,
-        fields: &[String],
-    ) -> Result<Value, RedisError> {
-        let script = Script::new(include_str!("event.lua"));
-        let mut script = script.prepare_invoke();
-        script
-            .key(&self.keys.stream)
-            .key(self.keys.event(&event.id));
-        script
+    /// Returns a call of the script with keys.
+    fn call(&self, keys: &[&String]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(self.link.append_hash()).arg(keys.len());
+        command.arg(keys);
+        command
+    }
+
+    /// Returns the command that appends an event unless its id is known.
+    fn append_any(&self, event: &LabelEvent, fields: &[String]) -> Cmd {
+        let mut command = self.call(&[&self.keys.stream, &self.keys.event(&event.id)]);
+        command
             .arg(REMEMBERED_FOR.as_millis().to_string())
             .arg(self.keep_ms.to_string())
             .arg(fields);
-        self.link.run(&script).await
+        command
     }
 
-    /// Appends an event if it changes the membership.
-    async fn append_change(
-        &mut self,
-        event: &LabelEvent,
-        fields: &[String],
-        membership: Membership,
-    ) -> Result<Value, RedisError> {
+    /// Returns the command that appends an event if it changes the membership.
+    fn append_change(&self, event: &LabelEvent, fields: &[String], membership: Membership) -> Cmd {
         let since = event.occurred_at.duration_since(UNIX_EPOCH);
         let since = since.unwrap_or_default();
-        let script = Script::new(include_str!("event_member.lua"));
-        let mut script = script.prepare_invoke();
-        script
-            .key(&self.keys.stream)
-            .key(self.keys.event(&event.id))
-            .key(&self.keys.members)
-            .key(&self.keys.note)
-            .key(&self.keys.removed)
-            .key(&self.keys.published)
-            .key(&self.keys.checkpoint);
-        script
+        let mut command = self.call(&[
+            &self.keys.stream,
+            &self.keys.event(&event.id),
+            &self.keys.members,
+            &self.keys.note,
+            &self.keys.removed,
+            &self.keys.published,
+            &self.keys.checkpoint,
+        ]);
+        command
             .arg(REMEMBERED_FOR.as_millis().to_string())
             .arg(self.keep_ms.to_string())
             .arg(&event.chat_id)
@@ -148,21 +154,44 @@ impl EventStream {
             .arg(format!("{}.{:03}", since.as_secs(), since.subsec_millis()))
             .arg(u8::from(membership.removed))
             .arg(Uuid::now_v7().to_string())
+            .arg(self.window)
+            .arg(self.partitions)
             .arg(fields);
-        self.link.run(&script).await
+        command
+    }
+}
+
+fn outcome(reply: &Value) -> EventOutcome {
+    match reply_text(reply).as_str() {
+        "duplicate" => EventOutcome::Duplicate,
+        "recorded" => EventOutcome::Recorded,
+        "suppressed" => EventOutcome::Suppressed,
+        "unchanged" => EventOutcome::Unchanged,
+        "stale" => EventOutcome::Stale,
+        _ => EventOutcome::Published,
     }
 }
 
 #[async_trait]
 impl EventSink for StreamEvents {
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError> {
-        let mut outcomes = Vec::with_capacity(events.len());
-        for event in events {
-            let fields = self.encoder.fields(event);
-            let index = partition_of(event.chat_id.as_bytes(), self.streams.len());
-            let stream = &mut self.streams[index];
-            let appended = with_retry!(stream, stream.append(event, &fields));
-            outcomes.push(appended.map_err(SessionError::into_failure)?);
+        let count = self.streams.len();
+        let index_of = |event: &LabelEvent| partition_of(event.chat_id.as_bytes(), count);
+        let mut outcomes = vec![EventOutcome::Published; events.len()];
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            let numbered = events.iter().enumerate();
+            let (numbers, ours): (Vec<usize>, Vec<_>) = numbered
+                .filter(|(_, event)| index_of(event) == index)
+                .map(|(number, event)| (number, (event, self.encoder.fields(event))))
+                .unzip();
+            if ours.is_empty() {
+                continue;
+            }
+            let appended = with_retry!(stream, stream.append(&ours));
+            let appended = appended.map_err(SessionError::into_failure)?;
+            for (number, outcome) in numbers.into_iter().zip(appended) {
+                outcomes[number] = outcome;
+            }
         }
         Ok(outcomes)
     }

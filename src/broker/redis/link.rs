@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ErrorKind, RedisError, Script, ScriptInvocation, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, Script, ScriptInvocation, Value};
 use uuid::Uuid;
 
 use super::connect::Endpoint;
@@ -56,7 +56,12 @@ impl Link {
 
     /// Lets appends leave out chats.
     pub(super) fn append_selected_only(&mut self) {
-        self.append = Script::new(APPEND_SELECTED);
+        self.append_by(Script::new(APPEND_SELECTED));
+    }
+
+    /// Sets the script that appends.
+    pub(super) fn append_by(&mut self, script: Script) {
+        self.append = script;
         self.knows_append = false;
     }
 
@@ -143,6 +148,15 @@ impl Link {
             .arg("1")
             .exec_async(self.connection().await?)
             .await
+    }
+
+    /// Sends appends at once, and returns their replies in order. If one is an error, it is the
+    /// result; the others may have been done.
+    pub(super) async fn append_each(
+        &mut self,
+        appends: &Pipeline,
+    ) -> Result<Vec<Value>, RedisError> {
+        appends.query_async(self.with_append().await?).await
     }
 
     /// Runs a script.

@@ -126,7 +126,8 @@ fn the_script_and_the_library_apply_events_alike() {
         }
         call.arg(1000).arg(0).arg("1@c.us").arg(name);
         call.arg(format!("{}.{:03}", as_of / 1000, as_of % 1000));
-        call.arg(1).arg("new token").arg("chat_id").arg("1@c.us");
+        call.arg(1).arg("new token").arg(0).arg(1);
+        call.arg("chat_id").arg("1@c.us");
         let outcome: String = call.invoke(&mut connection).unwrap();
         let found: Option<String> = connection.hget("members", "1@c.us").unwrap();
 

@@ -21,7 +21,9 @@ fn add_by_event(connection: &mut Connection, chat: &str) {
     call.arg("1000").arg("0").arg(chat).arg("added");
     call.arg(format!("{}.000", now[0]))
         .arg("0")
-        .arg("token-of-an-event");
+        .arg("token-of-an-event")
+        .arg("0")
+        .arg("1");
     call.arg("chat_id").arg(chat);
     call.invoke::<()>(connection).unwrap();
 }
