@@ -186,9 +186,6 @@ pub enum EventOutcome {
     /// An event with the same id was already on the queue. Only brokers that remember ids report
     /// this.
     Duplicate,
-    /// The chat has joined the label, and was published to the queue recently. This is recorded, and
-    /// not published again.
-    Suppressed,
     /// The chat has left the label. This is recorded, and not published.
     Recorded,
     /// The chat is a member now, and was published so recently that it is not published again.

@@ -124,6 +124,17 @@ impl Embedded {
         })
     }
 
+    /// Whether no run has a chat of the label "1" in flight.
+    #[cfg(test)]
+    pub(super) fn has_none_in_flight(&self, chat: &str) -> bool {
+        let target = Target {
+            queue: "q".to_owned(),
+            label_id: "1".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        !self.turns.of(&target).has_in_flight(&[chat.to_owned()])
+    }
+
     fn lock(&self) -> MutexGuard<'_, Weak<Database>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
