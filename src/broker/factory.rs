@@ -1,6 +1,7 @@
 //! The factory: from a sink's URL to its broker. The only place outside their folders that names
 //! brokers.
 
+mod events;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
-use super::tracked::{Tracked, TrackedEvents, TrackedOnDemand};
+use super::tracked::{Tracked, TrackedOnDemand};
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, SessionContext,
-    SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, Finding, SessionContext, SnapshotSink,
+    Target,
 };
 use crate::message::{Format, Layout};
 use crate::state::{Membership, Selection};
@@ -289,38 +290,6 @@ impl Broker {
         }
     }
 
-    /// Returns the queue for chats that have left a label, if they are published.
-    fn removals(&self, context: &SessionContext) -> Option<Box<dyn EventSink>> {
-        context
-            .selection
-            .membership
-            .filter(|membership| membership.removed)?;
-        let options = BrokerOptions {
-            partitions: None,
-            ..self.options.clone()
-        };
-        let beside = |queue: String| {
-            let mut context = context.clone();
-            context.target.queue = queue;
-            // The store has decided about the members.
-            context.selection = Selection::default();
-            context
-        };
-        let queue = &context.target.queue;
-        match &self.address.0 {
-            Kind::Stdout => None,
-            Kind::File(path) => Some(lines::removed_sink(path, context)),
-            Kind::Redis(endpoint) => {
-                let context = beside(redis::removed_stream(queue));
-                Some(redis::event_sink(endpoint, &options, &context))
-            }
-            Kind::RabbitMq(endpoint) => {
-                let context = beside(rabbitmq::removed_queue(queue));
-                Some(rabbitmq::event_sink(endpoint, &options, &context))
-            }
-        }
-    }
-
     /// Returns the sink for a label's list without a store beside it.
     fn plain_sink(&self, context: SessionContext) -> Box<dyn SnapshotSink> {
         let options = &self.options;
@@ -336,41 +305,6 @@ impl Broker {
                 Box::new(Redis::new(endpoint, options, context, mode))
             }
             Kind::RabbitMq(endpoint) => Box::new(RabbitMq::new(endpoint, options, context)),
-        }
-    }
-
-    /// Returns the sink for single events of a label, without connecting.
-    ///
-    /// # Errors
-    ///
-    /// None at present: every sink takes events.
-    pub fn event_sink(&self, context: &SessionContext) -> Result<Box<dyn EventSink>, BrokerError> {
-        let state = (self.state.as_ref()).filter(|_| context.selection.membership.is_some());
-        let Some(state) = state else {
-            return Ok(self.plain_event_sink(context));
-        };
-        let plain = SessionContext {
-            // The store decides about the members.
-            selection: Selection::default(),
-            ..context.clone()
-        };
-        Ok(Box::new(TrackedEvents {
-            queue: self.plain_event_sink(&plain),
-            removals: self.removals(context),
-            store: state.event_store(&self.options, context),
-            selection: context.selection.clone(),
-            shutdown: context.retry.shutdown().clone(),
-        }))
-    }
-
-    /// Returns the sink for single events without a store beside it.
-    fn plain_event_sink(&self, context: &SessionContext) -> Box<dyn EventSink> {
-        let options = &self.options;
-        match &self.address.0 {
-            Kind::Stdout => lines::stdout_events(context),
-            Kind::File(path) => lines::file_events(path, context),
-            Kind::Redis(endpoint) => redis::event_sink(endpoint, options, context),
-            Kind::RabbitMq(endpoint) => rabbitmq::event_sink(endpoint, options, context),
         }
     }
 

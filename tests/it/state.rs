@@ -1,6 +1,7 @@
 //! `--state`: who is in a label and what was published, kept beside a sink of any kind.
 
 mod crashes;
+mod events;
 mod file;
 mod lists;
 mod losses;

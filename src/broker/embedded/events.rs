@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, params};
+use tokio::sync::OwnedMutexGuard;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::database::Work;
@@ -45,9 +46,10 @@ impl Embedded {
 }
 
 impl EmbeddedEvents {
-    /// Does some work for this queue and label on a blocking thread.
+    /// Does some work for this queue and label on a blocking thread, and then ends the turn.
     async fn run<T: Send + 'static>(
         &mut self,
+        turn: Option<OwnedMutexGuard<()>>,
         work: impl FnOnce(&Work<'_>, &Scope) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, BrokerError> {
         let (database, scope) = match self.opened.clone() {
@@ -63,7 +65,13 @@ impl EmbeddedEvents {
                 self.opened.insert(blocking(opening).await?).clone()
             }
         };
-        blocking(move || database.run(|transaction| work(transaction, &scope))).await
+        blocking(move || {
+            let done = database.run(|transaction| work(transaction, &scope));
+            // Only now, also if nobody waits for the result any more.
+            drop(turn);
+            done
+        })
+        .await
     }
 }
 
@@ -80,7 +88,7 @@ impl EventStore for EmbeddedEvents {
         }
         let chats = chats.to_vec();
         let ids: Vec<[u8; 16]> = ids.iter().copied().map(hash).collect();
-        let found = self.run(move |work, scope| find(work, scope, chats, &ids));
+        let found = self.run(None, move |work, scope| find(work, scope, chats, &ids));
         let found = found.await?;
         Ok(Some(Found {
             turn: Some(turn),
@@ -89,9 +97,8 @@ impl EventStore for EmbeddedEvents {
     }
 
     async fn write(&mut self, found: Found, changes: EventChanges) -> Result<Saved, BrokerError> {
-        let written = self.run(move |work, scope| write(work, scope, &changes));
-        written.await?;
-        drop(found.turn);
+        let writing = move |work: &Work<'_>, scope: &Scope| write(work, scope, &changes);
+        self.run(found.turn, writing).await?;
         Ok(Saved::Done)
     }
 

@@ -193,6 +193,7 @@ mod tests {
                 &keys.published,
                 &keys.members,
                 &keys.note,
+                &keys.turn,
                 &keys.removed,
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");

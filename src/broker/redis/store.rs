@@ -281,6 +281,12 @@ impl StateStore for RedisStore {
 
     async fn close(&mut self) {
         self.heartbeat = None;
+        if self.has_turn {
+            let base = &mut self.base;
+            let giving = give_back(&mut base.link, &base.keys, &base.lease.owner);
+            // If it fails, the turn expires.
+            let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, giving).await;
+        }
         let releasing = self.base.unlock(false);
         // If it fails, the lock expires.
         let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, releasing).await;
@@ -304,6 +310,16 @@ async fn turn(
         .arg(if events.is_some() { "events" } else { "run" })
         .arg(events.unwrap_or_default());
     Ok(reply_text(&link.run(&script).await?) == "OK")
+}
+
+/// Ends a turn without changes.
+async fn give_back(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
+    let script =
+        Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
+    let mut script = script.prepare_invoke();
+    script.key(&keys.turn).arg(owner);
+    link.run(&script).await?;
+    Ok(())
 }
 
 /// Returns what is known besides the chats.

@@ -41,19 +41,45 @@ impl EventSink for TrackedEvents {
             return Ok(Vec::new());
         }
         // Before the turn is taken: the run that holds the queue may wait for the turn.
-        self.queue.reserve().await?;
-        let outcomes = self.apply(events).await;
-        self.queue.release();
-        outcomes
+        let reserved = Reserved(&mut *self.queue);
+        reserved.0.reserve().await?;
+        let mut publishing = Publishing {
+            queue: reserved,
+            removals: self.removals.as_deref_mut(),
+            store: &mut *self.store,
+            shutdown: &self.shutdown,
+        };
+        publishing.publish(events, &self.selection).await
     }
 }
 
-impl TrackedEvents {
-    async fn apply(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError> {
+/// A queue that is released also if publishing is given up in the middle.
+struct Reserved<'a>(&'a mut dyn EventSink);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// One call of [`EventSink::publish`].
+struct Publishing<'a> {
+    queue: Reserved<'a>,
+    removals: Option<&'a mut (dyn EventSink + 'static)>,
+    store: &'a mut dyn EventStore,
+    shutdown: &'a Shutdown,
+}
+
+impl Publishing<'_> {
+    async fn publish(
+        &mut self,
+        events: &[LabelEvent],
+        selection: &Selection,
+    ) -> Result<Vec<EventOutcome>, BrokerError> {
         loop {
             let found = self.take_turn(events).await?;
             let rules = EventRules {
-                suppress_for: self.selection.suppress_for,
+                suppress_for: selection.suppress_for,
                 publishes_removals: self.removals.is_some(),
                 now: seconds(SystemTime::now()),
             };
@@ -100,7 +126,7 @@ impl TrackedEvents {
         removed: &[LabelEvent],
     ) -> Result<(), BrokerError> {
         if !added.is_empty() {
-            self.queue.publish(added).await?;
+            self.queue.0.publish(added).await?;
         }
         if let Some(removals) = self.removals.as_mut().filter(|_| !removed.is_empty()) {
             removals.publish(removed).await?;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use redis::Script;
 use uuid::Uuid;
 
-use super::{TURN_LASTS, load, read_chats, turn};
+use super::{RELEASE_TIME_LIMIT, give_back, load, read_chats, turn};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::redis::connect::Endpoint;
 use crate::broker::redis::events::REMEMBERED_FOR;
@@ -127,16 +127,6 @@ impl RedisEvents {
         })
     }
 
-    async fn try_give_back(&mut self) -> Result<(), Failure> {
-        let script = Script::new(
-            "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end",
-        );
-        let mut script = script.prepare_invoke();
-        script.key(&self.keys.turn).arg(&self.owner);
-        self.link.run(&script).await?;
-        Ok(())
-    }
-
     async fn try_is_tracked(&mut self) -> Result<bool, Failure> {
         let tracked: Option<String> = redis::cmd("HGET")
             .arg(&self.keys.checkpoint)
@@ -166,8 +156,9 @@ impl EventStore for RedisEvents {
     }
 
     async fn give_back(&mut self, _: Found) {
-        // If this fails, the turn expires.
-        let _ = tokio::time::timeout(TURN_LASTS, self.try_give_back()).await;
+        let giving = give_back(&mut self.link, &self.keys, &self.owner);
+        // If it fails, the turn expires.
+        let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, giving).await;
     }
 
     async fn is_tracked(&mut self) -> Result<bool, BrokerError> {

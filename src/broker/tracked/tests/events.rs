@@ -6,8 +6,8 @@ use std::time::UNIX_EPOCH;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::broker::EventOutcome;
 use crate::broker::store::{EventChanges, EventStore, Found, Saved};
-use crate::broker::{EventOutcome, MemberMonitor as _};
 use crate::message::{Change, LabelEvent};
 
 /// A queue for events that keeps all of them, also repeats.
@@ -234,9 +234,9 @@ fn the_first_event_begins_a_set_that_is_not_trusted() {
         let first = event("1", Change::Added, "0@c.us", 0);
         sink.publish(&[first]).await.unwrap();
         assert!(store.is_tracked().await.unwrap());
-        let counted = |world: &World| world.file.member_monitor();
-        let count = counted(&world).members(&[context.target.clone()]).await;
-        let count = count.unwrap()[0];
+        let target = [context.target.clone()];
+        let mut counted = world.file.member_monitor();
+        let count = counted.members(&target).await.unwrap()[0];
         assert_eq!((count.members, count.listed_at), (1, None));
         let sink = Tracked {
             store: world.file.store(&context, None),
@@ -252,7 +252,7 @@ fn the_first_event_begins_a_set_that_is_not_trusted() {
             membership.publish = Publish::Nothing;
         }
         run(&world, &baseline, &ids(0..3), &[], u64::MAX).await;
-        let count = counted(&world).members(&[context.target]).await.unwrap()[0];
+        let count = counted.members(&target).await.unwrap()[0];
         assert_eq!(count.members, 3);
         assert!(count.listed_at.unwrap() > UNIX_EPOCH);
         assert_eq!(world.published(), [""; 0]);
