@@ -334,6 +334,35 @@ fn a_run_that_has_lost_its_chats_in_flight_does_not_overwrite_events() {
 }
 
 #[test]
+fn an_event_behind_the_lines_of_a_killed_run_stays() {
+    let store = Store::file();
+    let (ids, body) = small_list(1000);
+    let stage = Stage::with_body(&body);
+    stage
+        .mock
+        .script("1", crate::support::held_after(&body, 900));
+    let held = run(&stage, &store).args(["--only-new"]).spawn();
+    let lines = || crate::support::lines_in(&stage.out());
+    crate::support::wait_until("the run publishes", || lines() == 900);
+    held.kill();
+    // Half a line that has no checkpoint.
+    let text = std::fs::read_to_string(stage.out()).unwrap();
+    let last = text.lines().last().unwrap();
+    std::fs::write(stage.out(), format!("{text}{}", &last[..20])).unwrap();
+    publish(&stage, &store, &[event("1", Change::Added, "new@c.us")]);
+    run(&stage, &store).args(["--only-new"]).end().expect(0);
+    let text = std::fs::read_to_string(stage.out()).unwrap();
+    assert_eq!(text.matches("new@c.us").count(), 1);
+    let whole = text.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(message["chat_id"].as_str()?.to_owned())
+    });
+    let found: Vec<String> = whole.collect();
+    assert!(set_of(&ids).is_subset(&set_of(&found)));
+    assert_eq!(store.members().len(), ids.len() + 1);
+}
+
+#[test]
 fn a_list_that_stalls_keeps_no_chat_in_flight() {
     let store = Store::redis();
     let Store::Redis(state) = &store else {
