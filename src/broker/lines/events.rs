@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
-use super::file::{failed, is_at, lock, open_data};
+use super::file::{failed, is_at, lock_shortly_held, open_data};
 use super::removed::end_line;
 use super::writer_panicked;
 use crate::broker::error::{Failure, SessionError};
@@ -120,7 +120,7 @@ impl EventSink for StdoutEvents {
 /// Opens and locks the file.
 fn open_locked(path: &Path) -> Result<File, Failure> {
     let file = open_data(path)?;
-    match lock(path, &file) {
+    match lock_shortly_held(path, &file) {
         Err(BrokerError::Locked(path)) => {
             return Err(Failure::Transient(format!("a run holds {path}")));
         }

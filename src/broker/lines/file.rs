@@ -53,7 +53,7 @@ impl LineFile {
         let file = open_data(&path)?;
         // Resolved, so that a file has one journal under all of its names.
         let path = path.canonicalize().unwrap_or(path);
-        lock_for_run(&path, &file)?;
+        lock_shortly_held(&path, &file)?;
         if !is_at(&path, &file) {
             // A purge has replaced the file since it was opened.
             return Err(BrokerError::Locked(path.display().to_string()));
@@ -324,8 +324,8 @@ pub(super) fn is_at(path: &Path, file: &File) -> bool {
     there.is_ok_and(|there| ours.is_ok_and(|ours| identity(there) == identity(ours)))
 }
 
-/// Locks the file for a run. Events that are appended at this moment are no reason to fail.
-fn lock_for_run(path: &Path, file: &File) -> Result<(), BrokerError> {
+/// Locks the file, also if events are being appended at this moment. For a blocking thread.
+pub(super) fn lock_shortly_held(path: &Path, file: &File) -> Result<(), BrokerError> {
     let until = Instant::now() + APPENDING;
     loop {
         match lock(path, file) {

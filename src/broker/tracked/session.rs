@@ -164,7 +164,8 @@ impl TrackedSession {
     }
 
     /// Follows the queue, which has lost chats and has gone back. What is recorded as published
-    /// behind its position is published again: see [`begin_pass`].
+    /// behind its position is published again: see
+    /// [`begin_pass`](super::pass::begin_pass).
     fn go_back(&mut self) {
         self.resume_point = self.inner.resume_point().clone();
         let durable = self.resume_point.at.position;
