@@ -4,6 +4,7 @@
 //! may share a state, and `-` has no lock. One script writes changes, and checks the fencing token.
 
 mod events;
+mod exchange;
 mod monitor;
 
 use std::time::Duration;
@@ -13,20 +14,19 @@ use redis::{Script, Value};
 use uuid::Uuid;
 
 pub(in crate::broker) use self::events::event_store;
+use self::exchange::{Uses, give_back, load, read_chats, turn};
 pub(in crate::broker) use self::monitor::{member_monitor, state_monitor};
 use super::connect::Endpoint;
 use super::dedup::DEDUP_TTL_SECONDS;
 use super::keys::Keys;
-use super::link::{Link, reply_text};
+use super::link::reply_text;
 use super::lock::Heartbeat;
 use super::members::members_lost;
 use super::stream::{Lease, Stream};
 use super::{RedisSettings, SessionError};
 use crate::broker::error::Failure;
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
-use crate::broker::store::{
-    Changes, Cursor, Known, Note, Page, Saved, StateStore, Stored, is_begun_by_events, parse_record,
-};
+use crate::broker::store::{Changes, Cursor, Known, Page, Saved, StateStore, Stored, parse_record};
 use crate::broker::{BrokerError, BrokerOptions, SessionContext};
 use crate::shutdown::Shutdown;
 use crate::state::record::State;
@@ -125,21 +125,24 @@ impl RedisStore {
         loaded.map_err(SessionError::into_failure)
     }
 
-    /// Returns what is known of chats, if the set of members is still there.
-    async fn try_read(&mut self, chats: &[String]) -> Result<Vec<Known>, Failure> {
+    /// Takes the turn if it is free, and returns what is known of chats, if the set of members is still
+    /// there. `None` if somebody else has the turn.
+    async fn try_read(&mut self, chats: &[String]) -> Result<Option<Vec<Known>>, Failure> {
         let base = &mut self.base;
-        let read = read_chats(
-            &mut base.link,
-            &base.keys,
-            chats,
-            self.has_members,
-            self.has_times,
-        );
-        let (set, known) = read.await?;
-        if self.has_members && !chats.is_empty() && set != self.set {
+        let uses = Uses {
+            turn_of: (!self.has_turn).then_some(base.lease.owner.as_str()),
+            members: self.has_members,
+            times: self.has_times,
+        };
+        let read = read_chats(&mut base.link, &base.keys, chats, uses).await?;
+        self.has_turn |= read.took_turn;
+        if !self.has_turn {
+            return Ok(None);
+        }
+        if self.has_members && !chats.is_empty() && read.set != self.set {
             return Err(members_lost(&self.base.keys).into());
         }
-        Ok(known)
+        Ok(Some(read.known))
     }
 
     async fn try_write(&mut self, changes: &Changes) -> Result<Value, Failure> {
@@ -222,9 +225,13 @@ impl StateStore for RedisStore {
     }
 
     async fn read(&mut self, chats: Vec<String>) -> Result<Vec<Known>, BrokerError> {
-        self.enter().await?;
-        let read = with_retry!(self, self.try_read(&chats));
-        read.map_err(SessionError::into_failure)
+        loop {
+            let read = with_retry!(self, self.try_read(&chats));
+            if let Some(known) = read.map_err(SessionError::into_failure)? {
+                return Ok(known);
+            }
+            self.enter().await?;
+        }
     }
 
     async fn write(&mut self, changes: Changes) -> Result<Saved, BrokerError> {
@@ -291,96 +298,4 @@ impl StateStore for RedisStore {
         // If it fails, the lock expires.
         let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, releasing).await;
     }
-}
-
-/// Takes the turn for a batch of a run, or for events about some chats. Returns whether it was taken.
-async fn turn(
-    link: &mut Link,
-    keys: &Keys,
-    owner: &str,
-    events: Option<&[String]>,
-) -> Result<bool, Failure> {
-    let script = Script::new(include_str!("store/turn.lua"));
-    let mut script = script.prepare_invoke();
-    script.key(&keys.turn).key(&keys.checkpoint);
-    script.key(&keys.lock).key(&keys.dedup);
-    script
-        .arg(owner)
-        .arg(TURN_LASTS.as_millis().to_string())
-        .arg(if events.is_some() { "events" } else { "run" })
-        .arg(events.unwrap_or_default());
-    Ok(reply_text(&link.run(&script).await?) == "OK")
-}
-
-/// Ends a turn without changes.
-async fn give_back(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
-    let script =
-        Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
-    let mut script = script.prepare_invoke();
-    script.key(&keys.turn).arg(owner);
-    link.run(&script).await?;
-    Ok(())
-}
-
-/// Returns what is known besides the chats.
-async fn load(link: &mut Link, keys: &Keys) -> Result<Stored, Failure> {
-    let (note, set): (Option<String>, [Option<String>; 3]) = redis::pipe()
-        .cmd("GET")
-        .arg(&keys.note)
-        .cmd("HMGET")
-        .arg(&keys.members)
-        .arg(&NO_CHATS)
-        .query_async(link.connection().await?)
-        .await?;
-    let [set, members, events] = set;
-    let mut note = note.map(|note| Note::parse(&note)).unwrap_or_default();
-    let is_of_a_run = set.as_deref().is_some_and(|set| !is_begun_by_events(set));
-    if note == Note::default() && is_of_a_run {
-        // The note was lost, and not the members: this is no first use.
-        note.trusted = Some(String::new());
-    }
-    // One that a server has lost may be below zero.
-    let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
-    let members = number(members).unwrap_or(note.members);
-    let set = note.adopt(set);
-    Ok(Stored {
-        note,
-        set,
-        members,
-        events: number(events).unwrap_or(0),
-    })
-}
-
-/// Returns the token of the set of members, and what is known of chats.
-async fn read_chats(
-    link: &mut Link,
-    keys: &Keys,
-    chats: &[String],
-    has_members: bool,
-    has_times: bool,
-) -> Result<(Option<String>, Vec<Known>), Failure> {
-    let connection = link.connection().await?;
-    let mut records: Vec<Option<String>> = vec![None; chats.len() + 1];
-    let mut times: Vec<Option<u64>> = vec![None; chats.len()];
-    if has_members && !chats.is_empty() {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&keys.members).arg(chats).arg("");
-        records = command.query_async(&mut *connection).await?;
-    }
-    if has_times && !chats.is_empty() {
-        let mut command = redis::cmd("HMGET");
-        command.arg(&keys.published).arg(chats);
-        times = command.query_async(connection).await?;
-    }
-    let set = records.pop().flatten();
-    let known = |((chat_id, record), published_at): ((&String, Option<String>), Option<u64>)| {
-        let chat_id = chat_id.clone();
-        Known {
-            chat_id,
-            record: record.map(|record| parse_record(&record)),
-            published_at,
-        }
-    };
-    let chats = chats.iter().zip(records).zip(times);
-    Ok((set, chats.map(known).collect()))
 }

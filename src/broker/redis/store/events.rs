@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use redis::Script;
 use uuid::Uuid;
 
-use super::{RELEASE_TIME_LIMIT, give_back, load, read_chats, turn};
+use super::RELEASE_TIME_LIMIT;
+use super::exchange::{Uses, give_back, load, read_chats, turn};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::redis::connect::Endpoint;
 use crate::broker::redis::events::REMEMBERED_FOR;
@@ -71,8 +72,12 @@ impl RedisEvents {
             return Ok(None);
         }
         let stored = load(&mut self.link, &self.keys).await?;
-        let has_members = stored.set.is_some();
-        let (_, chats) = read_chats(&mut self.link, &self.keys, chats, has_members, true).await?;
+        let uses = Uses {
+            turn_of: None,
+            members: stored.set.is_some(),
+            times: true,
+        };
+        let chats = read_chats(&mut self.link, &self.keys, chats, uses).await?;
         let mut pipe = redis::pipe();
         pipe.exists(&self.keys.published);
         for id in ids {
@@ -86,7 +91,7 @@ impl RedisEvents {
             set: stored.set,
         };
         Ok(Some(Found {
-            chats,
+            chats: chats.known,
             has_times,
             is_known: exists.collect(),
             listed_at: stored.note.listed_at,

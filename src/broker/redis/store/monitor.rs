@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
-use super::load;
+use super::exchange::load;
 use crate::broker::error::Failure;
 use crate::broker::redis::connect::Endpoint;
 use crate::broker::redis::keys::Keys;
