@@ -19,11 +19,14 @@ use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
 use crate::broker::{BrokerError, EventOutcome, EventSink, SessionContext};
 use crate::message::{EventEncoder, LabelEvent};
+use crate::retry::RetryPolicy;
 
 /// A file that events are appended to.
 struct FileEvents {
     path: PathBuf,
     encoder: EventEncoder,
+    policy: RetryPolicy,
+    /// Those of this call.
     retries: SessionRetries,
     /// The file, while it is locked.
     locked: Option<File>,
@@ -37,6 +40,7 @@ pub(in crate::broker) fn file_events(path: &Path, context: &SessionContext) -> B
     Box::new(FileEvents {
         path: path.to_owned(),
         encoder: encoder(context),
+        policy: context.retry.clone(),
         retries: SessionRetries::new(&context.retry),
         locked: None,
     })
@@ -95,6 +99,7 @@ impl EventSink for FileEvents {
     }
 
     async fn reserve(&mut self) -> Result<(), BrokerError> {
+        self.retries = SessionRetries::new(&self.policy);
         with_retry!(self, self.try_lock()).map_err(SessionError::into_failure)
     }
 

@@ -16,6 +16,7 @@ use crate::broker::redis::link::{Link, reply_text};
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
 use crate::broker::store::{EventChanges, EventStore, Found, Saved, token_of_events};
 use crate::broker::{BrokerError, BrokerOptions, SessionContext};
+use crate::retry::RetryPolicy;
 
 /// The state of one queue and label, for events.
 struct RedisEvents {
@@ -24,6 +25,8 @@ struct RedisEvents {
     /// The owner of this sink's turns.
     owner: String,
     retain: Option<Duration>,
+    policy: RetryPolicy,
+    /// Those of this batch of events.
     retries: SessionRetries,
     /// What was read in this turn.
     read: Read,
@@ -50,6 +53,7 @@ pub(in crate::broker) fn event_store(
         keys,
         owner: Uuid::now_v7().to_string(),
         retain: options.retain,
+        policy: context.retry.clone(),
         retries: SessionRetries::new(&context.retry),
         read: Read::default(),
     })
@@ -149,6 +153,7 @@ impl EventStore for RedisEvents {
         chats: &[String],
         ids: &[&str],
     ) -> Result<Option<Found>, BrokerError> {
+        self.retries = SessionRetries::new(&self.policy);
         let taken = with_retry!(self, self.try_take(chats, ids));
         taken.map_err(SessionError::into_failure)
     }
