@@ -116,8 +116,8 @@ mod tests {
             for number in 0..100 {
                 let difference = if number % 10 < others { 0 } else { difference };
                 let (arrived, sent) = match ahead {
-                    true => (at(1000), at(1000 + difference)),
-                    false => (at(1000), at(1000 - difference)),
+                    true => (at(10_000), at(10_000 + difference)),
+                    false => (at(10_000), at(10_000 - difference)),
                 };
                 warnings += u64::from(activity.count(arrived, Some(sent)));
             }

@@ -37,12 +37,8 @@ pub async fn run_label(
     let report = publish_label(context, label, target, to, line).await;
     if !context.run.dry_run
         && let Some(mut store) = sink.broker.count_store(&target.instance_id)
-        && let Err(error) = record(&mut *store, label, &report, began).await
     {
-        warn!(
-            label_id = label.id,
-            "cannot record the count and the end of the run: {error}"
-        );
+        record(&mut *store, label, &report, began).await;
     }
     report
 }
@@ -110,15 +106,22 @@ async fn record(
     label: &Label,
     report: &LabelReport,
     began: SystemTime,
-) -> Result<(), BrokerError> {
+) {
     let now = SystemTime::now();
     if report.status == Status::Complete {
         let chats = report.counts.read - report.counts.invalid;
-        store.record(&[count_of(label, chats, now)]).await?;
+        if let Err(error) = store.record(&[count_of(label, chats, now)]).await {
+            warn!(label_id = label.id, "cannot store the count: {error}");
+        }
     }
-    match last_run(report, now, now.duration_since(began).unwrap_or_default()) {
-        Some(run) => store.record_run(&run).await,
-        None => Ok(()),
+    let elapsed = now.duration_since(began).unwrap_or_default();
+    if let Some(run) = last_run(report, now, elapsed)
+        && let Err(error) = store.record_run(&run).await
+    {
+        warn!(
+            label_id = label.id,
+            "cannot store the end of the run: {error}"
+        );
     }
 }
 

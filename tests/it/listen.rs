@@ -1,12 +1,15 @@
 //! `labelcast listen`: an event is acknowledged only when it is durable, and nothing that senders
 //! do doubles a message.
 
+mod demo;
 mod faults;
 mod labels;
+mod load;
 mod model;
 mod replay;
 mod requests;
 mod settings;
+mod sinks;
 
 use crate::support::Stage;
 use crate::support::listener::Listener;

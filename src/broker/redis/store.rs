@@ -34,8 +34,9 @@ use crate::state::record::State;
 /// Fields that one call of a scan examines, about.
 const PAGE: usize = 1000;
 /// How long a turn lasts, if it is not ended. Its batch of events must be published by then, or is
-/// decided again.
-const TURN_LASTS: Duration = Duration::from_secs(15);
+/// decided again. After a crash, others wait for as long; senders of webhooks give up after half a
+/// minute.
+const TURN_LASTS: Duration = Duration::from_secs(5);
 /// Shortest pause between two looks whether a batch of events has ended its turn.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest.

@@ -1,92 +1,21 @@
 //! Kills, a broker that is away, and hostile senders.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::listen;
+use super::load::{Load, on_stream, with_senders};
 use crate::support::listener::{Sender, event, signed};
-use crate::support::redis::{Server, entries, field};
+use crate::support::redis::{Server, entries};
 use crate::support::{Numbers, Stage, wait_until};
 
 const QUEUE: &str = "labelcast:1";
-const SENDERS: usize = 8;
-
-/// Senders that send events until they are stopped, each again until it is acknowledged.
-struct Load {
-    next: AtomicUsize,
-    stop: AtomicBool,
-    acknowledged: Mutex<BTreeSet<usize>>,
-}
-
-impl Load {
-    fn new() -> Self {
-        Self {
-            next: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-            acknowledged: Mutex::default(),
-        }
-    }
-
-    fn acknowledged(&self) -> usize {
-        self.acknowledged.lock().unwrap().len()
-    }
-
-    /// Sends events to whoever listens now. An event that was not acknowledged is sent again, even
-    /// if it may be on the queue already.
-    fn send(&self, address: &Mutex<String>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let event = event(
-                &format!("evt_{number}"),
-                "added",
-                "1",
-                &format!("{number}@c.us"),
-            );
-            let body = event.to_string();
-            while !self.stop.load(Ordering::Relaxed) {
-                let address = address.lock().unwrap().clone();
-                let answer = Sender::connect(&address).and_then(|mut sender| sender.post(&body));
-                match answer {
-                    Ok(answer) if answer.status == 200 => {
-                        self.acknowledged.lock().unwrap().insert(number);
-                        break;
-                    }
-                    Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
-                    // Killed, or not started yet.
-                    Err(_) => std::thread::yield_now(),
-                }
-            }
-        }
-    }
-
-    /// Checks that each acknowledged event is on the stream once, and no other one twice.
-    fn check(&self, server: &Server) {
-        let mut times: BTreeMap<String, usize> = BTreeMap::new();
-        for entry in entries(&mut server.connection(), QUEUE) {
-            *times.entry(field(&entry, "event_id").unwrap()).or_default() += 1;
-        }
-        for number in &*self.acknowledged.lock().unwrap() {
-            assert_eq!(
-                times.get(&format!("evt_{number}")),
-                Some(&1),
-                "event {number}"
-            );
-        }
-        assert!(times.values().all(|times| *times == 1), "{times:?}");
-    }
-}
-
 #[test]
 fn kills_at_fifty_points_lose_and_double_no_event() {
     let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
     let (load, mut numbers) = (Load::new(), Numbers(50));
     let first = listen(&stage, &server);
     let address = Mutex::new(first.address().to_owned());
-    let listener = std::thread::scope(|scope| {
-        for _ in 0..SENDERS {
-            scope.spawn(|| load.send(&address));
-        }
+    let listener = with_senders(&load, &address, || {
         let mut listener = first;
         for _ in 0..50 {
             let goal = load.acknowledged() + 1 + numbers.below(100) as usize;
@@ -95,10 +24,9 @@ fn kills_at_fifty_points_lose_and_double_no_event() {
             listener = listen(&stage, &server);
             *address.lock().unwrap() = listener.address().to_owned();
         }
-        load.stop.store(true, Ordering::Relaxed);
         listener
     });
-    load.check(&server);
+    assert_eq!(load.check(&on_stream(&server, QUEUE)), 0, "repeats");
     assert_eq!(listener.stop().code, Some(0));
 }
 
@@ -109,10 +37,7 @@ fn a_broker_that_is_away_loses_and_doubles_no_acknowledged_event() {
     let listener = listen(&stage, &server);
     let load = Load::new();
     let address = Mutex::new(listener.address().to_owned());
-    std::thread::scope(|scope| {
-        for _ in 0..SENDERS {
-            scope.spawn(|| load.send(&address));
-        }
+    with_senders(&load, &address, || {
         wait_until("some are acknowledged", || load.acknowledged() > 100);
         server.kill();
         let refused = r#"labelcast_webhook_requests_total{outcome="unavailable"}"#;
@@ -124,9 +49,8 @@ fn a_broker_that_is_away_loses_and_doubles_no_acknowledged_event() {
         let before = load.acknowledged();
         server.up();
         wait_until("it goes on", || load.acknowledged() > before + 100);
-        load.stop.store(true, Ordering::Relaxed);
     });
-    load.check(&server);
+    assert_eq!(load.check(&on_stream(&server, QUEUE)), 0, "repeats");
     wait_until("it is ready", || listener.get("/readyz").status == 200);
 }
 
