@@ -113,6 +113,16 @@ pub trait SnapshotSession: Send {
     /// If that fails. [`SnapshotSession::delivered`] still tells how much is durable.
     async fn flush(&mut self) -> Result<Written, BrokerError>;
 
+    /// Notes that the list stalls. What was written may be flushed, so that events need not wait for
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SnapshotSession::flush`].
+    async fn idle(&mut self) -> Result<Written, BrokerError> {
+        Ok(Written::Done)
+    }
+
     /// Flushes, and goes back to the start of the list under the same run id, because the list has
     /// changed.
     ///
@@ -153,6 +163,19 @@ pub trait EventSink: Send {
     ///
     /// If an event cannot be made durable, after all retries.
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError>;
+
+    /// Waits for what a run may hold for long, so that the next [`EventSink::publish`] does not.
+    /// [`EventSink::release`] ends the hold.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Unavailable`] if it is still held after all retries.
+    async fn reserve(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    /// Ends the hold of [`EventSink::reserve`].
+    fn release(&mut self) {}
 }
 
 /// The outcome of publishing an event.

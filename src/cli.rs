@@ -44,10 +44,8 @@ pub enum Action {
     Purge(PurgeFlags),
     /// Run against the stand-in for the API.
     Demo {
-        /// The number of chats of the stand-in's label.
-        chats: u64,
-        /// Whether to only serve the stand-in.
-        serve: bool,
+        /// What is shown.
+        demo: Demo,
         /// The address that the stand-in listens on.
         listen: SocketAddr,
     },
@@ -55,6 +53,23 @@ pub enum Action {
     Completions(Shell),
     /// Print the manual page.
     Man,
+}
+
+/// What a demo shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demo {
+    /// A run.
+    Run {
+        /// The number of chats of the stand-in's label.
+        chats: u64,
+    },
+    /// Only the stand-in.
+    Serve {
+        /// The number of chats of the stand-in's label.
+        chats: u64,
+    },
+    /// Webhooks and the dashboard.
+    Live,
 }
 
 /// A parsed command line.
@@ -86,6 +101,11 @@ const ALL: Taken = Taken {
         Group::Report,
         Group::Log,
     ],
+    keys: &[],
+};
+/// The settings of a demo, which may listen.
+const DEMO: Taken = Taken {
+    groups: &Group::ALL,
     keys: &[],
 };
 /// Key of `--report-file`.
@@ -149,7 +169,7 @@ pub fn command() -> Command {
 fn demo() -> Command {
     with_settings(
         Command::new("demo").about("Run against a built-in stand-in for the API"),
-        ALL,
+        DEMO,
     )
     .arg(
         Arg::new("chats")
@@ -164,6 +184,13 @@ fn demo() -> Command {
             .long("serve")
             .action(ArgAction::SetTrue)
             .help("Only serve the stand-in, until a signal arrives"),
+    )
+    .arg(
+        Arg::new("live")
+            .long("live")
+            .action(ArgAction::SetTrue)
+            .conflicts_with("serve")
+            .help("Receive synthetic webhooks and serve the dashboard, until a signal arrives"),
     )
     .arg(
         Arg::new("listen")
@@ -257,8 +284,11 @@ pub fn parse(
         "tail" => Action::Tail(TailFlags::read(matches)),
         "purge" => Action::Purge(PurgeFlags::read(matches)),
         "demo" => Action::Demo {
-            chats: one(matches, "chats"),
-            serve: is_set("serve"),
+            demo: match (is_set("live"), is_set("serve"), one(matches, "chats")) {
+                (true, _, _) => Demo::Live,
+                (false, true, chats) => Demo::Serve { chats },
+                (false, false, chats) => Demo::Run { chats },
+            },
             listen: *matches
                 .get_one("listen")
                 .unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -316,6 +346,7 @@ fn one(matches: &ArgMatches, id: &str) -> u64 {
 
 fn taken_by(action: &Action) -> Taken {
     match action {
+        Action::Demo { .. } => DEMO,
         Action::Listen(_) => listen::SETTINGS,
         Action::Labels(_) => labels::SETTINGS,
         Action::Tail(_) => tail::SETTINGS,

@@ -61,11 +61,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
             Action::Check => check::check(sources).await,
             Action::Listen(flags) => listen::listen(sources, flags).await,
             Action::Labels(flags) => labels::labels(sources, flags).await,
-            Action::Demo {
-                chats,
-                serve,
-                listen,
-            } => demo::demo(sources, chats, serve, listen).await,
+            Action::Demo { demo, listen } => demo::demo(sources, demo, listen).await,
             Action::Tail(flags) => tail::tail(sources, flags).await,
             Action::Purge(flags) => purge::purge(sources, flags).await,
             Action::Completions(_) | Action::Man => Exit::Complete,

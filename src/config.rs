@@ -61,7 +61,8 @@ pub struct ConfigSources {
     env: Env,
     file: BTreeMap<&'static str, String>,
     file_path: PathBuf,
-    token: Option<SecretString>,
+    /// Secrets by their variables, in place of those of the environment.
+    secrets: BTreeMap<&'static str, SecretString>,
     errors: Vec<ConfigError>,
 }
 
@@ -107,7 +108,7 @@ impl ConfigSources {
             env: Box::new(env),
             file,
             file_path: file_path.unwrap_or_default(),
-            token: None,
+            secrets: BTreeMap::new(),
             errors,
         }
     }
@@ -117,9 +118,9 @@ impl ConfigSources {
         self.flags.insert(key, value.into());
     }
 
-    /// Overrides the access token.
-    pub fn set_token(&mut self, token: &str) {
-        self.token = Some(SecretString::from(token));
+    /// Overrides a secret, by its variable.
+    pub fn set_secret(&mut self, variable: &'static str, secret: &str) {
+        self.secrets.insert(variable, SecretString::from(secret));
     }
 
     /// Whether something other than the default is set.

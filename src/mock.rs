@@ -20,6 +20,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::reply::chat_id;
 pub use self::reply::{Piece, Reply};
 
 /// The token that the demo's stand-in accepts.
@@ -27,6 +28,8 @@ pub const DEMO_TOKEN: &str = "demo-token";
 /// The account id of the demo's stand-in.
 pub const DEMO_INSTANCE: &str = "demo";
 
+/// The colour of a label that has none of its own.
+const COLOR: &str = "#64c4ff";
 /// The maximum number of recorded requests. A stand-in may run for days.
 const MAX_REQUESTS: usize = 1000;
 
@@ -63,6 +66,8 @@ pub struct Request {
 
 struct Served {
     account: Mutex<Account>,
+    /// Colours of labels, by their ids.
+    colors: Mutex<HashMap<String, String>>,
     label_script: Mutex<VecDeque<Reply>>,
     scripts: Mutex<HashMap<String, VecDeque<Reply>>>,
     requests: Mutex<Vec<Request>>,
@@ -85,6 +90,7 @@ impl Mock {
     pub fn start(listen: SocketAddr, account: Account) -> io::Result<Self> {
         let served = Arc::new(Served {
             account: Mutex::new(account),
+            colors: Mutex::default(),
             label_script: Mutex::default(),
             scripts: Mutex::default(),
             requests: Mutex::default(),
@@ -137,6 +143,12 @@ impl Mock {
                 label.2 = chats.clone();
             }
         }
+    }
+
+    /// Sets the colour of a label.
+    pub fn set_color(&self, label_id: &str, color: &str) {
+        let colors = &self.served.colors;
+        lock(colors).insert(label_id.to_owned(), color.to_owned());
     }
 
     /// Adds a label.
@@ -201,10 +213,12 @@ async fn labels(
     if let Some(reply) = lock(&served.label_script).pop_front() {
         return reply.into_response();
     }
+    let colors = lock(&served.colors).clone();
+    let color = |id: &String| colors.get(id).map_or(COLOR, String::as_str);
     let labels: Vec<_> = lock(&served.account)
         .labels
         .iter()
-        .map(|(id, name, _)| serde_json::json!({"id": id, "name": name, "colorHex": "#64c4ff"}))
+        .map(|(id, name, _)| serde_json::json!({"id": id, "name": name, "colorHex": color(id)}))
         .collect();
     Reply::json(serde_json::Value::from(labels).to_string()).into_response()
 }

@@ -8,21 +8,26 @@
 //! The file is locked as long as it is open. All calls run on blocking threads.
 
 mod database;
+mod events;
 mod labels;
 mod members;
+mod monitor;
 mod purge;
 mod schema;
 mod sweep;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
 
 use self::database::{Database, Work};
 use self::members::Scope;
-use super::store::{Changes, Cursor, Known, Page, StateStore, Stored};
+use self::turns::Turns;
+use super::store::{Changes, Cursor, Known, Page, Saved, StateStore, Stored};
 use super::{BrokerError, SessionContext, Target};
 
 /// A file that is opened when it is first used. Clones share it.
@@ -30,6 +35,7 @@ use super::{BrokerError, SessionContext, Target};
 pub(super) struct Embedded {
     path: PathBuf,
     open: Arc<Mutex<Weak<Database>>>,
+    turns: Arc<turns::All>,
 }
 
 /// A hold on the open file. The last one closes the file, and until it is closed, nobody in this
@@ -50,6 +56,8 @@ struct EmbeddedStore {
     has_members: bool,
     /// `None` before it is opened, and after it is closed.
     opened: Option<(Handle, Scope)>,
+    turns: Arc<Turns>,
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 impl Handle {
@@ -77,6 +85,7 @@ impl Embedded {
         Self {
             path,
             open: Arc::default(),
+            turns: Arc::default(),
         }
     }
 
@@ -92,6 +101,8 @@ impl Embedded {
             retain,
             has_members: context.selection.membership.is_some(),
             opened: None,
+            turns: self.turns.of(&context.target),
+            turn: None,
         })
     }
 
@@ -113,12 +124,31 @@ impl Embedded {
         })
     }
 
+    /// Whether no run has a chat of the label "1" in flight.
+    #[cfg(test)]
+    pub(super) fn has_none_in_flight(&self, chat: &str) -> bool {
+        let target = Target {
+            queue: "q".to_owned(),
+            label_id: "1".to_owned(),
+            instance_id: "i".to_owned(),
+        };
+        !self.turns.of(&target).has_in_flight(&[chat.to_owned()])
+    }
+
     fn lock(&self) -> MutexGuard<'_, Weak<Database>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl EmbeddedStore {
+    /// Takes the turn, unless this has it. Nobody else in this process has the file, so it cannot be
+    /// lost.
+    async fn enter(&mut self) {
+        if self.turn.is_none() {
+            self.turn = Some(self.turns.take().await);
+        }
+    }
+
     /// Does some work for this queue and label on a blocking thread.
     async fn run<T: Send + 'static>(
         &self,
@@ -128,6 +158,15 @@ impl EmbeddedStore {
             return Err(BrokerError::Bug("the state is not open".to_owned()));
         };
         blocking(move || database.run(|connection| work(connection, &scope))).await
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        // A run that was cut off has nothing in flight any more.
+        if self.opened.is_some() {
+            self.turns.land();
+        }
     }
 }
 
@@ -145,15 +184,30 @@ impl StateStore for EmbeddedStore {
         Ok(stored)
     }
 
+    async fn take_turn(&mut self) -> Result<Stored, BrokerError> {
+        self.enter().await;
+        self.run(members::load).await
+    }
+
     async fn read(&mut self, chats: Vec<String>) -> Result<Vec<Known>, BrokerError> {
+        self.enter().await;
         let has_members = self.has_members;
         self.run(move |work, scope| members::read(work, scope, chats, has_members))
             .await
     }
 
-    async fn write(&mut self, changes: Changes) -> Result<(), BrokerError> {
+    async fn write(&mut self, mut changes: Changes) -> Result<Saved, BrokerError> {
+        // Also for chats that have landed: events must not read in the middle.
+        self.enter().await;
+        let (in_flight, landed) = (std::mem::take(&mut changes.in_flight), changes.landed);
         self.run(move |work, scope| members::write(work, scope, &changes))
-            .await
+            .await?;
+        if landed {
+            self.turns.land();
+        }
+        self.turns.depart(in_flight);
+        self.turn = None;
+        Ok(Saved::Done)
     }
 
     async fn unseen(&mut self, pass: u64, from: Cursor) -> Result<Page, BrokerError> {
@@ -166,6 +220,8 @@ impl StateStore for EmbeddedStore {
     }
 
     async fn close(&mut self) {
+        self.turns.land();
+        self.turn = None;
         if let Some((database, _)) = self.opened.take() {
             // Closing the file writes what is left in its log.
             let _ = tokio::task::spawn_blocking(move || drop(database)).await;

@@ -1,6 +1,7 @@
 //! The factory: from a sink's URL to its broker. The only place outside their folders that names
 //! brokers.
 
+mod events;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -10,13 +11,13 @@ use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
 use super::redis::{self, Redis};
-use super::tracked::Tracked;
+use super::tracked::{Tracked, TrackedOnDemand};
 use super::{
-    BrokerError, BrokerOptions, Consumer, ConsumerOptions, EventSink, Finding, QueueMonitor,
-    SessionContext, SnapshotSink, Target,
+    BrokerError, BrokerOptions, Consumer, ConsumerOptions, Finding, QueueMonitor, SessionContext,
+    SnapshotSink, Target,
 };
 use crate::message::{Format, Layout};
-use crate::state::Selection;
+use crate::state::{Membership, Selection};
 
 /// Sinks, for the error text of a URL that is none of them.
 const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
@@ -238,13 +239,29 @@ pub struct Broker {
 impl Broker {
     /// Returns the sink for a label's list, without connecting.
     pub fn sink(&self, context: SessionContext) -> Box<dyn SnapshotSink> {
-        let Some(state) = self
-            .state
-            .as_ref()
-            .filter(|_| context.selection.is_active())
-        else {
+        let Some(state) = &self.state else {
             return self.plain_sink(context);
         };
+        if context.selection.is_active() {
+            return Box::new(self.tracked_sink(state, context));
+        }
+        let tracked = SessionContext {
+            selection: Selection {
+                membership: Some(Membership::recorded_only(context.selection.max_change)),
+                ..context.selection.clone()
+            },
+            ..context.clone()
+        };
+        Box::new(TrackedOnDemand {
+            store: state.event_store(&self.options, &context),
+            tracked: self.tracked_sink(state, tracked),
+            ids_per_message: context.layout.ids_per_message,
+            plain: self.plain_sink(context),
+        })
+    }
+
+    /// Returns the sink for a label's list with a store beside it.
+    fn tracked_sink(&self, state: &StateAddress, context: SessionContext) -> Tracked {
         let store = state.store(&self.options, &context);
         let removals = self.removals(&context);
         let selection = context.selection.clone();
@@ -265,43 +282,11 @@ impl Broker {
             // Their checkpoints only name the selection.
             Kind::Stdout | Kind::File(_) | Kind::RabbitMq(_) => self.plain_sink(context),
         };
-        Box::new(Tracked {
+        Tracked {
             inner,
             store,
             removals,
             selection,
-        })
-    }
-
-    /// Returns the queue for chats that have left a label, if they are published.
-    fn removals(&self, context: &SessionContext) -> Option<Box<dyn EventSink>> {
-        context
-            .selection
-            .membership
-            .filter(|membership| membership.removed)?;
-        let options = BrokerOptions {
-            partitions: None,
-            ..self.options.clone()
-        };
-        let beside = |queue: String| {
-            let mut context = context.clone();
-            context.target.queue = queue;
-            // The store has decided about the members.
-            context.selection = Selection::default();
-            context
-        };
-        let queue = &context.target.queue;
-        match &self.address.0 {
-            Kind::Stdout => None,
-            Kind::File(path) => Some(lines::removed_sink(path, context)),
-            Kind::Redis(endpoint) => {
-                let context = beside(redis::removed_stream(queue));
-                Some(redis::event_sink(endpoint, &options, &context))
-            }
-            Kind::RabbitMq(endpoint) => {
-                let context = beside(rabbitmq::removed_queue(queue));
-                Some(rabbitmq::event_sink(endpoint, &options, &context))
-            }
         }
     }
 
@@ -320,23 +305,6 @@ impl Broker {
                 Box::new(Redis::new(endpoint, options, context, mode))
             }
             Kind::RabbitMq(endpoint) => Box::new(RabbitMq::new(endpoint, options, context)),
-        }
-    }
-
-    /// Returns the sink for single events of a label, without connecting.
-    ///
-    /// # Errors
-    ///
-    /// If the broker takes whole lists only.
-    pub fn event_sink(&self, context: &SessionContext) -> Result<Box<dyn EventSink>, BrokerError> {
-        let options = &self.options;
-        match &self.address.0 {
-            Kind::Redis(endpoint) => Ok(redis::event_sink(endpoint, options, context)),
-            Kind::RabbitMq(endpoint) => Ok(rabbitmq::event_sink(endpoint, options, context)),
-            Kind::Stdout | Kind::File(_) => Err(BrokerError::Misconfigured {
-                problem: "a file and stdout take whole lists only".to_owned(),
-                fix: "use a broker in --sink",
-            }),
         }
     }
 

@@ -7,6 +7,7 @@
 //! A batch is encoded while the one before is written on a blocking thread. A full pipe or a slow
 //! disk therefore does not delay the handling of signals.
 
+mod events;
 mod file;
 mod journal;
 mod purge;
@@ -30,6 +31,7 @@ use super::{
 use crate::batch::Batch;
 use crate::message::Encoder;
 
+pub(super) use self::events::{file_events, stdout_events};
 pub(super) use self::file::{check, uses};
 pub(super) use self::purge::purge;
 pub(super) use self::removed::removed_sink;

@@ -48,7 +48,7 @@ pub(super) use self::monitor::RedisMonitor;
 pub(super) use self::purge::{check_purge, purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
-pub(super) use self::store::store;
+pub(super) use self::store::{event_store, state_monitor, store};
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
 use super::error::SessionError;
 use super::factory::problem_with_braces;

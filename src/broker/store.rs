@@ -1,12 +1,32 @@
 //! A store beside the broker: who is in a label, and when chats were published.
 //!
 //! A store only keeps what it is given. `tracked` decides, so that all stores follow the same rules.
+//!
+//! A run and events change the state of one label at the same time. Three rules keep them apart:
+//!
+//! 1. **One turn at a time.** A batch of a run from its reading to its writing, and a batch of events
+//!    from its reading over its messages to its writing, have the turn of the list. So no decision is
+//!    made on what another one is about to change.
+//! 2. **Chats in flight are the run's.** A run gives its turn back while the queue confirms messages.
+//!    Their chats are named as in flight until they are recorded, and events about them wait: they
+//!    would publish a chat a second time, or a removal before the chat.
+//! 3. **An expired turn is worth nothing.** A write in a turn that was lost is refused
+//!    ([`Saved::Outdated`]), and its decisions are made again.
+//!
+//! Events take no lock, and a run never waits for more than one batch of events.
+
+mod decisions;
+mod events;
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::BrokerError;
+pub(super) use self::decisions::Decisions;
+pub(super) use self::events::{EventChanges, EventStore, Found};
+use super::{BrokerError, MemberCount};
 use crate::batch::Position;
 use crate::state::record::{Record, Source, State};
 
@@ -21,19 +41,27 @@ pub(super) trait StateStore: Send {
     /// [`BrokerError::Locked`] if another process holds it.
     async fn open(&mut self) -> Result<Stored, BrokerError>;
 
-    /// Returns what is known of chats, in their order.
+    /// Takes the turn, and returns what is known besides the chats now.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails.
+    async fn take_turn(&mut self) -> Result<Stored, BrokerError>;
+
+    /// Takes the turn, and returns what is known of chats, in their order.
     ///
     /// # Errors
     ///
     /// If the store fails.
     async fn read(&mut self, chats: Vec<String>) -> Result<Vec<Known>, BrokerError>;
 
-    /// Writes all of the changes, durably for a process that is killed, or none.
+    /// Writes all of the changes, durably for a process that is killed, or none; and ends the turn,
+    /// if it was taken.
     ///
     /// # Errors
     ///
     /// If the store fails. After a lost connection, the changes may be there.
-    async fn write(&mut self, changes: Changes) -> Result<(), BrokerError>;
+    async fn write(&mut self, changes: Changes) -> Result<Saved, BrokerError>;
 
     /// Returns some of the records that a pass has not confirmed, and of those that it has only the
     /// number of members.
@@ -60,6 +88,34 @@ pub(super) struct Stored {
     pub(super) note: Note,
     /// Token of the set of members that exists, if it is one of those in the note.
     pub(super) set: Option<String>,
+    /// Members now.
+    pub(super) members: u64,
+    /// How often events have changed the members of the set.
+    pub(super) events: u64,
+}
+
+impl From<Stored> for MemberCount {
+    fn from(stored: Stored) -> Self {
+        let Stored {
+            note, set, members, ..
+        } = stored;
+        let is_whole = set.is_some() && set == note.trusted;
+        let listed_at = note.listed_at.filter(|_| is_whole);
+        Self {
+            members: if set.is_some() { members } else { 0 },
+            listed_at: listed_at.map(|at| UNIX_EPOCH + Duration::from_secs(at)),
+        }
+    }
+}
+
+/// The result of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Saved {
+    /// All changes are written.
+    Done,
+    /// Nothing is written: what was read may have changed since. The decisions are to be made again.
+    Outdated,
 }
 
 /// A note without ids, which outlives the set of members.
@@ -72,8 +128,12 @@ pub(super) struct Note {
     pub(super) building: Option<String>,
     /// Passes over lists so far.
     pub(super) passes: u64,
-    /// Members now.
+    /// Members, as notes of earlier versions have them. They are counted beside the note now, because
+    /// only a run writes the note.
+    #[serde(skip_serializing)]
     pub(super) members: u64,
+    /// The time that the last whole list was current as of, in seconds since 1970.
+    pub(super) listed_at: Option<u64>,
     /// Members before a list that would have removed too many of them. The same list must not pass
     /// later only because its new chats are members by then.
     pub(super) guarded: Option<u64>,
@@ -108,18 +168,6 @@ pub(super) struct RunNote {
     pub(super) decisions: Decisions,
 }
 
-/// Which chats of consecutive entries were handed to the queue: a bit for each entry, four in a
-/// hexadecimal digit, the first entry in the highest.
-///
-/// It is written before the chats are handed over. So if the process is killed, the next one knows
-/// which of the chats before the queue's checkpoint are there, and records them as published.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Decisions {
-    first: Position,
-    entries: u64,
-    bits: String,
-}
-
 /// What is known of one chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -142,6 +190,22 @@ pub(super) struct Changes {
     pub(super) published_at: u64,
     /// Chats whose records are deleted.
     pub(super) forgotten: Vec<String>,
+    /// By how much the number of members changes.
+    pub(super) joined: i64,
+    /// All members, as counted.
+    pub(super) counted: Option<Counted>,
+    /// Chats that are handed to the queue next.
+    pub(super) in_flight: Vec<String>,
+    /// Whether the records are those of all chats in flight, which end to be.
+    pub(super) landed: bool,
+}
+
+/// The number of members, counted over a whole set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) members: u64,
+    /// [`Stored::events`] before it was counted. If there were more since, the number is not taken.
+    pub(super) events: u64,
 }
 
 /// Where a scan continues; 0 for its start.
@@ -158,6 +222,9 @@ pub(super) struct Page {
     pub(super) next: Option<Cursor>,
 }
 
+/// Start of the token of a set that events began. It stands in no note, because only runs write
+/// notes.
+const BEGUN_BY_EVENTS: &str = "events:";
 /// Token of a set that nobody has, in place of a note that cannot be read.
 const UNREADABLE: &str = "unreadable";
 
@@ -169,6 +236,21 @@ impl Note {
             building: Some(UNREADABLE.to_owned()),
             ..Self::default()
         })
+    }
+
+    /// Enters the set that exists, and returns its token if it is one of the note, or events have
+    /// begun it.
+    pub(super) fn adopt(&mut self, set: Option<String>) -> Option<String> {
+        let set = set?;
+        if is_begun_by_events(&set) && self.trusted.as_ref() != Some(&set) {
+            self.building = Some(set.clone());
+        }
+        let tokens = [&self.trusted, &self.building];
+        tokens
+            .into_iter()
+            .flatten()
+            .any(|token| *token == set)
+            .then_some(set)
     }
 
     /// Whether the note could not be read, and no set was built since.
@@ -183,6 +265,16 @@ impl Note {
     }
 }
 
+/// Returns the token for a set that events begin.
+pub(super) fn token_of_events() -> String {
+    format!("{BEGUN_BY_EVENTS}{}", Uuid::now_v7())
+}
+
+/// Whether events began a set.
+pub(super) fn is_begun_by_events(set: &str) -> bool {
+    set.starts_with(BEGUN_BY_EVENTS)
+}
+
 /// Parses the record of a chat. One that cannot be read is that of a member: the chat is no news.
 pub(super) fn parse_record(text: &str) -> Record {
     text.parse().unwrap_or(Record {
@@ -193,112 +285,4 @@ pub(super) fn parse_record(text: &str) -> Record {
         seen: 0,
         published: 0,
     })
-}
-
-impl Decisions {
-    /// Number of entries that are covered.
-    pub(super) fn entries(&self) -> u64 {
-        self.entries
-    }
-
-    /// Adds the entries from `first` on, as many as there are decisions. Entries from there on that
-    /// were added before are dropped, and all of them if there is a gap.
-    pub(super) fn add(&mut self, first: Position, is_published: impl Iterator<Item = bool>) {
-        let kept = first
-            .checked_sub(self.first)
-            .filter(|kept| *kept <= self.entries);
-        match kept {
-            Some(kept) if kept > 0 => self.truncate(kept),
-            _ => {
-                *self = Self {
-                    first,
-                    ..Self::default()
-                };
-            }
-        }
-        let mut digit = match self.entries % 4 {
-            0 => 0,
-            _ => self
-                .bits
-                .pop()
-                .and_then(|digit| digit.to_digit(16))
-                .unwrap_or(0),
-        };
-        for bit in is_published {
-            digit |= u32::from(bit) << (3 - self.entries % 4);
-            self.entries += 1;
-            if self.entries.is_multiple_of(4) {
-                self.push(digit);
-                digit = 0;
-            }
-        }
-        if !self.entries.is_multiple_of(4) {
-            self.push(digit);
-        }
-    }
-
-    fn push(&mut self, digit: u32) {
-        self.bits.extend(char::from_digit(digit, 16));
-    }
-
-    fn truncate(&mut self, entries: u64) {
-        self.entries = entries;
-        let digits = usize::try_from(entries.div_ceil(4)).unwrap_or(usize::MAX);
-        self.bits.truncate(digits);
-        let spare = digits as u64 * 4 - entries;
-        if let Some(last) = self.bits.pop().and_then(|digit| digit.to_digit(16)) {
-            self.push(last >> spare << spare);
-        }
-    }
-
-    /// Whether the chat at a position was handed to the queue; `None` if that is not known.
-    pub(super) fn get(&self, position: Position) -> Option<bool> {
-        let entry = position
-            .checked_sub(self.first)
-            .filter(|entry| *entry < self.entries)?;
-        let digit = self.bits.as_bytes().get(usize::try_from(entry / 4).ok()?)?;
-        let digit = char::from(*digit).to_digit(16)?;
-        Some(digit >> (3 - entry % 4) & 1 == 1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decisions_are_found_by_position() {
-        let mut numbers = 1_u64;
-        let mut random = || {
-            numbers = numbers
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            numbers >> 33
-        };
-        let mut decisions = Decisions::default();
-        let mut expected: Vec<bool> = Vec::new();
-        let first = 1001;
-        decisions.add(first, std::iter::empty());
-        for _ in 0..200 {
-            // Goes on behind the last entry, or back to an earlier one.
-            let keep = match random() % 4 {
-                0 => 1 + random() % (expected.len() as u64 + 1),
-                _ => expected.len() as u64,
-            };
-            let keep = keep.min(expected.len() as u64);
-            expected.truncate(usize::try_from(keep).unwrap_or(0));
-            let more: Vec<bool> = (0..random() % 11).map(|_| random() % 2 == 0).collect();
-            decisions.add(first + keep, more.iter().copied());
-            expected.extend(more);
-            let count = expected.len() as u64;
-            let found: Vec<_> = (0..count)
-                .filter_map(|at| decisions.get(first + at))
-                .collect();
-            assert_eq!(found, expected);
-            assert_eq!(decisions.get(first + count), None);
-            assert_eq!(decisions.get(first - 1), None);
-        }
-        decisions.add(5, [true].into_iter());
-        assert_eq!((decisions.get(5), decisions.get(first)), (Some(true), None));
-    }
 }

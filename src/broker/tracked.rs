@@ -8,16 +8,22 @@
 //! Each list is read from its start, so that each of its chats is confirmed as a member. Up to where
 //! the queue has the run's chats (the proven prefix), entries are only recorded.
 
+mod apply;
 mod decide;
+mod events;
 mod pass;
 mod removal;
 mod session;
+mod tracking;
+mod window;
 
 use async_trait::async_trait;
 use tracing::info;
 
+pub(super) use self::events::TrackedEvents;
 use self::pass::check_set;
 use self::session::TrackedSession;
+pub(super) use self::tracking::TrackedOnDemand;
 use super::store::{StateStore, Stored};
 use super::{BrokerError, EventSink, Recovered, SnapshotSession, SnapshotSink};
 use crate::state::Selection;

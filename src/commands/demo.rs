@@ -1,5 +1,7 @@
 //! `labelcast demo`: a real run against the stand-in for the API.
 
+mod live;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,7 +9,8 @@ use std::path::PathBuf;
 
 use super::run::{Settings, run_with};
 use super::{fail, listen, load, print};
-use crate::config::{ConfigSources, RunMode};
+use crate::cli::Demo;
+use crate::config::{ConfigSources, RunMode, TOKEN_VARIABLE};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
@@ -17,12 +20,12 @@ const LABEL: &str = "1";
 /// Number of lines of the file that are shown.
 const SHOWN_LINES: usize = 3;
 
-pub(super) async fn demo(
-    sources: ConfigSources,
-    chats: u64,
-    serve: bool,
-    listen: SocketAddr,
-) -> Exit {
+pub(super) async fn demo(sources: ConfigSources, demo: Demo, listen: SocketAddr) -> Exit {
+    let (chats, serve) = match demo {
+        Demo::Live => return live::demo(sources, listen).await,
+        Demo::Serve { chats } => (chats, true),
+        Demo::Run { chats } => (chats, false),
+    };
     let account = Account {
         instance_id: DEMO_INSTANCE.to_owned(),
         token: DEMO_TOKEN.to_owned(),
@@ -31,22 +34,29 @@ pub(super) async fn demo(
             ("2".to_owned(), "Pending".to_owned(), Chats::Generated(10)),
         ],
     };
-    let mock = match Mock::start(listen, account) {
-        Ok(mock) => mock,
-        Err(error) => {
-            return fail(&Error::File {
-                what: "the stand-in cannot listen on",
-                path: PathBuf::from(listen.to_string()),
-                error,
-            });
-        }
-    };
-    let result = if serve {
-        self::serve(&mock).await
-    } else {
-        run_against(&mock, sources).await
+    let result = match start(listen, account) {
+        Ok(mock) if serve => self::serve(&mock).await,
+        Ok(mock) => run_against(&mock, sources).await,
+        Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| fail(&error))
+}
+
+/// Starts the stand-in.
+fn start(listen: SocketAddr, account: Account) -> Result<Mock, Error> {
+    Mock::start(listen, account).map_err(|error| Error::File {
+        what: "the stand-in cannot listen on",
+        path: PathBuf::from(listen.to_string()),
+        error,
+    })
+}
+
+/// Sets what is needed to use the stand-in.
+fn use_stand_in(sources: &mut ConfigSources, mock: &Mock) {
+    sources.set("api.url", mock.url());
+    sources.set("api.dialect", "wawp-v2");
+    sources.set("api.instance_id", DEMO_INSTANCE);
+    sources.set_secret(TOKEN_VARIABLE, DEMO_TOKEN);
 }
 
 async fn serve(mock: &Mock) -> Result<Exit, Error> {
@@ -63,10 +73,7 @@ async fn serve(mock: &Mock) -> Result<Exit, Error> {
 }
 
 async fn run_against(mock: &Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
-    sources.set("api.url", mock.url());
-    sources.set("api.dialect", "wawp-v2");
-    sources.set("api.instance_id", DEMO_INSTANCE);
-    sources.set_token(DEMO_TOKEN);
+    use_stand_in(&mut sources, mock);
     if !sources.is_set("run.labels") && !sources.is_set("run.all_labels") {
         sources.set("run.labels", LABEL);
     }

@@ -1,5 +1,6 @@
 //! `labelcast listen`: receives webhooks, publishes each change, and serves the dashboard.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,10 +48,8 @@ async fn replay_file(settings: &LiveSettings, file: &Path) -> Result<Exit, Error
 async fn serve(settings: &LiveSettings, server: ServerSettings) -> Result<Exit, Error> {
     let (shutdown, _listener) = listen_for_signals(None)?;
     let live = Live::new(settings, &shutdown)?;
-    let listener = TcpListener::bind(server.bind).await.map_err(|error| {
-        let problem = format!("cannot listen on {}: {error}", server.bind);
-        cannot_bind(problem)
-    })?;
+    let listener = TcpListener::bind(server.bind).await;
+    let listener = listener.map_err(|error| cannot_bind(server.bind, &error))?;
     serve_on(listener, live, server, &shutdown).await;
     Ok(Exit::Complete)
 }
@@ -87,9 +86,10 @@ pub(super) async fn serve_on(
     );
 }
 
-fn cannot_bind(problem: String) -> Error {
+/// The error for an address that cannot be listened on.
+pub(super) fn cannot_bind(address: SocketAddr, error: &std::io::Error) -> Error {
     let error = ConfigError {
-        problem,
+        problem: format!("cannot listen on {address}: {error}"),
         fix: "--bind, LABELCAST_LISTEN_BIND, or listen.bind in the file".to_owned(),
     };
     match ConfigErrors::or_nothing(vec![error]) {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::table::Setting;
@@ -279,9 +279,6 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn token(&mut self, file_key: &'static str) -> Option<SecretString> {
-        if let Some(token) = &self.sources.token {
-            return Some(token.clone());
-        }
         let (setting, path, origin) = self.get(file_key);
         let is_from_file = origin == Origin::Flag || (self.sources.env)(TOKEN_VARIABLE).is_none();
         let text = match self.secret(file_key, TOKEN_VARIABLE)? {
@@ -317,6 +314,9 @@ impl<'a> Reader<'a> {
     /// Reads a secret from the file that a setting names, or from a variable. A flag overrides the
     /// variable. The inner value is `None` if there is neither.
     pub(super) fn secret(&mut self, file_key: &'static str, variable: &str) -> Optional<String> {
+        if let Some(secret) = self.sources.secrets.get(variable) {
+            return Some(Some(secret.expose_secret().to_owned()));
+        }
         let (_, path, origin) = self.get(file_key);
         match (path.as_str(), (self.sources.env)(variable)) {
             (_, Some(text)) if origin != Origin::Flag => Some(Some(text)),

@@ -145,7 +145,7 @@ fn put(chunk: &mut BytesMut, text: std::fmt::Arguments<'_>) {
 
 /// Returns the id of the chat at a position of a generated list: digits and one of the servers that
 /// occur.
-pub(super) fn chat_id(index: u64) -> String {
+pub(crate) fn chat_id(index: u64) -> String {
     let ending = match index % 10 {
         0 => "lid",
         1 => "g.us",

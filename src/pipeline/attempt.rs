@@ -22,6 +22,8 @@ use crate::shutdown::Shutdown;
 
 /// Batches that wait for the sink, in addition to as many that are being published.
 const BATCHES: usize = 4;
+/// A list of which nothing comes for this long has stalled.
+const STALLED: Duration = Duration::from_millis(250);
 /// How long before its request a list may have been current: an event of that time that contradicts
 /// the list is taken to be newer.
 const LIST_GRACE: Duration = Duration::from_secs(60);
@@ -137,12 +139,23 @@ impl Publishing<'_, '_> {
     ) -> Result<Handed, Error> {
         // Takes all waiting batches at once, so that a blocked decoder is woken once for all of them.
         let mut taken = Vec::with_capacity(BATCHES);
+        let mut is_idle = false;
         loop {
             let count = tokio::select! {
                 biased;
                 cause = self.context.shutdown().stopped() => return Err(Error::Interrupted(cause)),
                 count = batches.recv_many(&mut taken, BATCHES) => count,
+                () = tokio::time::sleep(STALLED), if !is_idle => {
+                    is_idle = true;
+                    let idle = until_drained(self.context.shutdown(), self.session.idle());
+                    match idle.await? {
+                        Written::Done => continue,
+                        Written::Rewound => return Ok(Handed::Stopped(Attempted::Rewound)),
+                        Written::ReaderGone => return Ok(Handed::Stopped(Attempted::ReaderGone)),
+                    }
+                }
             };
+            is_idle = false;
             if count == 0 {
                 return Ok(Handed::All);
             }

@@ -6,19 +6,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use labelcast::broker::factory::{Address, Broker};
+use labelcast::broker::factory::{Address, Broker, StateAddress};
 use labelcast::broker::memory::{Fault, Memory};
 use labelcast::broker::{
-    BrokerOptions, EventOutcome, EventSink, PauseObserver, SessionContext, SnapshotSink, Target,
+    BrokerError, BrokerOptions, EventOutcome, EventSink, PauseObserver, SessionContext,
+    SnapshotSink, Target,
 };
 use labelcast::message::{Change, Format, LabelEvent, Layout};
 use labelcast::retry::RetryPolicy;
 use labelcast::shutdown::Shutdown;
+use labelcast::state::{Membership, Publish};
 
-use crate::support::INSTANCE;
 use crate::support::proxy::{Direction, Proxy};
 use crate::support::rabbitmq::{Client, Vhost, vhost};
 use crate::support::redis::{Server, entries, field};
+use crate::support::{INSTANCE, messages_in};
 
 const QUEUE: &str = "labelcast:1";
 
@@ -55,12 +57,21 @@ brokers! {
     to_redis: Redis::start(None);
     to_redis_partitions: Redis::start(Some(3));
     to_a_quorum_queue: Queue::start();
+    to_a_file_with_a_state_in_a_file: JsonLines::start();
+    to_a_queue_with_a_state_in_a_file: Tracked::with_file();
+    to_a_queue_with_a_state_in_redis: Tracked::with_redis();
 }
 
 /// A broker under test.
 trait Subject {
     /// Whether the broker remembers ids, so that nothing is published twice.
     const REMEMBERS: bool;
+
+    /// Whether a message comes again if its confirm was lost.
+    const REPEATS: bool = !Self::REMEMBERS;
+
+    /// Whether events wait for a run that holds the queue.
+    const WAITS_FOR_RUNS: bool = false;
 
     fn event_sink(&self) -> Box<dyn EventSink>;
 
@@ -254,6 +265,167 @@ impl Subject for Queue {
     }
 }
 
+/// A context in which the membership is kept.
+fn tracked_context(retries: usize) -> SessionContext {
+    let retry = RetryPolicy::new(retries, Shutdown::manual(None));
+    let mut context = SessionContext {
+        retry: retry.with_first_pause(Duration::from_millis(10)),
+        ..context(Format::Json)
+    };
+    context.selection.membership = Some(Membership {
+        publish: Publish::New,
+        removed: false,
+        min_age: None,
+        max_change: 50,
+    });
+    context
+}
+
+/// A RabbitMQ queue with a state elsewhere. What is lost are confirms of the queue with a state in a
+/// file, and replies of Redis with a state there.
+struct Tracked {
+    queue: Queue,
+    broker: Broker,
+    state: Option<(Server, Proxy)>,
+    _folder: tempfile::TempDir,
+}
+
+impl Tracked {
+    fn with_file() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file:{}", folder.path().join("state").display());
+        Self::start(&url, folder, None)
+    }
+
+    fn with_redis() -> Self {
+        let server = Server::start(&[]);
+        let proxy = Proxy::start(server.port);
+        let folder = tempfile::tempdir().unwrap();
+        Self::start(&proxy.url(), folder, Some((server, proxy)))
+    }
+
+    fn start(url: &str, folder: tempfile::TempDir, state: Option<(Server, Proxy)>) -> Self {
+        let queue = Queue::start();
+        let broker = Broker {
+            state: Some(StateAddress::parse(url).unwrap()),
+            ..broker(&queue.vhost.url_by(queue.proxy.port), None)
+        };
+        Self {
+            queue,
+            broker,
+            state,
+            _folder: folder,
+        }
+    }
+
+    fn proxy(&self) -> &Proxy {
+        match &self.state {
+            Some((_, proxy)) => proxy,
+            None => &self.queue.proxy,
+        }
+    }
+}
+
+impl Subject for Tracked {
+    const REMEMBERS: bool = true;
+    const REPEATS: bool = true;
+
+    fn event_sink(&self) -> Box<dyn EventSink> {
+        self.broker.event_sink(&tracked_context(5)).unwrap()
+    }
+
+    fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
+        self.broker.sink(tracked_context(5))
+    }
+
+    fn lose_reply(&self) {
+        self.proxy().cut_after(0, Direction::ToClient);
+    }
+
+    fn has_lost_reply(&self) -> bool {
+        !self.proxy().is_armed()
+    }
+
+    fn messages(&mut self) -> Vec<(String, String)> {
+        self.queue.messages()
+    }
+}
+
+/// A file with a state in another one. There is no reply that could be lost.
+struct JsonLines {
+    broker: Broker,
+    folder: tempfile::TempDir,
+}
+
+impl JsonLines {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |name: &str| format!("file:{}", folder.path().join(name).display());
+        let broker = Broker {
+            state: Some(StateAddress::parse(&url("state")).unwrap()),
+            ..broker(&url("out.jsonl"), None)
+        };
+        Self { broker, folder }
+    }
+}
+
+impl Subject for JsonLines {
+    const REMEMBERS: bool = true;
+    const WAITS_FOR_RUNS: bool = true;
+
+    fn event_sink(&self) -> Box<dyn EventSink> {
+        self.broker.event_sink(&tracked_context(0)).unwrap()
+    }
+
+    fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
+        self.broker.sink(tracked_context(0))
+    }
+
+    fn lose_reply(&self) {}
+
+    fn has_lost_reply(&self) -> bool {
+        true
+    }
+
+    fn messages(&mut self) -> Vec<(String, String)> {
+        let messages = messages_in(&self.folder.path().join("out.jsonl"));
+        let text = |message: &serde_json::Value, key: &str| message[key].as_str().unwrap().into();
+        let message = |it| (text(&it, "event_id"), text(&it, "chat_id"));
+        messages.into_iter().map(message).collect()
+    }
+}
+
+#[test]
+fn events_wait_for_a_run_that_holds_the_file_and_are_refused_after_the_retries() {
+    let mut subject = JsonLines::start();
+    let events = events(0..10);
+    block_on(async {
+        let (_, run) = subject.snapshot_sink().open().await.unwrap();
+        let mut sink = subject.event_sink();
+        let refused = sink.publish(&events).await;
+        assert!(matches!(refused, Err(BrokerError::Unavailable(_))));
+        let patient = tracked_context(1000);
+        let mut patient = subject.broker.event_sink(&patient).unwrap();
+        let (outcomes, ()) = tokio::join!(patient.publish(&events), async {
+            tokio::task::yield_now().await;
+            drop(run);
+        });
+        assert_eq!(outcomes.unwrap(), vec![EventOutcome::Published; 10]);
+    });
+    assert_eq!(chats(&subject.messages()), chats_of(&events));
+}
+
+#[test]
+fn an_event_never_becomes_part_of_a_line_that_was_cut_off() {
+    let mut subject = JsonLines::start();
+    let out = subject.folder.path().join("out.jsonl");
+    std::fs::write(&out, "{\"event_id\":\"0\",\"chat_id\":\"0\"}").unwrap();
+    let events = events(1..3);
+    block_on(async { subject.event_sink().publish(&events).await.unwrap() });
+    let found = chats(&subject.messages());
+    assert_eq!(found[1..], chats_of(&events));
+}
+
 /// Events number `range`, a second apart.
 fn events(range: std::ops::Range<u64>) -> Vec<LabelEvent> {
     let event = |number: u64| LabelEvent {
@@ -315,7 +487,7 @@ fn a_lost_reply_loses_no_event<S: Subject>(mut subject: S) {
     });
     assert!(subject.has_lost_reply());
     let mut messages = subject.messages();
-    if !S::REMEMBERS {
+    if S::REPEATS {
         messages.sort();
         messages.dedup();
     }
@@ -326,7 +498,10 @@ fn many_writers_need_no_lock<S: Subject>(mut subject: S) {
     let events = events(0..30);
     block_on(async {
         // A run that holds the queue's lock.
-        let (_, run) = subject.snapshot_sink().open().await.unwrap();
+        let run = match S::WAITS_FOR_RUNS {
+            true => None,
+            false => Some(subject.snapshot_sink().open().await.unwrap()),
+        };
         let mut writers = [(); 3].map(|()| subject.event_sink());
         for (number, events) in events.chunks(5).enumerate() {
             writers[number % 3].publish(events).await.unwrap();

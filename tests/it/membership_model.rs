@@ -4,24 +4,24 @@
 //! The model knows one rule: of all that was ever said about a chat, the latest counts. Of the same
 //! time, an event counts more than a list, and a deletion more than an addition.
 
+mod place;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use labelcast::batch::Batch;
-use labelcast::broker::factory::{Address, Broker};
 use labelcast::broker::{
-    BrokerOptions, Outcome, PauseObserver, SessionContext, SnapshotSession, Start, Target, Written,
+    Outcome, PauseObserver, SessionContext, SnapshotSession, Start, Target, Written,
 };
 use labelcast::decode::{DecodeError, Plan, decode};
-use labelcast::message::{Change, Format, LabelEvent, Layout};
+use labelcast::message::{Change, LabelEvent, Layout};
 use labelcast::retry::RetryPolicy;
 use labelcast::shutdown::Shutdown;
 use labelcast::state::{Membership, Publish, Removal, Selection};
-use redis::Commands as _;
 use uuid::Uuid;
 
-use crate::support::redis::{Server, expire_locks, field, numbered_entries};
+use self::place::{JsonLines, Place, Queue, Stream};
 use crate::support::{INSTANCE, Numbers};
 
 /// Chats that lists and events are about.
@@ -57,40 +57,29 @@ impl PauseObserver for NoPauses {
 }
 
 /// A queue with its membership, and the model of it.
-struct Subject {
-    server: Server,
-    partitions: Option<u32>,
+struct Subject<P> {
+    place: P,
     model: Model,
     numbers: Numbers,
     /// The time of the last list, in seconds.
     now: u64,
     events: u64,
+    has_set: bool,
 }
 
 fn chat(number: u64) -> String {
     format!("{number}@c.us")
 }
 
-impl Subject {
-    fn new(seed: u64, partitions: Option<u32>) -> Self {
+impl<P: Place> Subject<P> {
+    fn new(seed: u64, place: P) -> Self {
         Self {
-            server: Server::start(&[]),
-            partitions,
+            place,
             model: Model::default(),
             numbers: Numbers(seed),
             now: START,
             events: 0,
-        }
-    }
-
-    fn broker(&self) -> Broker {
-        Broker {
-            address: Address::parse(&self.server.url()).unwrap(),
-            options: BrokerOptions {
-                partitions: self.partitions,
-                ..BrokerOptions::default()
-            },
-            state: None,
+            has_set: false,
         }
     }
 
@@ -102,7 +91,7 @@ impl Subject {
                 instance_id: INSTANCE.to_owned(),
             },
             layout: Layout {
-                format: Format::Fields,
+                format: P::FORMAT,
                 ids_per_message: 1,
                 include_names: false,
             },
@@ -138,7 +127,13 @@ impl Subject {
 
     /// Opens a session, and says whether a run is resumed.
     async fn open(&self) -> Box<dyn SnapshotSession> {
-        let (recovered, mut session) = self.broker().sink(self.context()).open().await.unwrap();
+        let (recovered, mut session) = self
+            .place
+            .broker()
+            .sink(self.context())
+            .open()
+            .await
+            .unwrap();
         let start = match recovered.unfinished {
             Some(unfinished) => Start::Resumed(unfinished),
             None => Start::New(Uuid::now_v7()),
@@ -167,11 +162,11 @@ impl Subject {
                     assert_eq!(session.flush().await.unwrap(), Written::Done);
                     return false;
                 }
-                assert_eq!(session.write(&batch).await.unwrap(), Written::Done);
+                // Until a list has begun a set, events alone do not say who is new.
+                let with_events = written > 0 || self.has_set;
+                self.write(&mut *session, &batch, with_events).await;
+                self.has_set = true;
                 written += 1;
-                if self.numbers.below(6) == 0 {
-                    self.send_events().await;
-                }
                 for chat in batch.iter() {
                     let id = String::from_utf8(chat.id.to_vec()).unwrap();
                     self.model.says(&id, self.now * 1000, false, false);
@@ -184,7 +179,9 @@ impl Subject {
             }
         }
         assert_eq!(session.flush().await.unwrap(), Written::Done);
-        self.send_events().await;
+        if P::EVENTS_DURING_RUNS {
+            self.send_events().await;
+        }
         assert_eq!(session.remove_absent().await.unwrap(), Removal::Removed);
         for number in 0..CHATS {
             let chat = chat(number);
@@ -196,9 +193,42 @@ impl Subject {
         true
     }
 
-    /// Sends events of times around the last list, some of them twice.
+    /// Writes a batch, in some cases while events arrive.
+    async fn write(&mut self, session: &mut dyn SnapshotSession, batch: &Batch, with_events: bool) {
+        if !(with_events && P::EVENTS_DURING_RUNS && self.numbers.below(6) == 0) {
+            assert_eq!(session.write(batch).await.unwrap(), Written::Done);
+            return;
+        }
+        let events = self.events();
+        let is_before = self.numbers.below(2) == 0;
+        let mut sink = self.place.broker().event_sink(&self.context()).unwrap();
+        let list = async {
+            if is_before {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(session.write(batch).await.unwrap(), Written::Done);
+            // Nothing more comes for now. Events about chats of the batch wait for this.
+            assert_eq!(session.idle().await.unwrap(), Written::Done);
+        };
+        let ((), sent) = tokio::join!(list, sink.publish(&events));
+        sent.unwrap();
+    }
+
     async fn send_events(&mut self) {
-        let mut sink = self.broker().event_sink(&self.context()).unwrap();
+        let events = self.events();
+        let mut sink = self.place.broker().event_sink(&self.context()).unwrap();
+        let mut rest = &events[..];
+        while !rest.is_empty() {
+            let count = 1 + self.numbers.below(rest.len() as u64) as usize;
+            let (batch, later) = rest.split_at(count);
+            sink.publish(batch).await.unwrap();
+            rest = later;
+        }
+    }
+
+    /// Events of times around the last list, some of them twice, and enters them in the model.
+    fn events(&mut self) -> Vec<LabelEvent> {
+        let mut events = Vec::new();
         for _ in 0..self.numbers.below(12) {
             let number = self.numbers.below(CHATS);
             let at = (self.now - 30 + self.numbers.below(40)) * 1000;
@@ -216,51 +246,31 @@ impl Subject {
                 listed_by: None,
             };
             let times = 1 + self.numbers.below(2) as usize;
-            sink.publish(&vec![event; times]).await.unwrap();
+            events.extend(vec![event; times]);
             self.model
                 .says(&chat(number), at, true, change == Change::Deleted);
         }
+        events
     }
 
     /// Checks that the stored members are those of the model, and that consumers know them: each
     /// chat joined as often as it left, and members once more. Returns the number of members that
     /// consumers will be told of later.
-    fn check(&self, what: &str) -> usize {
-        let mut connection = self.server.connection();
-        let (mut members, mut untold) = (BTreeSet::new(), BTreeSet::new());
-        let mut changes = Vec::new();
-        let streams = match self.partitions {
-            None => vec![("q".to_owned(), "{q}:removed".to_owned())],
-            Some(count) => (0..count)
-                .map(|index| (format!("q:{{{index}}}"), format!("q:{{{index}}}:removed")))
-                .collect(),
+    fn check(&mut self, what: &str) -> usize {
+        let kept = self.place.kept();
+        // A chat that left by an event and came back in one run is told of by the next run.
+        let with = |states: &[char]| -> BTreeSet<String> {
+            let records = kept.records.iter();
+            let records = records.filter(|(_, record)| record.starts_with(states));
+            records.map(|(chat, _)| chat.clone()).collect()
         };
-        for (stream, removed) in streams {
-            let tag = stream.split(['{', '}']).nth(1).unwrap_or("q").to_owned();
-            let key = format!("labelcast:members:{{{tag}}}:{stream}:{INSTANCE}:1");
-            let records: BTreeMap<String, String> = connection.hgetall(&key).unwrap();
-            let before = members.len();
-            // A chat that left by an event and came back in one run is told of by the next run.
-            let is_untold = records.iter().filter(|(_, record)| record.starts_with('n'));
-            untold.extend(is_untold.map(|(chat, _)| chat.clone()));
-            let is_member = |record: &str| record.starts_with(['m', 'n']);
-            let of_stream = records.into_iter().filter(|(_, record)| is_member(record));
-            members.extend(of_stream.map(|(chat, _)| chat));
-            let note = key.replace("members", "membership");
-            let counted: Option<usize> = connection.hget(&note, "members").unwrap();
-            assert_eq!(counted.unwrap_or(0), members.len() - before, "{what}");
-            for (stream, joined) in [(stream, true), (removed, false)] {
-                for (id, entry) in numbered_entries(&mut connection, &stream) {
-                    let (at, number) = id.split_once('-').unwrap();
-                    let at: (u64, u64) = (at.parse().unwrap(), number.parse().unwrap());
-                    changes.push((at, field(&entry, "chat_id").unwrap(), joined));
-                }
-            }
-        }
+        let (members, untold) = (with(&['m', 'n']), with(&['n']));
+        assert_eq!(kept.counted, members.len(), "{what}");
+        let changes = self.place.told();
         let expected = self.model.members();
         assert_eq!(members, expected, "{what}: {:?}", self.model.latest);
         let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-        for (_, chat, joined) in &changes {
+        for (chat, joined) in &changes {
             *counts.entry(chat.clone()).or_default() += if *joined { 1 } else { -1 };
         }
         let told: BTreeSet<String> = expected.difference(&untold).cloned().collect();
@@ -272,7 +282,6 @@ impl Subject {
     }
 
     async fn go(&mut self, steps: usize) {
-        // Until there was a whole list, events alone do not say who is new.
         let first = self.random_list();
         assert!(self.publish(&first, None).await);
         let mut resumed = 0;
@@ -289,7 +298,7 @@ impl Subject {
             if !self.publish(&list, stop_after).await {
                 unfinished = Some(list);
             }
-            expire_locks(&mut self.server.connection());
+            self.place.end_worker();
             self.check(&format!("list of step {step}"));
             self.send_events().await;
             self.check(&format!("events of step {step}"));
@@ -321,22 +330,52 @@ fn batches(body: &str, session: &dyn SnapshotSession) -> (Vec<Batch>, Result<(),
     (batches, end)
 }
 
-fn run(seed: u64, partitions: Option<u32>) {
+fn run(seed: u64, place: impl Place, steps: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(Subject::new(seed, partitions).go(60));
+    let mut subject = Subject::new(seed, place);
+    runtime.block_on(subject.go(steps));
+    let target = subject.context().target;
+    let counted = runtime.block_on(async {
+        let mut monitor = subject.place.broker().member_monitor().unwrap();
+        monitor.members(&[target]).await.unwrap()[0]
+    });
+    assert_eq!(counted.members, subject.model.members().len() as u64);
+    let listed_at = UNIX_EPOCH + Duration::from_secs(subject.now);
+    assert_eq!(counted.listed_at, Some(listed_at));
 }
 
 #[test]
 fn redis_knows_the_members_whatever_order_lists_and_events_come_in() {
     for seed in 0..4 {
-        run(seed, None);
+        run(seed, Stream::start(None), 60);
     }
 }
 
 #[test]
 fn partitions_know_the_members_whatever_order_lists_and_events_come_in() {
-    run(11, Some(3));
+    run(11, Stream::start(Some(3)), 60);
+}
+
+#[test]
+fn a_queue_with_a_state_in_a_file_knows_the_members() {
+    for seed in 20..23 {
+        run(seed, Queue::with_file(), 40);
+    }
+}
+
+#[test]
+fn a_queue_with_a_state_in_redis_knows_the_members() {
+    for seed in 30..33 {
+        run(seed, Queue::with_redis(), 40);
+    }
+}
+
+#[test]
+fn a_file_with_a_state_knows_the_members() {
+    for seed in 40..43 {
+        run(seed, JsonLines::start(), 40);
+    }
 }

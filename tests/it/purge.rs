@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 use crate::support::{Ended, INSTANCE, Running, Stage};
 
 /// Starts a purge, for an account without a token.
-fn purge(sink: &str) -> Running {
+pub(crate) fn purge(sink: &str) -> Running {
     let program = Running::new("purge").args(["--instance-id", INSTANCE]);
     program.args(["--json", "--sink", sink])
 }
 
 /// What a purge says, without the kinds of which there was nothing.
-fn said(ended: &Ended) -> Value {
+pub(crate) fn said(ended: &Ended) -> Value {
     let Value::Object(mut line) = serde_json::from_str(ended.stdout.trim_end()).unwrap() else {
         panic!("{}", ended.stdout);
     };

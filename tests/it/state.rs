@@ -1,6 +1,7 @@
 //! `--state`: who is in a label and what was published, kept beside a sink of any kind.
 
 mod crashes;
+mod events;
 mod file;
 mod lists;
 mod losses;
@@ -96,7 +97,7 @@ impl Store {
                 let fields: Vec<(String, String)> = server.connection().hgetall(MEMBERS).unwrap();
                 fields
                     .into_iter()
-                    .filter(|(id, _)| !id.is_empty())
+                    .filter(|(id, _)| !["", ":", "::"].contains(&id.as_str()))
                     .collect()
             }
         };

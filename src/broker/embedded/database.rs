@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, Transaction};
 
-use super::schema::{APPLICATION_ID, TABLES, VERSION};
+use super::schema::{APPLICATION_ID, FROM_VERSION_1, SINCE_VERSION_2, TABLES, VERSION};
 use crate::broker::BrokerError;
 
 /// How long another process, such as a backup, may keep the file from being opened.
@@ -64,20 +64,24 @@ impl Database {
         done().map_err(|error| explain(&self.path, error))
     }
 
-    /// Creates the tables in a new file, and refuses a file of something else.
+    /// Creates the tables in a new file, updates those of an earlier version, and refuses a file of
+    /// something else.
     fn check_version(&self) -> Result<(), BrokerError> {
         let found = self.run(|work| {
             let pragma = |name: &str| work.pragma_query_value(None, name, |row| row.get(0));
             let found: (i32, i32) = (pragma("application_id")?, pragma("user_version")?);
             let tables: i64 =
                 work.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if found == (0, 0) && tables == 0 {
-                work.execute_batch(TABLES)?;
-                work.pragma_update(None, "application_id", APPLICATION_ID)?;
-                work.pragma_update(None, "user_version", VERSION)?;
-                return Ok((APPLICATION_ID, VERSION));
-            }
-            Ok(found)
+            let changes = match found {
+                (0, 0) if tables == 0 => TABLES,
+                (APPLICATION_ID, 1) => FROM_VERSION_1,
+                _ => return Ok(found),
+            };
+            work.execute_batch(changes)?;
+            work.execute_batch(SINCE_VERSION_2)?;
+            work.pragma_update(None, "application_id", APPLICATION_ID)?;
+            work.pragma_update(None, "user_version", VERSION)?;
+            Ok((APPLICATION_ID, VERSION))
         })?;
         let path = self.path.display();
         let problem = match found {

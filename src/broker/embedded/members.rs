@@ -18,10 +18,10 @@ pub(super) const TOKEN: i64 = 3;
 /// One queue, label and account in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
-    list: i64,
-    queue_id: i64,
+    pub(super) list: i64,
+    pub(super) queue_id: i64,
     /// How long what is written is kept; `None` for ever.
-    retain: Option<Duration>,
+    pub(super) retain: Option<Duration>,
 }
 
 impl Scope {
@@ -46,11 +46,10 @@ pub(super) fn open(
         "INSERT INTO lists (queue, label_id, instance_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         params![queue, label_id, instance_id],
     )?;
-    let (list, note, expires_at): (i64, String, Option<i64>) = work.query_row(
-        "SELECT list, note, expires_at FROM lists
-         WHERE queue = ? AND label_id = ? AND instance_id = ?",
+    let list = work.query_row(
+        "SELECT list FROM lists WHERE queue = ? AND label_id = ? AND instance_id = ?",
         params![queue, label_id, instance_id],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        |row| row.get(0),
     )?;
     work.execute(
         "INSERT INTO queues (queue) VALUES (?) ON CONFLICT DO NOTHING",
@@ -63,31 +62,67 @@ pub(super) fn open(
         queue_id,
         retain,
     };
-    if expires_at.is_some_and(|at| at < now()) {
-        drop_members(work, list)?;
-    }
-    let note = Note::parse(&note);
-    let set = find_set(work, &scope, &note)?;
-    Ok((scope, Stored { note, set }))
+    expire(work, &scope)?;
+    let stored = load(work, &scope)?;
+    Ok((scope, stored))
 }
 
-/// Returns the token of the set that exists, if it is one of those in the note.
-fn find_set(work: &Work<'_>, scope: &Scope, note: &Note) -> rusqlite::Result<Option<String>> {
+/// Deletes the members if they have expired.
+pub(super) fn expire(work: &Work<'_>, scope: &Scope) -> rusqlite::Result<()> {
+    let select = "SELECT expires_at FROM lists WHERE list = ?";
+    let expires_at: Option<i64> = work
+        .prepare_cached(select)?
+        .query_row([scope.list], |row| row.get(0))?;
+    match expires_at {
+        Some(at) if at < now() => drop_members(work, scope.list),
+        _ => Ok(()),
+    }
+}
+
+/// Returns what is known besides the chats.
+pub(super) fn load(work: &Work<'_>, scope: &Scope) -> rusqlite::Result<Stored> {
+    let select = "SELECT note, members, events FROM lists WHERE list = ?";
+    let mut select = work.prepare_cached(select)?;
+    let (note, members, events): (String, i64, i64) = select.query_row([scope.list], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
+    let mut note = Note::parse(&note);
+    let set = note.adopt(find_set(work, scope)?);
+    Ok(Stored {
+        note,
+        set,
+        members: unsigned(members),
+        events: unsigned(events),
+    })
+}
+
+/// Returns the token of the set that exists.
+fn find_set(work: &Work<'_>, scope: &Scope) -> rusqlite::Result<Option<String>> {
     let table = scope.table();
     if !table_exists(work, &table)? {
         return Ok(None);
     }
-    let find = format!("SELECT 1 FROM {table} WHERE chat_id = ? AND state = {TOKEN}");
-    for token in [&note.trusted, &note.building].into_iter().flatten() {
-        if work
-            .query_row(&find, [token], |_| Ok(()))
-            .optional()?
-            .is_some()
-        {
-            return Ok(Some(token.clone()));
-        }
-    }
-    Ok(None)
+    // It is the first row.
+    let find = format!("SELECT chat_id, state FROM {table} ORDER BY member LIMIT 1");
+    let first = work
+        .query_row(&find, [], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))
+        .optional()?;
+    Ok(first
+        .filter(|(_, state)| *state == TOKEN)
+        .map(|(token, _)| token))
+}
+
+/// Begins a new set, and deletes the one before.
+pub(super) fn begin_set(work: &Work<'_>, scope: &Scope, token: &str) -> rusqlite::Result<()> {
+    drop_members(work, scope.list)?;
+    work.execute_batch(&members_table(scope.list))?;
+    let insert = format!(
+        "INSERT INTO {} VALUES (NULL, ?, {TOKEN}, 0, 0, 0, 0, 0)",
+        scope.table()
+    );
+    work.execute(&insert, [token])?;
+    work.execute("UPDATE lists SET members = 0 WHERE list = ?", [scope.list])?;
+    Ok(())
 }
 
 /// Whether a list has a table of members.
@@ -159,33 +194,24 @@ fn record_of(row: &Row<'_>) -> rusqlite::Result<Record> {
 /// Writes changes.
 pub(super) fn write(work: &Work<'_>, scope: &Scope, changes: &Changes) -> rusqlite::Result<()> {
     if let Some(token) = &changes.new_set {
-        drop_members(work, scope.list)?;
-        work.execute_batch(&members_table(scope.list))?;
-        let insert = format!(
-            "INSERT INTO {} VALUES (NULL, ?, {TOKEN}, 0, 0, 0, 0, 0)",
-            scope.table()
-        );
-        work.execute(&insert, [token])?;
+        begin_set(work, scope, token)?;
     }
     // Members do not expire as long as their list is used.
-    work.prepare_cached("UPDATE lists SET note = ?, expires_at = ? WHERE list = ?")?
-        .execute(params![
-            changes.note.to_json(),
-            expiry(now(), scope.retain),
-            scope.list
-        ])?;
+    work.prepare_cached(
+        "UPDATE lists SET note = ?1, expires_at = ?2,
+         members = CASE WHEN events = ?4 THEN ?5 ELSE max(0, members + ?6) END
+         WHERE list = ?3",
+    )?
+    .execute(params![
+        changes.note.to_json(),
+        expiry(now(), scope.retain),
+        scope.list,
+        changes.counted.map(|counted| signed(counted.events)),
+        changes.counted.map_or(0, |counted| signed(counted.members)),
+        changes.joined,
+    ])?;
     write_records(work, scope, &changes.records)?;
-    let mut published = work.prepare_cached(
-        "INSERT INTO publications (queue_id, chat_id, published_at, expires_at)
-         VALUES (?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET published_at = excluded.published_at,
-           expires_at = excluded.expires_at",
-    )?;
-    let published_at = signed(changes.published_at);
-    let expires_at = expiry(published_at, scope.retain);
-    for chat_id in &changes.published {
-        published.execute(params![scope.queue_id, chat_id, published_at, expires_at])?;
-    }
+    write_times(work, scope, &changes.published, changes.published_at)?;
     if !changes.forgotten.is_empty() {
         let delete = format!("DELETE FROM {} WHERE chat_id = ?", scope.table());
         let mut delete = work.prepare_cached(&delete)?;
@@ -196,7 +222,28 @@ pub(super) fn write(work: &Work<'_>, scope: &Scope, changes: &Changes) -> rusqli
     Ok(())
 }
 
-fn write_records(
+/// Writes when chats were published.
+pub(super) fn write_times(
+    work: &Work<'_>,
+    scope: &Scope,
+    chats: &[String],
+    at: u64,
+) -> rusqlite::Result<()> {
+    let mut published = work.prepare_cached(
+        "INSERT INTO publications (queue_id, chat_id, published_at, expires_at)
+         VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET published_at = excluded.published_at,
+           expires_at = excluded.expires_at",
+    )?;
+    let published_at = signed(at);
+    let expires_at = expiry(published_at, scope.retain);
+    for chat_id in chats {
+        published.execute(params![scope.queue_id, chat_id, published_at, expires_at])?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_records(
     work: &Work<'_>,
     scope: &Scope,
     records: &[(String, Record)],

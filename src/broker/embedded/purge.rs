@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::database::Work;
+use super::events::REMEMBERED_FOR;
 use super::members::{TOKEN, oldest, table_exists, unsigned};
 use super::{Embedded, blocking};
 use crate::broker::factory::fill_in;
@@ -38,6 +39,7 @@ fn purge_lists(work: &Work<'_>, purge: &Purge, age: Duration) -> rusqlite::Resul
     let shares_queue = purge.labels.is_some() && !purge.is_queue_per_label();
     for list in lists(work, purge)? {
         purged.members += members(work, &list, age, purge.dry_run)?;
+        purged.events += events(work, &list, age, purge.dry_run)?;
         // Times of publication belong to all labels of a queue.
         if !shares_queue && queues.insert(list.queue.clone()) {
             purged.publication_times += publications(work, &list.queue, age, purge.dry_run)?;
@@ -84,9 +86,24 @@ fn members(work: &Work<'_>, list: &List, age: Duration, dry_run: bool) -> rusqli
         if members > 0 {
             // The set is not whole any more: who is new cannot be told by it.
             work.execute(&format!("DELETE FROM {table} WHERE state = {TOKEN}"), [])?;
+            let fewer = "UPDATE lists SET members = max(0, members - ?) WHERE list = ?";
+            work.execute(fewer, [members, list.list])?;
         }
     }
     Ok(unsigned(found))
+}
+
+fn events(work: &Work<'_>, list: &List, age: Duration, dry_run: bool) -> rusqlite::Result<u64> {
+    // They say until when they are remembered, and not since when.
+    let applied_before = limit(age).saturating_add(REMEMBERED_FOR);
+    let old = "FROM events WHERE list = ? AND expires_at < ?";
+    let parameters = params![list.list, applied_before];
+    if dry_run {
+        let count = format!("SELECT count(*) {old}");
+        let found = work.query_row(&count, parameters, |row| row.get(0))?;
+        return Ok(unsigned(found));
+    }
+    Ok(work.execute(&format!("DELETE {old}"), parameters)? as u64)
 }
 
 fn publications(

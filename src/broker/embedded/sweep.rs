@@ -17,5 +17,6 @@ pub(super) fn sweep(work: &Work<'_>) -> rusqlite::Result<()> {
     work.execute("DELETE FROM publications WHERE expires_at < ?", [now])?;
     work.execute("DELETE FROM labels WHERE expires_at < ?", [now])?;
     work.execute("DELETE FROM runs WHERE expires_at < ?", [now])?;
+    work.execute("DELETE FROM events WHERE expires_at < ?", [now])?;
     Ok(())
 }

@@ -13,7 +13,7 @@ fn record(text: &str) -> Record {
 fn note(trusted: &str) -> Note {
     Note {
         trusted: Some(trusted.to_owned()),
-        members: 3,
+        passes: 3,
         ..Note::default()
     }
 }
@@ -39,15 +39,21 @@ impl Fixture {
     fn store(&self, file: &Embedded, label_id: &str) -> EmbeddedStore {
         EmbeddedStore {
             embedded: file.clone(),
-            target: Target {
-                queue: "q".to_owned(),
-                label_id: label_id.to_owned(),
-                instance_id: "i".to_owned(),
-            },
+            target: target(label_id),
             retain: Some(Duration::from_secs(3600)),
             has_members: true,
             opened: None,
+            turns: file.turns.of(&target(label_id)),
+            turn: None,
         }
+    }
+}
+
+fn target(label_id: &str) -> Target {
+    Target {
+        queue: "q".to_owned(),
+        label_id: label_id.to_owned(),
+        instance_id: "i".to_owned(),
     }
 }
 
@@ -68,9 +74,9 @@ fn what_was_written_is_found_by_the_same_queue_and_label() {
             ],
             published: vec!["a@c.us".to_owned()],
             published_at: u64::MAX / 4,
-            forgotten: Vec::new(),
+            ..Changes::default()
         };
-        store.write(changes).await.unwrap();
+        assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
         let ids = ["c@c.us", "x@c.us", "b@c.us", "a@c.us"].map(str::to_owned);
         let known = store.read(ids.to_vec()).await.unwrap();
         let found: Vec<_> = known
@@ -96,7 +102,7 @@ fn what_was_written_is_found_by_the_same_queue_and_label() {
             new_set: Some("u".to_owned()),
             ..Changes::default()
         };
-        other.write(changes).await.unwrap();
+        assert_eq!(other.write(changes).await.unwrap(), Saved::Done);
         let known = other.read(vec!["a@c.us".to_owned()]).await.unwrap();
         assert_eq!(known[0].record, None);
         assert!(known[0].published_at.is_some(), "times belong to the queue");
@@ -107,7 +113,7 @@ fn what_was_written_is_found_by_the_same_queue_and_label() {
             forgotten: vec!["b@c.us".to_owned()],
             ..Changes::default()
         };
-        store.write(changes).await.unwrap();
+        assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
         store.close().await;
         let mut again = fixture.store(&file, "1");
         let stored = again.open().await.unwrap();
@@ -116,7 +122,8 @@ fn what_was_written_is_found_by_the_same_queue_and_label() {
             stored,
             Stored {
                 note: note("t"),
-                set
+                set,
+                ..Stored::default()
             }
         );
         assert_eq!(again.unseen(9, 0).await.unwrap().unseen.len(), 2);
@@ -154,7 +161,7 @@ fn a_scan_comes_in_pages_and_sees_changes_made_meanwhile() {
                 .collect(),
             ..Changes::default()
         };
-        store.write(changes).await.unwrap();
+        assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
         let (mut from, mut found, mut members, mut pages) = (0, 0, 0, 0);
         loop {
             let page = store.unseen(2, from).await.unwrap();
@@ -169,7 +176,7 @@ fn a_scan_comes_in_pages_and_sees_changes_made_meanwhile() {
                 records: removed.collect(),
                 ..Changes::default()
             };
-            store.write(changes).await.unwrap();
+            assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
             match page.next {
                 Some(next) => from = next,
                 None => break,
@@ -197,7 +204,7 @@ fn what_is_too_old_is_deleted_and_notes_stay() {
                 published_at,
                 ..Changes::default()
             };
-            store.write(changes).await.unwrap();
+            assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
         }
         store.sweep().await.unwrap();
         let ids = ["a@c.us", "b@c.us"].map(str::to_owned);
@@ -247,7 +254,7 @@ fn each_row_is_kept_as_long_as_its_own_run_keeps_it() {
                 published_at: unix_seconds() - 7200,
                 ..Changes::default()
             };
-            store.write(changes).await.unwrap();
+            assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
             let two_hours = |work: &Work<'_>, _: &Scope| {
                 work.execute("UPDATE lists SET expires_at = expires_at - 7200", [])
             };
@@ -351,7 +358,7 @@ fn labels_that_come_and_go_never_meet_the_lock_of_their_own_process() {
                             records: vec![("a@c.us".to_owned(), record("ml1000:500:2:1"))],
                             ..Changes::default()
                         };
-                        store.write(changes).await.unwrap();
+                        assert_eq!(store.write(changes).await.unwrap(), Saved::Done);
                         if label == "1" {
                             store.close().await;
                         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Address, Broker, Kind};
 use crate::broker::embedded::Embedded;
 use crate::broker::purge::impossible;
-use crate::broker::store::StateStore;
+use crate::broker::store::{EventStore, StateStore};
 use crate::broker::{
     BrokerError, BrokerOptions, CountStore, MemberMonitor, Purge, PurgeOutcome, SessionContext,
     lines, rabbitmq, redis, tracked,
@@ -67,6 +67,18 @@ impl StateAddress {
             StateKind::Redis(endpoint) => redis::store(endpoint, options, context),
         }
     }
+
+    /// Returns the store for a label's events, without connecting.
+    pub(super) fn event_store(
+        &self,
+        options: &BrokerOptions,
+        context: &SessionContext,
+    ) -> Box<dyn EventStore> {
+        match &self.0 {
+            StateKind::File(file) => file.event_store(context, options.retain),
+            StateKind::Redis(endpoint) => redis::event_store(endpoint, options, context),
+        }
+    }
 }
 
 impl Broker {
@@ -89,11 +101,14 @@ impl Broker {
         )))
     }
 
-    /// Returns the monitor of the members of labels, without connecting: at the state, or at a sink
+    /// Returns the monitor of the labels' members, without connecting: at the state, or at a sink
     /// that keeps one. `None` if there is neither.
     pub fn member_monitor(&self) -> Option<Box<dyn MemberMonitor>> {
         match (&self.state, &self.address.0) {
-            (Some(_), _) => None,
+            (Some(StateAddress(StateKind::File(embedded))), _) => Some(embedded.member_monitor()),
+            (Some(StateAddress(StateKind::Redis(endpoint))), _) => {
+                Some(redis::state_monitor(endpoint))
+            }
             (None, Kind::Redis(endpoint)) => {
                 let partitions = self.options.partitions;
                 Some(Box::new(redis::RedisMonitor::new(endpoint, partitions)))

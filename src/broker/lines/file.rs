@@ -4,7 +4,7 @@ use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -19,6 +19,8 @@ use crate::broker::record::State;
 /// appended a lot. A killed write leaves one batch at most. A batch has up to 2,048 lines and 400 KiB
 /// of ids and names, so it stays below this limit even if each byte is escaped.
 const MAX_TAIL_BYTES: u64 = 16 * 1024 * 1024;
+/// How long events may hold the file.
+const APPENDING: Duration = Duration::from_millis(500);
 /// Beginnings of a message, as JSON and as an event.
 const MESSAGE_STARTS: [&[u8]; 2] = [
     b"{\"chat_id",
@@ -51,7 +53,7 @@ impl LineFile {
         let file = open_data(&path)?;
         // Resolved, so that a file has one journal under all of its names.
         let path = path.canonicalize().unwrap_or(path);
-        lock(&path, &file)?;
+        lock_shortly_held(&path, &file)?;
         if !is_at(&path, &file) {
             // A purge has replaced the file since it was opened.
             return Err(BrokerError::Locked(path.display().to_string()));
@@ -320,6 +322,19 @@ pub(super) fn is_at(path: &Path, file: &File) -> bool {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
     let (there, ours) = (std::fs::metadata(path), file.metadata());
     there.is_ok_and(|there| ours.is_ok_and(|ours| identity(there) == identity(ours)))
+}
+
+/// Locks the file, also if events are being appended at this moment. For a blocking thread.
+pub(super) fn lock_shortly_held(path: &Path, file: &File) -> Result<(), BrokerError> {
+    let until = Instant::now() + APPENDING;
+    loop {
+        match lock(path, file) {
+            Err(BrokerError::Locked(_)) if Instant::now() < until => {
+                std::thread::sleep(APPENDING / 50);
+            }
+            locked => return locked,
+        }
+    }
 }
 
 pub(super) fn lock(path: &Path, file: &File) -> Result<(), BrokerError> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
+use super::events::lines_of;
 use super::file::{failed, open_data};
 use super::writer_panicked;
 use crate::broker::{BrokerError, EventOutcome, EventSink, SessionContext};
@@ -40,11 +41,7 @@ pub(super) fn path_beside(data: &Path) -> PathBuf {
 #[async_trait]
 impl EventSink for RemovedLines {
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError> {
-        let mut lines = Vec::new();
-        for event in events {
-            lines.extend_from_slice(self.encoder.json(event).as_bytes());
-            lines.push(b'\n');
-        }
+        let lines = lines_of(&self.encoder, events);
         let data = self.data.clone();
         let appending = tokio::task::spawn_blocking(move || {
             // Beside the file itself, as its journal is, and not beside a link to it.
@@ -66,7 +63,7 @@ fn append(path: &Path, lines: &[u8]) -> Result<(), BrokerError> {
 }
 
 /// Ends a line that a killed process or a full disk has left incomplete.
-fn end_line(file: &mut File) -> std::io::Result<()> {
+pub(super) fn end_line(file: &mut File) -> std::io::Result<()> {
     if file.metadata()?.len() == 0 {
         return Ok(());
     }

@@ -96,6 +96,8 @@ impl QueueEvents {
 #[async_trait]
 impl EventSink for QueueEvents {
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError> {
+        // A sink outlives many failures: each call has retries of its own.
+        self.retries = SessionRetries::new(&self.context.retry);
         let alarm = self.connections.alarm.clone();
         let published = with_retry!(self, alarm.within(self.try_publish(events)));
         published.map_err(SessionError::into_failure)?;

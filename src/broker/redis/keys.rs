@@ -14,6 +14,7 @@ pub(super) struct Keys {
     /// A string that expires when its owner's heartbeat stops.
     pub(super) lock: String,
     /// The dedup set: the chats that are already on the stream, while a changed list is published.
+    /// For a state, the chats that a run has in flight.
     pub(super) dedup: String,
     /// Prefix of manifest keys, which a run's id follows. A manifest is a hash that tells consumers
     /// whether the run is complete.
@@ -27,6 +28,8 @@ pub(super) struct Keys {
     pub(super) members: String,
     /// A hash about the members, without ids, which does not expire.
     pub(super) note: String,
+    /// A string, for a state: who changes it now, a run or events.
+    pub(super) turn: String,
     /// The stream for chats that have left the label.
     pub(super) removed: String,
 }
@@ -59,10 +62,11 @@ impl Keys {
             lock: beside(kinds.lock),
             dedup: beside(kinds.dedup),
             manifest: format!("labelcast:run:{{{tag}}}:"),
-            event: beside("event") + ":",
+            event: beside(kinds.event) + ":",
             published: format!("labelcast:{}:{{{tag}}}:{stream}", kinds.published),
             members: beside(kinds.members),
             note: beside(kinds.note),
+            turn: beside(kinds.turn),
             removed: removed_stream(&stream),
             stream,
         }
@@ -107,6 +111,8 @@ pub(super) struct Kinds {
     pub(super) lock: &'static str,
     pub(super) members: &'static str,
     dedup: &'static str,
+    event: &'static str,
+    turn: &'static str,
     note: &'static str,
     published: &'static str,
 }
@@ -117,6 +123,8 @@ pub(super) const SINK: Kinds = Kinds {
     lock: "lock",
     members: "members",
     dedup: "seen",
+    event: "event",
+    turn: "turn",
     note: "membership",
     published: "published",
 };
@@ -126,7 +134,9 @@ pub(super) const STATE: Kinds = Kinds {
     checkpoint: "state",
     lock: "state-lock",
     members: "state-members",
-    dedup: "state-seen",
+    dedup: "state-in-flight",
+    event: "state-event",
+    turn: "state-turn",
     note: "state-note",
     published: "state-published",
 };
@@ -183,6 +193,7 @@ mod tests {
                 &keys.published,
                 &keys.members,
                 &keys.note,
+                &keys.turn,
                 &keys.removed,
             ];
             assert!(all.iter().all(|key| hash_tag(key) == Some(tag)), "{keys:?}");

@@ -141,7 +141,7 @@ impl RedisMonitor {
 fn count(parts: impl Iterator<Item = (Noted, Option<String>)>) -> MemberCount {
     let (mut members, mut lists) = (0, Vec::new());
     for ((trusted, noted, as_of), set) in parts {
-        members += noted.unwrap_or(0);
+        members += noted.filter(|_| set.is_some()).unwrap_or(0);
         lists.push(as_of.filter(|_| trusted.is_some() && trusted == set));
     }
     let lists: Option<Vec<u64>> = lists.into_iter().collect();

@@ -155,12 +155,10 @@ impl Worker<'_> {
             self.hash(published, "time", older, &mut purged.publication_times)
                 .await?;
         }
-        if !self.beside.is_state {
-            for dedup in &self.beside.dedup_sets {
-                purged.dedup_sets += self.dedup_set(dedup, older).await?;
-            }
-            self.manifests_and_events(older, purged).await?;
+        for dedup in &self.beside.dedup_sets {
+            purged.dedup_sets += self.dedup_set(dedup, older).await?;
         }
+        self.manifests_and_events(older, purged).await?;
         // Last, because the label is found by its checkpoint if this is interrupted.
         for checkpoint in &self.beside.checkpoints {
             purged.checkpoints += self.checkpoint(checkpoint, older).await?;

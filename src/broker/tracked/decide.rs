@@ -120,13 +120,8 @@ impl Decided {
         if !is_published {
             return self.leave_out(rules, known, is_repeated);
         }
-        let confirmed = confirmed(rules, &known);
-        let record = confirmed.map(|confirmed| confirmed.published_in(rules.list.pass));
-        let publication = Publication {
-            position,
-            record,
-            joins: joins(&known, record),
-        };
+        let publication = publish(rules, &known, position);
+        let record = publication.record;
         self.publish.push((known.chat_id, publication));
         record
     }
@@ -154,6 +149,17 @@ impl Decided {
     fn write(&mut self, known: Known, record: Record) {
         self.joined += u64::from(joins(&known, Some(record)));
         self.records.push((known.chat_id, record));
+    }
+}
+
+/// Returns what is recorded about a chat when its message is durable.
+pub(super) fn publish(rules: &Rules<'_>, known: &Known, position: Position) -> Publication {
+    let confirmed = confirmed(rules, known);
+    let record = confirmed.map(|confirmed| confirmed.published_in(rules.list.pass));
+    Publication {
+        position,
+        record,
+        joins: joins(known, record),
     }
 }
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::batch::Position;
 use crate::broker::BrokerError;
-use crate::broker::store::{Decisions, Note, RunNote, Stored};
+use crate::broker::store::{Decisions, Note, RunNote, Stored, is_begun_by_events};
 use crate::state::Publish;
 use crate::state::record::ListPass;
 
@@ -15,7 +15,7 @@ use crate::state::record::ListPass;
 ///
 /// [`BrokerError::MembersLost`].
 pub(super) fn check_set(stored: &Stored, publish: Publish) -> Result<(), BrokerError> {
-    let Stored { note, set } = stored;
+    let Stored { note, set, .. } = stored;
     let problem = match (&note.trusted, &note.building) {
         _ if publish != Publish::New => return Ok(()),
         _ if note.is_unreadable() => "the note cannot be read",
@@ -37,15 +37,15 @@ pub(super) fn begin_set(
 ) -> Option<String> {
     let existing = set.filter(|set| {
         let tokens = [&note.trusted, &note.building];
-        tokens.into_iter().flatten().any(|token| token == set)
+        // Events may have begun one since the note was read.
+        is_begun_by_events(set) || tokens.into_iter().flatten().any(|token| token == set)
     });
     let is_new = existing.is_none();
     let is_first = note.trusted.is_none() && note.building.is_none();
     let token = existing.map_or_else(new_token, str::to_owned);
     let is_trusted = match publish {
-        // On first use, an empty set is whole.
-        Publish::New => is_first || !is_new,
-        Publish::All => is_first || note.trusted.as_ref() == Some(&token),
+        // On first use, an empty set is whole, and so is one with the chats that events announced.
+        Publish::New | Publish::All => is_first || note.trusted.as_ref() == Some(&token),
         // A baseline over a whole set only adds to it.
         Publish::Nothing => note.trusted.as_ref() == Some(&token),
     };
@@ -53,9 +53,6 @@ pub(super) fn begin_set(
         true => (Some(token.clone()), None),
         false => (None, Some(token.clone())),
     };
-    if is_new {
-        note.members = 0;
-    }
     is_new.then_some(token)
 }
 
@@ -66,6 +63,8 @@ pub(super) struct Beginning {
     pub(super) mode: &'static str,
     /// Position up to which the queue has the run's chats.
     pub(super) durable: Position,
+    /// Members now.
+    pub(super) members: u64,
     /// The time that the list is current as of, in seconds since 1970.
     pub(super) as_of: u64,
     /// The time, in seconds since 1970.
@@ -83,7 +82,7 @@ pub(super) fn begin_pass(note: &mut Note, beginning: &Beginning) -> ListPass {
         first_pass: pass,
         published_from: pass,
         reached: 0,
-        members_before: note.members,
+        members_before: beginning.members,
         began_at: beginning.now,
         lost_at: 0,
         decisions: Decisions::default(),
@@ -96,7 +95,7 @@ pub(super) fn begin_pass(note: &mut Note, beginning: &Beginning) -> ListPass {
     }
     run.members_before = note
         .guarded
-        .map_or(note.members, |before| before.min(note.members));
+        .map_or(beginning.members, |before| before.min(beginning.members));
     let list = ListPass {
         as_of: beginning.as_of,
         pass,
@@ -107,13 +106,18 @@ pub(super) fn begin_pass(note: &mut Note, beginning: &Beginning) -> ListPass {
     list
 }
 
-/// Enters the end of a whole list in the note: its set is whole.
-pub(super) fn end_list(note: &mut Note, members: u64) {
+/// Enters in the note that a list is whole and past the guards. From here on, an older event about
+/// a chat without a record is no news.
+pub(super) fn accept_list(note: &mut Note, list: &ListPass) {
+    note.listed_at = note.listed_at.max(Some(list.as_of));
+    note.guarded = None;
+}
+
+/// Enters in the note that all members are those of a whole list: its set is whole.
+pub(super) fn end_list(note: &mut Note) {
     if let Some(building) = note.building.take() {
         note.trusted = Some(building);
     }
-    note.members = members;
-    note.guarded = None;
 }
 
 #[cfg(test)]
@@ -126,7 +130,6 @@ mod tests {
         Note {
             trusted: token(trusted),
             building: token(building),
-            members: 5,
             ..Note::default()
         }
     }
@@ -143,6 +146,7 @@ mod tests {
             let stored = Stored {
                 note: note(trusted, building),
                 set: set.map(str::to_owned),
+                ..Stored::default()
             };
             let checked = check_set(&stored, Publish::New);
             assert_eq!(checked.is_ok(), is_known, "{stored:?}");
@@ -167,6 +171,11 @@ mod tests {
             ("", "b", Some("b"), All, "", "b", false),
             ("", "b", Some("b"), Nothing, "", "b", false),
             ("", "b", None, Nothing, "", "n", true),
+            // Events have begun a set.
+            ("", "", Some("events:e"), New, "events:e", "", false),
+            ("", "", Some("events:e"), All, "events:e", "", false),
+            ("", "", Some("events:e"), Nothing, "", "events:e", false),
+            ("a", "", Some("events:e"), All, "", "events:e", false),
         ] {
             let mut note = note(trusted, building);
             let new = begin_set(&mut note, set, publish, || "n".to_owned());
@@ -175,9 +184,8 @@ mod tests {
             assert_eq!(token(&note.trusted), trusted_then, "{case}");
             assert_eq!(token(&note.building), building_then, "{case}");
             assert_eq!(new.is_some(), is_new, "{case}");
-            assert_eq!(note.members, if is_new { 0 } else { 5 }, "{case}");
-            end_list(&mut note, 7);
-            assert_eq!((note.building, note.members), (None, 7), "{case}");
+            end_list(&mut note);
+            assert_eq!(note.building, None, "{case}");
             assert!(note.trusted.is_some(), "{case}");
         }
     }
@@ -188,6 +196,7 @@ mod tests {
             run_id: Uuid::from_u128(run),
             mode: "all",
             durable,
+            members: if now == 1000 { 5 } else { 9 },
             as_of: 900,
             now,
         };
@@ -198,7 +207,6 @@ mod tests {
             (1, 1, 1)
         );
         note.run.as_mut().unwrap().reached = 50;
-        note.members = 9;
         assert_eq!(
             passes(begin_pass(&mut note, &beginning(1, 60, 1001))),
             (2, 1, 1)

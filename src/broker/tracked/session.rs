@@ -1,32 +1,23 @@
 //! One run's hold on a queue and on the store beside it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tracing::info;
 use uuid::Uuid;
 
 use super::decide::{Decided, Pending, Rules, decide};
-use super::pass::{Beginning, begin_pass, begin_set};
 use crate::batch::Batch;
-use crate::broker::store::{Changes, Decisions, StateStore, Stored};
+use crate::broker::store::{Changes, Decisions, Saved, StateStore, Stored};
 use crate::broker::{
     BrokerError, Delivered, EventSink, Outcome, ResumePoint, SnapshotSession, Start, Written,
 };
 use crate::state::record::ListPass;
 use crate::state::{Removal, Selection};
 
-/// Chats that are handed to the queue before the session waits until they are durable, and records
-/// them. After a crash, as many may come again if the list has changed since, with the same ids. A
-/// million new chats in a file took 9 s with these, 23 s with a quarter of them.
-const MAX_PENDING: usize = 16 * 1024;
-/// Entries whose decisions are noted before they are recorded with the chats. The note is written
-/// with each batch.
-const MAX_NOTED: u64 = 32 * 1024;
-
 /// A run's hold on a queue and on the store beside it.
 pub(super) struct TrackedSession {
-    inner: Box<dyn SnapshotSession>,
+    pub(super) inner: Box<dyn SnapshotSession>,
     pub(super) store: Box<dyn StateStore>,
     pub(super) removals: Option<Box<dyn EventSink>>,
     pub(super) selection: Selection,
@@ -34,10 +25,12 @@ pub(super) struct TrackedSession {
     /// `None` before the first list.
     pub(super) list: Option<ListPass>,
     /// Where the next batch must begin. Its chats are all those of the list so far.
-    resume_point: ResumePoint,
-    pending: Pending,
+    pub(super) resume_point: ResumePoint,
+    pub(super) pending: Pending,
+    /// When the oldest of them was handed over.
+    pub(super) window: Option<Instant>,
     /// Whether the queue has failed or its reader has gone, so that a later flush proves nothing.
-    has_failed: bool,
+    pub(super) has_failed: bool,
     /// The part of a batch that is published; kept for its memory.
     part: Batch,
     pub(super) counts: Counts,
@@ -47,7 +40,7 @@ pub(super) struct TrackedSession {
 #[derive(Default)]
 pub(super) struct Counts {
     /// Chats of the current list that were members before.
-    known: u64,
+    pub(super) known: u64,
     /// Members that have left.
     pub(super) removed: u64,
 }
@@ -69,6 +62,7 @@ impl TrackedSession {
             list: None,
             resume_point: ResumePoint::start_of(Uuid::nil()),
             pending: Pending::new(),
+            window: None,
             has_failed: false,
             part: Batch::new(),
             counts: Counts::default(),
@@ -85,6 +79,30 @@ impl TrackedSession {
         let positions = batch.iter().map(|chat| chat.position);
         let chats = positions.zip(known);
         Ok(decide(&rules, chats, &self.pending, is_handed))
+    }
+
+    /// Decides about the chats of a batch, and records all but those that are handed to the queue
+    /// next, in one turn.
+    async fn decide_and_save(&mut self, batch: &Batch) -> Result<(Decided, bool), BrokerError> {
+        let is_handed = batch.end() <= self.inner.resume_point().at.position;
+        loop {
+            let mut decided = self.decide(batch, is_handed).await?;
+            if !is_handed {
+                self.note_decisions(batch, &decided);
+            }
+            let in_flight = decided.publish.iter().map(|(chat_id, _)| chat_id.clone());
+            let changes = Changes {
+                records: std::mem::take(&mut decided.records),
+                published: std::mem::take(&mut decided.times),
+                published_at: seconds(SystemTime::now()),
+                joined: signed(decided.joined),
+                in_flight: in_flight.collect(),
+                ..Changes::default()
+            };
+            if self.save(changes).await? == Saved::Done {
+                return Ok((decided, is_handed));
+            }
+        }
     }
 
     /// Notes which chats of a batch are about to be handed to the queue.
@@ -117,7 +135,10 @@ impl TrackedSession {
     }
 
     /// Takes the queue's answer, after which less may be on it than before.
-    fn follow(&mut self, answer: Result<Written, BrokerError>) -> Result<Written, BrokerError> {
+    pub(super) fn follow(
+        &mut self,
+        answer: Result<Written, BrokerError>,
+    ) -> Result<Written, BrokerError> {
         match answer {
             Ok(Written::Done) => {}
             Ok(Written::Rewound) => self.go_back(),
@@ -130,123 +151,26 @@ impl TrackedSession {
         answer
     }
 
-    /// Whether the list is verified as far as the queue may have chats of the run. Until then, a
-    /// chat at a position where one was handed over may be another one.
-    fn is_verified(&self) -> bool {
-        self.resume_point.expected_digests.is_empty()
-    }
-
-    /// Whether so much is not recorded yet that the session must wait for the queue.
-    fn is_due(&self) -> bool {
-        let noted = self
-            .stored
-            .note
-            .run
-            .as_ref()
-            .map(|run| run.decisions.entries());
-        let is_much = self.pending.len() >= MAX_PENDING || noted.unwrap_or(0) >= MAX_NOTED;
-        is_much && self.is_verified()
-    }
-
-    /// Makes what was handed to the queue durable, and records it.
-    async fn flush_and_record(&mut self) -> Result<Written, BrokerError> {
-        let flushed = self.inner.flush().await;
-        let written = self.follow(flushed)?;
-        if written == Written::Done {
-            self.record().await?;
-        }
-        Ok(written)
-    }
-
-    /// Records chats that are durable on the queue.
-    async fn record(&mut self) -> Result<(), BrokerError> {
-        if self.has_failed || !self.is_verified() {
-            return Ok(());
-        }
-        let durable = self.inner.resume_point().at.position;
-        let Some(run) = &mut self.stored.note.run else {
-            return Ok(());
-        };
-        let is_unchanged = self.pending.is_empty() && run.reached >= durable;
-        if is_unchanged && run.decisions == Decisions::default() {
-            return Ok(());
-        }
-        // If the queue has gone back behind it, the next pass has to know.
-        run.reached = run.reached.max(durable);
-        run.decisions = Decisions::default();
-        let mut changes = Changes {
-            published_at: seconds(SystemTime::now()),
-            ..Changes::default()
-        };
-        let has_times = self.selection.suppress_for.is_some();
-        // In the order of the list, which is the order in which the store has them.
-        let mut pending: Vec<_> = self.pending.drain().collect();
-        pending.sort_unstable_by_key(|(_, publication)| publication.position);
-        for (chat_id, publication) in pending {
-            self.stored.note.members += u64::from(publication.joins);
-            if let Some(record) = publication.record {
-                changes.records.push((chat_id.clone(), record));
-            }
-            if has_times {
-                changes.published.push(chat_id);
-            }
-        }
-        self.save(changes).await
-    }
-
     /// Writes changes with the note.
-    pub(super) async fn save(&mut self, changes: Changes) -> Result<(), BrokerError> {
+    pub(super) async fn save(&mut self, changes: Changes) -> Result<Saved, BrokerError> {
         let note = self.stored.note.clone();
         self.store.write(Changes { note, ..changes }).await
     }
 
+    /// Writes the note. Nothing else can be outdated.
+    pub(super) async fn save_note(&mut self) -> Result<(), BrokerError> {
+        let _ = self.save(Changes::default()).await?;
+        Ok(())
+    }
+
     /// Follows the queue, which has lost chats and has gone back. What is recorded as published
-    /// behind its position is published again: see [`begin_pass`].
+    /// behind its position is published again: see
+    /// [`begin_pass`](super::pass::begin_pass).
     fn go_back(&mut self) {
         self.resume_point = self.inner.resume_point().clone();
         let durable = self.resume_point.at.position;
         self.pending
             .retain(|_, publication| publication.position < durable);
-    }
-
-    /// Begins a pass from the start of the list, which must have the same digest at the position of
-    /// the queue.
-    async fn begin_pass(&mut self, as_of: SystemTime) -> Result<(), BrokerError> {
-        let ResumePoint {
-            at,
-            expected_digests,
-        } = self.inner.resume_point();
-        let mut start = ResumePoint::start_of(at.run_id);
-        if at.position > 0 {
-            start.expected_digests.push((at.position, at.digest));
-        }
-        start.expected_digests.extend(expected_digests);
-        let beginning = Beginning {
-            run_id: at.run_id,
-            mode: self.selection.mode(),
-            durable: at.position,
-            as_of: seconds(as_of),
-            now: seconds(SystemTime::now()),
-        };
-        let mut changes = Changes::default();
-        if let Some(membership) = &self.selection.membership {
-            let token = || Uuid::now_v7().to_string();
-            changes.new_set = begin_set(
-                &mut self.stored.note,
-                self.stored.set.as_deref(),
-                membership.publish,
-                token,
-            );
-        }
-        if let Some(token) = &changes.new_set {
-            self.stored.set = Some(token.clone());
-        }
-        self.list = Some(begin_pass(&mut self.stored.note, &beginning));
-        // What is not recorded is in the note.
-        self.pending.clear();
-        self.resume_point = start;
-        self.counts.known = 0;
-        self.save(changes).await
     }
 }
 
@@ -277,19 +201,7 @@ impl SnapshotSession for TrackedSession {
     }
 
     async fn write(&mut self, batch: &Batch) -> Result<Written, BrokerError> {
-        let is_handed = batch.end() <= self.inner.resume_point().at.position;
-        let mut decided = self.decide(batch, is_handed).await?;
-        if !is_handed {
-            self.note_decisions(batch, &decided);
-        }
-        self.stored.note.members += decided.joined;
-        let changes = Changes {
-            records: std::mem::take(&mut decided.records),
-            published: std::mem::take(&mut decided.times),
-            published_at: seconds(SystemTime::now()),
-            ..Changes::default()
-        };
-        self.save(changes).await?;
+        let (decided, is_handed) = self.decide_and_save(batch).await?;
         let known = decided.known;
         let written = match is_handed {
             true => Written::Done,
@@ -297,6 +209,9 @@ impl SnapshotSession for TrackedSession {
         };
         if written != Written::Done {
             return Ok(written);
+        }
+        if !decided.publish.is_empty() {
+            self.window.get_or_insert_with(Instant::now);
         }
         self.pending.extend(decided.publish);
         self.resume_point.advance(batch);
@@ -311,6 +226,13 @@ impl SnapshotSession for TrackedSession {
         self.flush_and_record().await
     }
 
+    async fn idle(&mut self) -> Result<Written, BrokerError> {
+        match self.pending.is_empty() {
+            true => Ok(Written::Done),
+            false => self.flush_and_record().await,
+        }
+    }
+
     async fn restart(&mut self) -> Result<(), BrokerError> {
         // What this run has published stays on the queue, and is not published again.
         let _ = self.flush_and_record().await?;
@@ -320,7 +242,7 @@ impl SnapshotSession for TrackedSession {
         if let Some(run) = run.as_mut().filter(|run| run.reached <= durable) {
             run.reached = 0;
         }
-        self.save(Changes::default()).await?;
+        self.save_note().await?;
         self.inner.restart().await?;
         // Only now: until the queue has restarted, a killed run may be resumed where it was.
         if let Some(run) = &mut self.stored.note.run {
@@ -374,6 +296,11 @@ fn select(part: &mut Batch, batch: &Batch, decided: &Decided) {
     part.copy_some_from(batch, |chat| positions.next_if_eq(&chat.position).is_some());
 }
 
-fn seconds(at: SystemTime) -> u64 {
+pub(super) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A number of chats never gets that large.
+pub(super) fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,8 @@
 //! Sessions over a queue in memory and a store in a file, driven as the pipeline does it, with
 //! faults, kills and changed lists at random points.
 
+mod events;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -66,22 +68,7 @@ impl World {
         selection: &Selection,
         wrap: impl Fn(Box<dyn SnapshotSink>) -> Box<dyn SnapshotSink>,
     ) -> (Recovered, Box<dyn SnapshotSession>) {
-        let retry = RetryPolicy::new(5, Shutdown::manual(None));
-        let context = SessionContext {
-            target: Target {
-                queue: "q".to_owned(),
-                label_id: "1".to_owned(),
-                instance_id: "i".to_owned(),
-            },
-            layout: Layout {
-                format: Format::Json,
-                ids_per_message: 1,
-                include_names: false,
-            },
-            retry: retry.with_first_pause(Duration::from_millis(1)),
-            selection: selection.clone(),
-            pauses: Arc::new(NoPauses),
-        };
+        let context = context(selection);
         let tracked = Tracked {
             store: self.file.store(&context, None),
             inner: wrap(self.queue.sink(context)),
@@ -97,6 +84,25 @@ impl World {
             .into_iter()
             .map(|message| message.chat_id)
             .collect()
+    }
+}
+
+fn context(selection: &Selection) -> SessionContext {
+    let retry = RetryPolicy::new(5, Shutdown::manual(None));
+    SessionContext {
+        target: Target {
+            queue: "q".to_owned(),
+            label_id: "1".to_owned(),
+            instance_id: "i".to_owned(),
+        },
+        layout: Layout {
+            format: Format::Json,
+            ids_per_message: 1,
+            include_names: false,
+        },
+        retry: retry.with_first_pause(Duration::from_millis(1)),
+        selection: selection.clone(),
+        pauses: Arc::new(NoPauses),
     }
 }
 

@@ -89,7 +89,12 @@ impl Worker<'_> {
         loop {
             self.lock.renew().await?;
             let mut scan = redis::cmd("SCAN");
-            scan.arg(&cursor).arg("MATCH").arg("labelcast:[re]*");
+            // Manifests, or where there are none, events of a state.
+            let pattern = match self.beside.is_state {
+                true => "labelcast:state-event:*",
+                false => "labelcast:[re]*",
+            };
+            scan.arg(&cursor).arg("MATCH").arg(pattern);
             scan.arg("COUNT").arg(SCANNED_KEYS);
             let (next, keys): (String, Vec<String>) = self.remote.query(&scan).await?;
             for key in keys {

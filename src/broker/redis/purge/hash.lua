@@ -1,5 +1,5 @@
 -- Deletes the fields of one page of a hash that are older than a time, or counts them. The field ':'
--- (in a state of its own: '') is the token of a whole set of members. It goes with the first member
+-- (in a state of its own: '', where ':' and '::' are numbers) is the token of a whole set of members. It goes with the first member
 -- that is deleted: who is new cannot be told by what is left.
 --
 --   KEYS[1]  hash: chat id -> record of a member, or time in seconds
@@ -13,7 +13,7 @@
 local is_deleted = ARGV[5] == '1'
 -- Fields about all chats, beside those of chats.
 local others = 0
-for _, field in ipairs({':', ':streams', ''}) do
+for _, field in ipairs({':', '::', ':streams', ''}) do
   others = others + redis.call('HEXISTS', KEYS[1], field)
 end
 if ARGV[4] == '' then

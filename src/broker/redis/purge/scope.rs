@@ -217,7 +217,7 @@ impl<'a> Finder<'a> {
                 beside.members.push(keys.members.clone());
                 beside.checkpoints.push(keys.checkpoint.clone());
                 beside.events.push(keys.events().to_owned());
-                if partition.is_none() {
+                if partition.is_none() && !self.is_state {
                     beside.events.push(self.removals(label).events().to_owned());
                 }
                 beside.dedup_sets.push(keys.dedup);
