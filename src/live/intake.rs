@@ -27,7 +27,7 @@ const BATCH_REQUESTS: usize = 256;
 const IDLE: Duration = Duration::from_secs(300);
 
 /// Makes the sink for the events of a label.
-pub type SinkOfLabel = dyn Fn(&str) -> Result<Box<dyn EventSink>, BrokerError> + Send + Sync;
+pub type SinkOfLabel = dyn Fn(&str) -> Box<dyn EventSink> + Send + Sync;
 
 /// Takes events, and says when they are durable.
 #[derive(Clone)]
@@ -129,7 +129,7 @@ impl Intake {
     async fn send(&self, label_id: &str, request: Request) -> Result<(), NotDurable> {
         let mut request = request;
         loop {
-            let worker = self.worker(label_id)?;
+            let worker = self.worker(label_id);
             match worker.send(request).await {
                 Ok(()) => return Ok(()),
                 // It has just ended for want of events; the next one takes it.
@@ -139,18 +139,18 @@ impl Intake {
     }
 
     /// Returns the worker of a label, and starts it if there is none.
-    fn worker(&self, label_id: &str) -> Result<mpsc::Sender<Request>, NotDurable> {
+    fn worker(&self, label_id: &str) -> mpsc::Sender<Request> {
         let mut workers = self.shared.lock();
         if let Some(worker) = workers.get(label_id).filter(|worker| !worker.is_closed()) {
-            return Ok(worker.clone());
+            return worker.clone();
         }
-        let sink = (self.shared.sink_of)(label_id)?;
+        let sink = (self.shared.sink_of)(label_id);
         let (worker, requests) = mpsc::channel(WAITING_REQUESTS);
         workers.insert(label_id.to_owned(), worker.clone());
         drop(workers);
         let shared = Arc::clone(&self.shared);
         tokio::spawn(work(shared, label_id.to_owned(), sink, requests));
-        Ok(worker)
+        worker
     }
 }
 

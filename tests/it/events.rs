@@ -177,7 +177,7 @@ impl Subject for Redis {
 
     fn event_sink(&self) -> Box<dyn EventSink> {
         let broker = broker(&self.proxy.url(), self.partitions);
-        broker.event_sink(&context(Format::Fields)).unwrap()
+        broker.event_sink(&context(Format::Fields))
     }
 
     fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
@@ -240,7 +240,7 @@ impl Subject for Queue {
 
     fn event_sink(&self) -> Box<dyn EventSink> {
         let broker = broker(&self.vhost.url_by(self.proxy.port), None);
-        broker.event_sink(&context(Format::Json)).unwrap()
+        broker.event_sink(&context(Format::Json))
     }
 
     fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
@@ -331,7 +331,7 @@ impl Subject for Tracked {
     const REPEATS: bool = true;
 
     fn event_sink(&self) -> Box<dyn EventSink> {
-        self.broker.event_sink(&tracked_context(5)).unwrap()
+        self.broker.event_sink(&tracked_context(5))
     }
 
     fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
@@ -374,7 +374,7 @@ impl Subject for JsonLines {
     const WAITS_FOR_RUNS: bool = true;
 
     fn event_sink(&self) -> Box<dyn EventSink> {
-        self.broker.event_sink(&tracked_context(0)).unwrap()
+        self.broker.event_sink(&tracked_context(0))
     }
 
     fn snapshot_sink(&self) -> Box<dyn SnapshotSink> {
@@ -405,7 +405,7 @@ fn events_wait_for_a_run_that_holds_the_file_and_are_refused_after_the_retries()
         let refused = sink.publish(&events).await;
         assert!(matches!(refused, Err(BrokerError::Unavailable(_))));
         let patient = tracked_context(1000);
-        let mut patient = subject.broker.event_sink(&patient).unwrap();
+        let mut patient = subject.broker.event_sink(&patient);
         let (outcomes, ()) = tokio::join!(patient.publish(&events), async {
             tokio::task::yield_now().await;
             drop(run);

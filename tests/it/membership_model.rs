@@ -201,7 +201,7 @@ impl<P: Place> Subject<P> {
         }
         let events = self.events();
         let is_before = self.numbers.below(2) == 0;
-        let mut sink = self.place.broker().event_sink(&self.context()).unwrap();
+        let mut sink = self.place.broker().event_sink(&self.context());
         let list = async {
             if is_before {
                 tokio::task::yield_now().await;
@@ -216,7 +216,7 @@ impl<P: Place> Subject<P> {
 
     async fn send_events(&mut self) {
         let events = self.events();
-        let mut sink = self.place.broker().event_sink(&self.context()).unwrap();
+        let mut sink = self.place.broker().event_sink(&self.context());
         let mut rest = &events[..];
         while !rest.is_empty() {
             let count = 1 + self.numbers.below(rest.len() as u64) as usize;

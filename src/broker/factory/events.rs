@@ -2,34 +2,28 @@
 
 use super::{Broker, Kind};
 use crate::broker::tracked::TrackedEvents;
-use crate::broker::{
-    BrokerError, BrokerOptions, EventSink, SessionContext, lines, rabbitmq, redis,
-};
+use crate::broker::{BrokerOptions, EventSink, SessionContext, lines, rabbitmq, redis};
 use crate::state::Selection;
 
 impl Broker {
     /// Returns the sink for single events of a label, without connecting.
-    ///
-    /// # Errors
-    ///
-    /// None at present: every sink takes events.
-    pub fn event_sink(&self, context: &SessionContext) -> Result<Box<dyn EventSink>, BrokerError> {
+    pub fn event_sink(&self, context: &SessionContext) -> Box<dyn EventSink> {
         let state = (self.state.as_ref()).filter(|_| context.selection.membership.is_some());
         let Some(state) = state else {
-            return Ok(self.plain_event_sink(context));
+            return self.plain_event_sink(context);
         };
         let plain = SessionContext {
             // The store decides about the members.
             selection: Selection::default(),
             ..context.clone()
         };
-        Ok(Box::new(TrackedEvents {
+        Box::new(TrackedEvents {
             queue: self.plain_event_sink(&plain),
             removals: self.removals(context),
             store: state.event_store(&self.options, context),
             selection: context.selection.clone(),
             shutdown: context.retry.shutdown().clone(),
-        }))
+        })
     }
 
     /// Returns the sink for single events without a store beside it.

@@ -16,6 +16,7 @@ use crate::broker::{
     BrokerError, BrokerOptions, EventOutcome, EventSink, SessionContext, partition_of,
 };
 use crate::message::{Change, EventEncoder, LabelEvent};
+use crate::retry::RetryPolicy;
 use crate::state::Membership;
 
 /// How long an event is remembered. Senders of webhooks stop retrying long before.
@@ -25,6 +26,7 @@ pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 struct StreamEvents {
     streams: Vec<EventStream>,
     encoder: EventEncoder,
+    retry: RetryPolicy,
 }
 
 /// One of the streams that events are spread over.
@@ -50,7 +52,6 @@ pub(in crate::broker) fn event_sink(
     options: &BrokerOptions,
     context: &SessionContext,
 ) -> Box<dyn EventSink> {
-    let retries = SessionRetries::new(&context.retry);
     let selection = &context.selection;
     let script = match selection.membership {
         None => include_str!("event.lua"),
@@ -68,7 +69,7 @@ pub(in crate::broker) fn event_sink(
             partitions: options.partitions.map_or(1, |count| count as usize),
             keep_ms: options.retain.map_or(0, |retain| retain.as_millis()),
             min_replicas: options.min_replicas,
-            retries: retries.sibling(),
+            retries: SessionRetries::new(&context.retry),
         }
     };
     let streams = match options.partitions {
@@ -78,6 +79,7 @@ pub(in crate::broker) fn event_sink(
     let target = &context.target;
     Box::new(StreamEvents {
         streams,
+        retry: context.retry.clone(),
         encoder: EventEncoder::new(context.layout.format, &target.instance_id, &target.label_id),
     })
 }
@@ -187,6 +189,8 @@ impl EventSink for StreamEvents {
             if ours.is_empty() {
                 continue;
             }
+            // After a call that has given up, the next one begins anew.
+            stream.retries = SessionRetries::new(&self.retry);
             let appended = with_retry!(stream, stream.append(&ours));
             let appended = appended.map_err(SessionError::into_failure)?;
             for (number, outcome) in numbers.into_iter().zip(appended) {

@@ -104,7 +104,7 @@ fn publish_with(
     let broker = broker(&format!("file:{}", stage.out().display()), store);
     let context = context(true, suppress_for);
     block_on(async {
-        let mut sink = broker.event_sink(&context).unwrap();
+        let mut sink = broker.event_sink(&context);
         sink.publish(events).await.unwrap()
     })
 }
@@ -257,7 +257,7 @@ fn two_processes_apply_events_to_one_state() {
     block_on(async {
         let sink = || {
             let broker = broker(&server.url(), &store);
-            broker.event_sink(&context).unwrap()
+            broker.event_sink(&context)
         };
         let (mut first, mut second) = (sink(), sink());
         let all = async |sink: &mut dyn EventSink, events: &[LabelEvent]| {
@@ -318,7 +318,7 @@ fn a_run_that_has_lost_its_chats_in_flight_does_not_overwrite_events() {
         assert_eq!((in_flight.len(), count), (1, 10));
         // As if the run had stood still for so long that its lock and this have expired.
         let _: () = connection.del(&in_flight[0]).unwrap();
-        let mut events = broker.event_sink(&context).unwrap();
+        let mut events = broker.event_sink(&context);
         let deleted = [event("1", Change::Deleted, &ids[3])];
         assert_eq!(
             events.publish(&deleted).await.unwrap(),
