@@ -25,6 +25,9 @@ OWN_ALERT = {80, 81}
 # The maximum time for an orderly stop, in seconds, as stated in the README.
 ORDERLY_END = 10
 
+# The paths that `labelcast listen` serves for probes.
+PROBES = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+
 
 class Faults(list):
     """Problems found, each with its place."""
@@ -103,15 +106,16 @@ def check_failure_policy(job, codes, faults):
 
 
 def check_other_places(codes, faults):
-    """Checks that the systemd unit and the alert LabelcastNeedsAPerson have the codes of the README's table too."""
+    """Checks that the systemd units and the alert LabelcastNeedsAPerson have the codes of the README's table too."""
     no = {code for code, again in codes.items() if again == "no"}
 
-    unit = Path("config/systemd/labelcast.service").read_text()
-    listed = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
-    faults.check(
-        [{int(code) for code in line.split()} for line in listed] == [no],
-        f"labelcast.service: RestartPreventExitStatus must be {' '.join(map(str, sorted(no)))}",
-    )
+    for name in ("labelcast.service", "labelcast-listen.service"):
+        unit = Path("config/systemd", name).read_text()
+        listed = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+        faults.check(
+            [{int(code) for code in line.split()} for line in listed] == [no],
+            f"{name}: RestartPreventExitStatus must be {' '.join(map(str, sorted(no)))}",
+        )
 
     rules = yaml.safe_load(Path("config/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]
     query = next(rule["expr"] for rule in rules if rule["alert"] == "LabelcastNeedsAPerson")
@@ -158,9 +162,18 @@ def check_pod(job, documents, readme, faults):
         known = f"`{entry['name']}`" in readme
         faults.check(known, f"the variable {entry['name']} is not documented")
     kinds = {(document["kind"], document["metadata"]["name"]) for document in documents}
+    paths = set()
     for volume in pod["volumes"]:
         if name := volume.get("configMap", {}).get("name"):
             faults.check(("ConfigMap", name) in kinds, f"there is no ConfigMap {name}")
+        mounts = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == volume["name"]]
+        faults.check(len(mounts) == 1, f"the volume {volume['name']} is not mounted once")
+        for source in volume.get("projected", {}).get("sources", []):
+            paths |= {f"{mount}/{item['path']}" for mount in mounts for item in source["secret"]["items"]}
+    for entry in container.get("env", []):
+        # The keys of a secret that is mounted as a whole are not in the manifests.
+        if paths and entry["name"].endswith("_FILE"):
+            faults.check(entry["value"] in paths, f"{entry['name']}: no secret is mounted at {entry['value']}")
     account = pod["serviceAccountName"]
     faults.check(("ServiceAccount", account) in kinds, f"there is no ServiceAccount {account}")
     labels = job["template"]["metadata"]["labels"]
@@ -169,6 +182,64 @@ def check_pod(job, documents, readme, faults):
             selected = document["spec"]["podSelector"]["matchLabels"]
             name = document["metadata"]["name"]
             faults.check(selected.items() <= labels.items(), f"the NetworkPolicy {name} does not select the pod")
+
+
+def check_server(deployment, documents, faults):
+    """Checks that what refers to the Deployment's pods finds them, and that they can stop in an orderly way."""
+    pod = deployment["template"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    container = pod["containers"][0]
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    faults.check(pod.get("terminationGracePeriodSeconds", 30) > ORDERLY_END, "the grace period is too short")
+    faults.check(deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, "an update makes pods unavailable")
+
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    port = int(variables["LABELCAST_LISTEN_BIND"].rpartition(":")[2])
+    faults.check(set(ports.values()) == {port}, "LABELCAST_LISTEN_BIND does not have the container's port")
+    faults.check("LABELCAST_DASHBOARD_TOKEN_FILE" in variables, "the dashboard has no token")
+    for probe, path in PROBES.items():
+        get = container[probe]["httpGet"]
+        faults.check(get["path"] == path and get["port"] in ports, f"{probe} does not ask {path}")
+    annotations = deployment["template"]["metadata"]["annotations"]
+    faults.check(annotations["prometheus.io/port"] == str(port), "prometheus.io/port is not the container's port")
+
+    selectors = [("Deployment", deployment["selector"]["matchLabels"])]
+    selectors += [("spread", spread["labelSelector"]["matchLabels"]) for spread in pod["topologySpreadConstraints"]]
+    services = {}
+    for document in documents:
+        spec, name = document.get("spec"), document["metadata"]["name"]
+        if document["kind"] == "PodDisruptionBudget":
+            selectors.append(("PodDisruptionBudget", spec["selector"]["matchLabels"]))
+            faults.check(spec["minAvailable"] < deployment["replicas"], "no pod may ever be evicted")
+        elif document["kind"] == "Service":
+            selectors.append(("Service", spec["selector"]))
+            services[name] = {entry["name"] for entry in spec["ports"]}
+            for entry in spec["ports"]:
+                faults.check(entry["targetPort"] in ports, f"the Service {name} has another port than the pod")
+        elif document["kind"] == "NetworkPolicy":
+            allowed = {entry["port"] for rule in spec["ingress"] for entry in rule["ports"]}
+            faults.check(allowed == {port}, f"the NetworkPolicy {name} allows other ports")
+            faults.check(all(rule.get("from") for rule in spec["ingress"]), f"the NetworkPolicy {name} allows everybody")
+    for kind, selector in selectors:
+        faults.check(selector.items() <= labels.items(), f"the selector of the {kind} does not select the pod")
+        # The pods of the CronJob have the same name, and no component.
+        faults.check("app.kubernetes.io/component" in selector, f"the selector of the {kind} also selects a CronJob's pod")
+
+    for document in documents:
+        if document["kind"] != "Ingress":
+            continue
+        name = document["metadata"]["name"]
+        paths = [path for rule in document["spec"]["rules"] for path in rule["http"]["paths"]]
+        for path in paths:
+            service = path["backend"]["service"]
+            known = service["port"]["name"] in services.get(service["name"], ())
+            faults.check(known, f"the Ingress {name} refers to no port of a Service")
+        hosts = {rule["host"] for rule in document["spec"]["rules"]}
+        secured = {host for tls in document["spec"]["tls"] for host in tls["hosts"]}
+        faults.check(hosts == secured, f"the Ingress {name} has hosts without TLS")
+        if name == "labelcast-listen":
+            routed = [(path["path"], path["pathType"]) for path in paths]
+            faults.check(routed == [("/webhook", "Exact")], f"the Ingress {name} must route /webhook and nothing else")
 
 
 def check_document(document, known_keys, faults):
@@ -205,8 +276,14 @@ def check(path, codes, known_keys, readme):
         check_shards(job, these)
         check_pod(job, documents, readme, these)
         faults += these
-    if not jobs:
-        faults.append(f"{path.stem}: there is no CronJob and no Job")
+    servers = [document["spec"] for document in documents if document["kind"] == "Deployment"]
+    for server in servers:
+        these = Faults(f"{path.stem}: Deployment")
+        check_server(server, documents, these)
+        check_pod(server, documents, readme, these)
+        faults += these
+    if not jobs + servers:
+        faults.append(f"{path.stem}: there is no CronJob, no Job and no Deployment")
     if not faults:
         print(f"{path.stem}: {len(documents)} documents, valid for Kubernetes {' and '.join(VERSIONS)}")
     return faults

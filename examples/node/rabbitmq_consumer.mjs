@@ -38,8 +38,8 @@ async function handle({ properties, content }) {
     return;
   }
   store.transaction(() => {
-    store.hasRun(runId);
-    if (properties.type === "labelcast.chat") {
+    if (body.event_id === undefined) store.hasRun(runId); // a change that a webhook reported is no part of a run
+    if (properties.type === "labelcast.chat" || body.event === "label.chat.added") {
       handleChats(runId, body, properties.messageId);
     } else if (properties.headers?.event === "run.completed") {
       store.expect(runId, body.chats);

@@ -47,8 +47,9 @@ async function handle([entryId, pairs]) {
     counts.stale += 1;
   } else {
     store.transaction(() => {
-      store.hasRun(runId);
-      if (body.event !== undefined) return; // markers are skipped, because the manifest has the same information
+      if (body.event_id === undefined) store.hasRun(runId); // a change that a webhook reported is no part of a run
+      // Skips markers (run.…), because the manifest has the same information, and chats that have left.
+      if ((body.event ?? "label.chat.added") !== "label.chat.added") return;
       (body.chat_ids ?? [body.chat_id]).forEach((chatId, index) => {
         const isNew = store.remember(runId, chatId);
         counts[isNew ? "processed" : "repeats"] += 1;

@@ -44,8 +44,9 @@ def handle(properties, payload):
         counts["stale"] += 1
         return
     with store.transaction():
-        store.has_run(run_id)
-        if properties.type == "labelcast.chat":
+        if "event_id" not in body:  # a change that a webhook reported is no part of a run
+            store.has_run(run_id)
+        if properties.type == "labelcast.chat" or body.get("event") == "label.chat.added":
             handle_chats(run_id, body, properties.message_id)
         elif (properties.headers or {}).get("event") == "run.completed":
             store.expect(run_id, body["chats"])

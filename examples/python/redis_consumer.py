@@ -51,8 +51,10 @@ def handle(entry_id, fields):
         counts["stale"] += 1
     else:
         with store.transaction():
-            store.has_run(run_id)
-            if "event" not in body:  # markers are skipped, because the manifest has the same information
+            if "event_id" not in body:  # a change that a webhook reported is no part of a run
+                store.has_run(run_id)
+            # Skips markers (run.…), because the manifest has the same information, and chats that have left.
+            if body.get("event", "label.chat.added") == "label.chat.added":
                 ids = body["chat_ids"] if "chat_ids" in body else [body["chat_id"]]
                 names = body.get("names") or [body.get("name")] * len(ids)
                 for chat_id, name in zip(ids, names):

@@ -4,6 +4,7 @@
     contract.py rabbitmq URL QUEUE RUN_ID FORMAT PACKED NAMES CHATS
     contract.py file PATH - RUN_ID FORMAT PACKED NAMES CHATS
     contract.py removed redis|rabbitmq|file URL|PATH QUEUE RUN_ID FORMAT CHATS
+    contract.py change redis|rabbitmq URL QUEUE FORMAT EVENT CHATS
     contract.py manifest URL STREAM RUN_ID STATUS
     contract.py report < REPORTS
 
@@ -87,13 +88,15 @@ def from_redis(fields, form, schema):
 
 def from_rabbitmq(queue, method, properties, body, form, schema):
     kind = schema.split("-")[0]
-    valid(f"rabbitmq-{kind if kind in ('marker', 'removed') else 'chat'}", properties)
+    valid(f"rabbitmq-{kind if kind in ('marker', 'removed', 'change') else 'chat'}", properties)
     assert (method.exchange, method.routing_key) == ("", queue)
     wanted = "application/cloudevents+json" if form == "cloudevents" else "application/json"
     assert properties["content_type"] == wanted, properties["content_type"]
     data = event_data(json.loads(body), form == "cloudevents", schema)
     if schema == "removed":
         assert properties["message_id"] == f"{data['run_id']}:{data['chat_id']}:deleted"
+    elif schema == "change":
+        assert properties["message_id"] == data["event_id"]
     elif "event" in data:
         assert properties["headers"]["event"] == data["event"]
         assert properties["message_id"] == f"{data['run_id']}:{data['event']}"
@@ -149,6 +152,17 @@ def removed(kind, where, queue, run_id, form, chats):
     print(f"{kind} {form}: {len(ids)} chats that have left")
 
 
+def changed(kind, where, queue, form, event, chats):
+    if kind == "redis":
+        found = [from_redis(fields, form, "change") for fields in on_redis(where, queue, 0)[0]]
+    else:
+        found = [from_rabbitmq(queue, *message, form, "change") for message in on_rabbitmq(where, queue)]
+    assert all((data["event"], data["label_id"]) == (event, "1") for data in found), found
+    for key in ("chat_id", "event_id", "run_id"):
+        assert len({data[key] for data in found}) == len(found) == int(chats), f"{key} of {len(found)} messages"
+    print(f"{kind} {form}: {len(found)} {event}")
+
+
 def manifest(url, stream, run_id, status):
     import redis
 
@@ -175,5 +189,7 @@ elif what == "manifest":
     manifest(*rest)
 elif what == "removed":
     removed(*rest)
+elif what == "change":
+    changed(*rest)
 else:
     published(what, *rest)

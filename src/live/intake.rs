@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::warn;
 
 use super::inbound::ChatEvent;
@@ -18,6 +18,9 @@ use crate::message::LabelEvent;
 
 /// Requests that may wait for a label's worker.
 const WAITING_REQUESTS: usize = 1024;
+/// Events of all requests that wait or are published. Senders may stop waiting before their events
+/// are dropped, so the limit of the bodies under way is none for these. More events wait outside.
+const EVENTS_AT_ONCE: usize = 8192;
 /// Requests whose events are published together.
 const BATCH_REQUESTS: usize = 256;
 /// The time without an event after which a worker gives up its connection.
@@ -38,12 +41,15 @@ struct Shared {
     /// Is told when something was published.
     changed: Arc<Notify>,
     workers: Mutex<HashMap<String, mpsc::Sender<Request>>>,
+    places: Arc<Semaphore>,
 }
 
 /// Events of one label that are answered together.
 struct Request {
     events: Vec<LabelEvent>,
     answer: oneshot::Sender<Result<Vec<EventOutcome>, NotDurable>>,
+    /// The places of a body's events, which its requests share.
+    _places: Arc<OwnedSemaphorePermit>,
 }
 
 /// The error for events that may not be durable.
@@ -65,6 +71,7 @@ impl Intake {
             metrics,
             changed,
             workers: Mutex::default(),
+            places: Arc::new(Semaphore::new(EVENTS_AT_ONCE)),
         };
         Self {
             shared: Arc::new(shared),
@@ -78,6 +85,7 @@ impl Intake {
     ///
     /// If the broker or the state is away. Some of the events may be durable.
     pub async fn apply(&self, events: Vec<ChatEvent>) -> Result<(), NotDurable> {
+        let places = self.places(events.len()).await?;
         let mut by_label: HashMap<String, Vec<LabelEvent>> = HashMap::new();
         for ChatEvent {
             label_id, event, ..
@@ -89,7 +97,12 @@ impl Intake {
         for (label_id, events) in by_label {
             let changes: Vec<_> = events.iter().map(|event| event.change).collect();
             let (answer, answered) = oneshot::channel();
-            self.send(&label_id, Request { events, answer }).await?;
+            let request = Request {
+                events,
+                answer,
+                _places: Arc::clone(&places),
+            };
+            self.send(&label_id, request).await?;
             answers.push((changes, answered));
         }
         for (changes, answered) in answers {
@@ -102,6 +115,14 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Takes a place for each event. A body with more of them than there are takes all.
+    async fn places(&self, events: usize) -> Result<Arc<OwnedSemaphorePermit>, NotDurable> {
+        let places = u32::try_from(events.min(EVENTS_AT_ONCE)).unwrap_or(u32::MAX);
+        let taken = Arc::clone(&self.shared.places).acquire_many_owned(places);
+        let closed = |_| NotDurable("no event is taken any more".to_owned());
+        taken.await.map(Arc::new).map_err(closed)
     }
 
     /// Hands a request to the label's worker.

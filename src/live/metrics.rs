@@ -25,6 +25,7 @@ pub struct Metrics {
     events: Family<ByEventAndResult, Counter>,
     publishing: Histogram,
     delay: Histogram,
+    state_read: Gauge,
     labels: LabelGauges,
 }
 
@@ -55,6 +56,7 @@ impl Metrics {
             publishing: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
             // 0.1 s to a day.
             delay: Histogram::new(exponential_buckets(0.1, 4.0, 11)),
+            state_read: Gauge::default(),
             labels: LabelGauges::default(),
             registry: Registry::default(),
         };
@@ -79,6 +81,12 @@ impl Metrics {
             "Time between an event's own time and its arrival",
             Unit::Seconds,
             metrics.delay.clone(),
+        );
+        registry.register_with_unit(
+            "state_read_timestamp",
+            "When the broker and the state were last read",
+            Unit::Seconds,
+            metrics.state_read.clone(),
         );
         metrics.labels.register(&mut registry);
         Self {
@@ -111,6 +119,7 @@ impl Metrics {
 
     /// Sets the gauges of labels and queues.
     pub fn show(&self, overview: &Overview) {
+        self.state_read.set(gauge(seconds(overview.at)));
         self.labels.clear();
         for label in &overview.labels {
             self.labels.show(label);
@@ -176,7 +185,9 @@ impl LabelGauges {
             }
         };
         set(&self.members, label.chats);
-        set(&self.is_exact, Some(u64::from(label.is_exact)));
+        // A label that was deleted needs no list any more.
+        let is_exact = (!label.is_deleted).then_some(u64::from(label.is_exact));
+        set(&self.is_exact, is_exact);
         set(&self.messages, label.messages);
         set(&self.lag, label.lag);
         if let Some(run) = &label.last_run {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use labelcast::config::table::SETTINGS;
 use labelcast::exit::Exit;
 
 /// Returns the codes after which Kubernetes may retry: those with “yes” in the README.
@@ -66,5 +67,59 @@ fn the_readme_lists_every_exit_code() {
             _ => "| no |",
         };
         assert!(line.ends_with(again), "{line}");
+    }
+}
+
+#[test]
+fn every_exit_code_has_its_action_in_the_systemd_units() {
+    for unit in [
+        include_str!("../../config/systemd/labelcast.service"),
+        include_str!("../../config/systemd/labelcast-listen.service"),
+    ] {
+        let mut lines = unit.lines();
+        let codes = lines.find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
+        let codes = codes.unwrap().split(' ').map(|code| code.parse().unwrap());
+        assert_eq!(codes.collect::<Vec<u8>>(), final_codes());
+    }
+}
+
+#[test]
+fn manifests_and_units_set_variables_that_the_program_knows() {
+    let known = |name: &str| {
+        name == "LABELCAST_CONFIG" || SETTINGS.iter().any(|setting| setting.env == name)
+    };
+    for (path, text, prefix) in [
+        (
+            "base/cronjob.yaml",
+            include_str!("../../config/kubernetes/base/cronjob.yaml"),
+            "- name: ",
+        ),
+        (
+            "listen/deployment.yaml",
+            include_str!("../../config/kubernetes/overlays/listen/deployment.yaml"),
+            "- name: ",
+        ),
+        (
+            "labelcast.service",
+            include_str!("../../config/systemd/labelcast.service"),
+            "Environment=",
+        ),
+        (
+            "labelcast-listen.service",
+            include_str!("../../config/systemd/labelcast-listen.service"),
+            "Environment=",
+        ),
+    ] {
+        let assigned = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(prefix));
+        let names = assigned.map(|text| text.split('=').next().unwrap_or(text));
+        let names: Vec<&str> = names
+            .filter(|name| name.chars().all(|it| it.is_ascii_uppercase() || it == '_'))
+            .collect();
+        assert!(names.len() > 3, "{path}: {names:?}");
+        for name in names {
+            assert!(known(name), "{path}: {name} is no setting");
+        }
     }
 }

@@ -145,3 +145,30 @@ fn slow_senders_do_not_keep_others_from_being_answered_and_hold_little_memory() 
     drop(large);
     assert_eq!(listener.stop().code, Some(0));
 }
+
+#[test]
+fn large_bodies_of_many_senders_hold_little_memory_after_they_gave_up() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    let address = listener.address();
+    std::thread::scope(|scope| {
+        for sender in 0..16 {
+            scope.spawn(move || {
+                for number in 0..8 {
+                    let chat = |chat: usize| {
+                        let chat = format!("{sender}-{number}-{chat}@c.us");
+                        event(&chat, "added", "1", &chat).to_string()
+                    };
+                    let events: Vec<String> = (0..5000).map(chat).collect();
+                    let mut sender = Sender::connect(address).unwrap();
+                    let answer = sender.post(&format!("[{}]", events.join(",")));
+                    assert!(matches!(answer.unwrap().status, 200 | 503));
+                }
+            });
+        }
+    });
+    let peak = listener.process().peak_memory();
+    assert!(peak < 192 * 1024, "{peak} KiB");
+    assert_eq!(listener.stop().code, Some(0));
+}
