@@ -81,8 +81,6 @@ pub struct Live {
     pub metrics: Arc<Metrics>,
     follower: Follower,
     watcher: Watcher,
-    store: Arc<LabelStore>,
-    labels: Arc<FollowedLabels>,
 }
 
 impl Live {
@@ -133,13 +131,14 @@ impl Live {
                 store: Arc::clone(&store),
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
-                look_at_list,
+                look_at_list: look_at_list.clone(),
                 others: Mutex::default(),
             }),
             metrics: Arc::clone(&metrics),
             follower: Follower::new(
                 jobs,
                 Arc::clone(&labels),
+                Arc::clone(&store),
                 asked,
                 settings.reconcile_every,
                 Arc::clone(&changed),
@@ -156,20 +155,14 @@ impl Live {
                 reconcile_every: settings.reconcile_every,
                 overview,
                 changed,
+                look_at_list,
                 unstored: BTreeMap::new(),
             },
-            store,
-            labels,
         })
     }
 
     /// Follows the labels and keeps the overview up to date, until it is stopped.
     pub async fn run(self, stop: CancellationToken) {
-        // What is not read now is read by the list of labels, and by the watcher.
-        if let Ok((counts, runs)) = self.store.load().await {
-            self.labels.take_stored(counts);
-            self.labels.take_runs(runs);
-        }
         let watching = self.watcher.watch(stop.clone());
         tokio::join!(watching, self.follower.follow(stop));
     }

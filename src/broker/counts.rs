@@ -9,8 +9,8 @@ use crate::state::runs::LastRun;
 /// The stored counts of one account's labels.
 #[async_trait]
 pub trait CountStore: Send {
-    /// Stores counts. Other labels keep theirs. A label without a name, a colour or a count keeps the
-    /// stored one.
+    /// Stores counts. Other labels keep theirs. A label without a name, a colour, a count or a time of
+    /// deletion keeps the stored one.
     ///
     /// # Errors
     ///

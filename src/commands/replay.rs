@@ -7,7 +7,6 @@ use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tracing::{info, warn};
 
-use crate::broker::BrokerError;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::live::receive::{NotReceived, Receiver};
@@ -85,8 +84,7 @@ async fn take(receiver: &Receiver, line: String, shutdown: &Shutdown) -> Result<
         match receiver.receive(line.clone().into_bytes()).await {
             Ok(()) => return Ok(Line::Received),
             Err(NotReceived::NotDurable(error)) => {
-                let error = BrokerError::Unavailable(error.to_string());
-                retries.pause(Error::from(error)).await?;
+                retries.pause(Error::from(error.into_error())).await?;
             }
             Err(error) => return Ok(Line::Refused(error.to_string())),
         }

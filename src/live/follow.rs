@@ -15,14 +15,13 @@ use uuid::Uuid;
 use super::jobs::{Job, JobEnd, Jobs};
 use super::labels::{Followed, FollowedLabels, Presence};
 use super::overview::Overview;
-use crate::api::ApiError;
+use super::store::LabelStore;
+use crate::api::{ApiError, Label};
 
 /// How often it is looked at what is to be done.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The time between two readings of the list of labels, if events name labels that are not in it.
 const LIST_AT_MOST_EVERY: Duration = Duration::from_secs(10);
-/// How long the list of labels may take to leave out a label that was deleted.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(600);
 /// How long it may take until the end of a job is seen in the state of its label.
 const READ_WITHIN: Duration = Duration::from_secs(3);
 /// The first and the longest pause after a job that failed or met a lock.
@@ -32,6 +31,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_sec
 pub struct Follower {
     jobs: Arc<Jobs>,
     labels: Arc<FollowedLabels>,
+    store: Arc<LabelStore>,
     /// Asks for the list of labels.
     asked: mpsc::Receiver<()>,
     reconcile: Option<Reconcile>,
@@ -163,6 +163,7 @@ impl Follower {
     pub fn new(
         jobs: Jobs,
         labels: Arc<FollowedLabels>,
+        store: Arc<LabelStore>,
         asked: mpsc::Receiver<()>,
         reconcile_every: Option<Duration>,
         changed: Arc<Notify>,
@@ -171,6 +172,7 @@ impl Follower {
         Self {
             jobs: Arc::new(jobs),
             labels,
+            store,
             asked,
             reconcile: reconcile_every.map(Reconcile::new),
             waiting: VecDeque::new(),
@@ -222,9 +224,8 @@ impl Follower {
                 self.list.failed();
             }
             Ok(listed) => {
-                self.labels.take_list(&listed);
                 self.list.succeeded();
-                self.look_again_at_deletions();
+                self.take_list(&listed).await;
             }
             Err(error) => {
                 let error: crate::error::Error = error;
@@ -235,14 +236,14 @@ impl Follower {
         }
     }
 
-    /// Reads the list again soon, if a label that was deleted is still in it.
-    fn look_again_at_deletions(&mut self) {
-        let now = SystemTime::now();
-        let is_recent = |(_, followed): &(String, Followed)| match followed.presence {
-            Presence::Deleting(at) => now.duration_since(at).unwrap_or_default() < CONFIRM_WITHIN,
-            _ => false,
-        };
-        if self.labels.all().iter().any(is_recent) {
+    /// Stores new names, and reads the list again soon if a label that was deleted is still in it.
+    async fn take_list(&mut self, listed: &[Label]) {
+        let changed = self.labels.take_list(listed);
+        if let Err(error) = self.store.record_all(&changed).await {
+            warn!("cannot store the names of labels: {error}");
+        }
+        let mut labels = self.labels.all().into_iter();
+        if labels.any(|(_, followed)| followed.presence.is_unconfirmed()) {
             self.list.ask();
         }
     }

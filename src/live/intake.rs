@@ -54,12 +54,29 @@ struct Request {
 
 /// The error for events that may not be durable.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct NotDurable(String);
+#[error(transparent)]
+pub struct NotDurable(Arc<BrokerError>);
 
 impl From<BrokerError> for NotDurable {
     fn from(error: BrokerError) -> Self {
-        Self(error.to_string())
+        Self(Arc::new(error))
+    }
+}
+
+impl NotDurable {
+    /// Returns the error of the broker, which several requests share.
+    pub fn into_error(self) -> BrokerError {
+        Arc::try_unwrap(self.0).unwrap_or_else(|shared| match &*shared {
+            BrokerError::Unavailable(text) => BrokerError::Unavailable(text.clone()),
+            BrokerError::WrongQueue(text) => BrokerError::WrongQueue(text.clone()),
+            BrokerError::Credentials(text) => BrokerError::Credentials(text.clone()),
+            BrokerError::Interrupted(cause) => BrokerError::Interrupted(*cause),
+            other => BrokerError::Unavailable(other.to_string()),
+        })
+    }
+
+    fn bug(text: &str) -> Self {
+        BrokerError::Bug(text.to_owned()).into()
     }
 }
 
@@ -106,7 +123,7 @@ impl Intake {
             answers.push((changes, answered));
         }
         for (changes, answered) in answers {
-            let stopped = |_| NotDurable("the worker of the label has ended".to_owned());
+            let stopped = |_| NotDurable::bug("the worker of a label has ended");
             let outcomes = answered.await.map_err(stopped)??;
             for (change, outcome) in changes.into_iter().zip(outcomes) {
                 self.shared
@@ -121,7 +138,7 @@ impl Intake {
     async fn places(&self, events: usize) -> Result<Arc<OwnedSemaphorePermit>, NotDurable> {
         let places = u32::try_from(events.min(EVENTS_AT_ONCE)).unwrap_or(u32::MAX);
         let taken = Arc::clone(&self.shared.places).acquire_many_owned(places);
-        let closed = |_| NotDurable("no event is taken any more".to_owned());
+        let closed = |_| NotDurable::bug("no event is taken any more");
         taken.await.map(Arc::new).map_err(closed)
     }
 

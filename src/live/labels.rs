@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::inbound::LabelInfo;
 use super::overview::{LabelView, LastRun, Sample};
@@ -12,6 +12,8 @@ use crate::broker::{MemberCount, QueueDepth, Target};
 use crate::pipeline::RunSettings;
 use crate::state::counts::LabelCount;
 
+/// How long the list of labels may take to leave out a label that was deleted.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(600);
 /// Labels whose events are accepted without being in the account's list of labels.
 const MAX_UNLISTED: usize = 1000;
 
@@ -31,6 +33,8 @@ pub struct Followed {
     pub color: Option<String>,
     /// Whether it exists at the API.
     pub presence: Presence,
+    /// The last deletion that the list of labels has not confirmed in time, or has taken back.
+    settled_at: Option<SystemTime>,
     /// The number of members, as last read; `None` before the first reading.
     pub members: Option<MemberCount>,
     /// When the number of members last changed.
@@ -90,15 +94,14 @@ impl Followed {
         }
     }
 
-    /// The count of the label, to store it.
-    pub fn count(&self, label_id: &str) -> LabelCount {
-        let members = self.members.filter(|_| self.is_exact());
+    /// What is known of the label besides its count, to store it.
+    fn described(&self, label_id: &str) -> LabelCount {
         LabelCount {
             label_id: label_id.to_owned(),
             label_name: self.name.clone(),
             color_hex: self.color.clone(),
-            chats: members.map(|members| members.members),
-            counted_at: self.counted_at.unwrap_or_else(SystemTime::now),
+            chats: None,
+            counted_at: SystemTime::now(),
             deleted_at: self.deleted_at(),
         }
     }
@@ -135,40 +138,55 @@ impl FollowedLabels {
         }
     }
 
-    /// Takes the account's whole list of labels. Returns whether a label was new.
-    pub fn take_list(&self, listed: &[Label]) -> bool {
+    /// Takes the account's whole list of labels. Returns those with a new name or colour, to store
+    /// them.
+    pub fn take_list(&self, listed: &[Label]) -> Vec<LabelCount> {
         let mut labels = self.lock();
-        let mut is_new = false;
+        let mut changed = Vec::new();
         for label in listed
             .iter()
             .filter(|label| self.run.is_asked_for(&label.id))
         {
-            is_new |= !labels.contains_key(&label.id);
             let followed = labels.entry(label.id.clone()).or_default();
+            let before = (followed.name.clone(), followed.color.clone());
             followed.name = label.name.clone().or(followed.name.take());
             followed.color = label.color.clone().or(followed.color.take());
+            if before != (followed.name.clone(), followed.color.clone()) {
+                changed.push(LabelCount {
+                    deleted_at: None,
+                    ..followed.described(&label.id)
+                });
+            }
         }
         for (label_id, followed) in labels.iter_mut() {
             let is_listed = listed.iter().any(|label| label.id == *label_id);
-            followed.presence = followed.presence.after_list(is_listed);
+            let (presence, settled) = followed.presence.after_list(is_listed, SystemTime::now());
+            followed.presence = presence;
+            followed.settled_at = settled.or(followed.settled_at);
         }
-        is_new
+        changed
     }
 
-    /// Takes what was stored by an earlier process. What is known already stays.
-    pub fn take_stored(&self, counts: Vec<LabelCount>) {
+    /// Takes what is stored, also by other processes: names, colours and deletions that they were
+    /// told of. Returns whether a deletion is news.
+    pub fn take_stored(&self, counts: Vec<LabelCount>) -> bool {
         let mut labels = self.lock();
+        let mut is_news = false;
         for count in counts {
             if !self.run.is_asked_for(&count.label_id) {
                 continue;
             }
             let followed = labels.entry(count.label_id).or_default();
-            followed.name = followed.name.take().or(count.label_name);
-            followed.color = followed.color.take().or(count.color_hex);
-            if let (Presence::Unknown, Some(at)) = (followed.presence, count.deleted_at) {
-                followed.presence = Presence::Deleting(at);
+            followed.name = count.label_name.or(followed.name.take());
+            followed.color = count.color_hex.or(followed.color.take());
+            let is_later = |at: &SystemTime| followed.settled_at.is_none_or(|it| *at > it);
+            if let Some(at) = count.deleted_at.filter(is_later) {
+                let presence = followed.presence.after_report(at);
+                is_news |= presence != followed.presence;
+                followed.presence = presence;
             }
         }
+        is_news
     }
 
     /// Takes the last run of each label.
@@ -187,7 +205,7 @@ impl FollowedLabels {
         let followed = labels.entry(info.label_id.clone()).or_default();
         followed.name = info.label_name.or(followed.name.take());
         followed.color = info.color_hex.or(followed.color.take());
-        followed.count(&info.label_id)
+        followed.described(&info.label_id)
     }
 
     /// Notes that a label was deleted, for the list of labels to confirm. Returns the label, to
@@ -196,7 +214,7 @@ impl FollowedLabels {
         let mut labels = self.lock();
         let followed = labels.entry(label_id.to_owned()).or_default();
         followed.presence = followed.presence.after_report(at);
-        followed.count(label_id)
+        followed.described(label_id)
     }
 
     /// Takes the members of labels. Returns the labels whose count has changed, to store them.
@@ -219,7 +237,14 @@ impl FollowedLabels {
             if followed.is_exact() {
                 let chats = count.members;
                 add_sample(&mut followed.trend, Sample { at: now, chats });
-                changed.push(followed.count(&label_id));
+                changed.push(LabelCount {
+                    label_id,
+                    label_name: None,
+                    color_hex: None,
+                    chats: Some(chats),
+                    counted_at: now,
+                    deleted_at: None,
+                });
             }
         }
         changed
@@ -289,14 +314,17 @@ impl FollowedLabels {
 }
 
 impl Presence {
-    /// After the whole list of labels was read.
-    fn after_list(self, is_listed: bool) -> Self {
+    /// After the whole list of labels was read. Also returns the deletion that this settles as not
+    /// confirmed, or as taken back.
+    fn after_list(self, is_listed: bool, now: SystemTime) -> (Self, Option<SystemTime>) {
+        let is_recent = |at| now.duration_since(at).unwrap_or_default() < CONFIRM_WITHIN;
         match (self, is_listed) {
             // The API may take a while to leave it out.
-            (Self::Deleting(at), true) => Self::Deleting(at),
-            (Self::Deleting(at) | Self::Deleted(at), false) => Self::Deleted(at),
-            (_, true) => Self::Listed,
-            (Self::Unknown | Self::Listed | Self::Missing, false) => Self::Missing,
+            (Self::Deleting(at), true) if is_recent(at) => (self, None),
+            (Self::Deleting(at) | Self::Deleted(at), true) => (Self::Listed, Some(at)),
+            (Self::Deleting(at) | Self::Deleted(at), false) => (Self::Deleted(at), None),
+            (Self::Unknown | Self::Listed | Self::Missing, true) => (Self::Listed, None),
+            (Self::Unknown | Self::Listed | Self::Missing, false) => (Self::Missing, None),
         }
     }
 
@@ -304,9 +332,54 @@ impl Presence {
     fn after_report(self, at: SystemTime) -> Self {
         match self {
             Self::Deleted(before) => Self::Deleted(before.max(at)),
-            Self::Missing => Self::Deleted(at),
             Self::Deleting(before) => Self::Deleting(before.max(at)),
+            Self::Missing => Self::Deleted(at),
             Self::Unknown | Self::Listed => Self::Deleting(at),
+        }
+    }
+
+    /// Whether the list of labels is expected to confirm a deletion soon.
+    pub fn is_unconfirmed(self) -> bool {
+        matches!(self, Self::Deleting(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_counts_once_the_list_of_labels_confirms_it() {
+        let now = SystemTime::now();
+        let (recent, old) = (now - CONFIRM_WITHIN / 2, now - CONFIRM_WITHIN * 2);
+        use Presence::{Deleted, Deleting, Listed, Missing, Unknown};
+        let cases = [
+            // before, listed, after, settled
+            (Unknown, true, Listed, None),
+            (Unknown, false, Missing, None),
+            (Listed, false, Missing, None),
+            (Missing, true, Listed, None),
+            (Deleting(recent), true, Deleting(recent), None),
+            (Deleting(old), true, Listed, Some(old)),
+            (Deleting(recent), false, Deleted(recent), None),
+            (Deleting(old), false, Deleted(old), None),
+            (Deleted(recent), false, Deleted(recent), None),
+            // It was created again.
+            (Deleted(recent), true, Listed, Some(recent)),
+        ];
+        for (before, is_listed, after, settled) in cases {
+            let found = before.after_list(is_listed, now);
+            assert_eq!(found, (after, settled), "{before:?} {is_listed}");
+        }
+        let reports = [
+            (Unknown, Deleting(recent)),
+            (Listed, Deleting(recent)),
+            (Missing, Deleted(recent)),
+            (Deleting(old), Deleting(recent)),
+            (Deleted(old), Deleted(recent)),
+        ];
+        for (before, after) in reports {
+            assert_eq!(before.after_report(recent), after, "{before:?}");
         }
     }
 }

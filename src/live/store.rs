@@ -41,6 +41,9 @@ impl LabelStore {
     ///
     /// If they may not be stored.
     pub async fn record_all(&self, labels: &[LabelCount]) -> Result<(), BrokerError> {
+        if labels.is_empty() {
+            return Ok(());
+        }
         let recording = async { self.store.lock().await.record(labels).await };
         timeout(TIME_LIMIT, recording)
             .await
@@ -57,18 +60,6 @@ impl LabelStore {
             let mut store = self.store.lock().await;
             Ok((store.load().await?, store.load_runs().await?))
         };
-        timeout(TIME_LIMIT, loading)
-            .await
-            .unwrap_or_else(|_| Err(late()))
-    }
-
-    /// Reads the last runs.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read.
-    pub async fn load_runs(&self) -> Result<Vec<LastRun>, BrokerError> {
-        let loading = async { self.store.lock().await.load_runs().await };
         timeout(TIME_LIMIT, loading)
             .await
             .unwrap_or_else(|_| Err(late()))

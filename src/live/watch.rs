@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -36,6 +36,8 @@ pub struct Watcher {
     pub(super) overview: watch::Sender<Arc<Overview>>,
     /// Is told of events.
     pub(super) changed: Arc<Notify>,
+    /// Wakes the task that follows the list of labels.
+    pub(super) look_at_list: mpsc::Sender<()>,
     /// Counts that are not stored yet, by label.
     pub(super) unstored: BTreeMap<String, LabelCount>,
 }
@@ -90,7 +92,12 @@ impl Watcher {
         if !with_queues {
             return Ok(());
         }
-        self.labels.take_runs(self.store.load_runs().await?);
+        let (stored, runs) = self.store.load().await?;
+        if self.labels.take_stored(stored) {
+            // Another process was told of a deletion.
+            let _ = self.look_at_list.try_send(());
+        }
+        self.labels.take_runs(runs);
         if let Some(queues) = &mut self.queues {
             let depths = queues.depths(&targets).await?;
             self.labels.take_depths(ids.into_iter().zip(depths));

@@ -61,7 +61,7 @@ impl EmbeddedCounts {
                 "INSERT INTO labels VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT DO UPDATE SET name = coalesce(?3, name), color = coalesce(?4, color),
                  counted_at = iif(?5 IS NULL, counted_at, ?6), chats = coalesce(?5, chats),
-                 expires_at = ?7, deleted_at = ?8",
+                 expires_at = ?7, deleted_at = coalesce(?8, deleted_at)",
             )?;
             for count in &counts {
                 let (name, color) = (&count.label_name, &count.color_hex);

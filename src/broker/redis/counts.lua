@@ -13,15 +13,17 @@ for i = 4, first_kept - 1, 2 do
   local stored = redis.call('HGET', KEYS[1], id)
   local is_read, before = pcall(cjson.decode, stored or '')
   if is_read and type(before) == 'table' then
+    local is_changed = false
     if count.chats == cjson.null then
-      count.chats, count.counted_at = before.chats, before.counted_at
-      json = cjson.encode(count)
+      count.chats, count.counted_at, is_changed = before.chats, before.counted_at, true
     end
-    for _, member in ipairs({'name', 'color'}) do
-      if count[member] == cjson.null then
-        count[member] = before[member]
-        json = cjson.encode(count)
+    for _, member in ipairs({'name', 'color', 'deleted_at'}) do
+      if (count[member] or cjson.null) == cjson.null then
+        count[member], is_changed = before[member], true
       end
+    end
+    if is_changed then
+      json = cjson.encode(count)
     end
   end
   redis.call('HSET', KEYS[1], id, json)

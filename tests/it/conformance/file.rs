@@ -72,7 +72,11 @@ impl Subject for File {
             Fault::Hold => process.signal("STOP"),
             // A file has no connection, so a partial line is the only effect of a write that
             // breaks.
-            Fault::Cut | Fault::Kill => process.signal("KILL"),
+            Fault::Cut | Fault::Kill => {
+                // Lines are written before they are recorded.
+                wait_until("a batch is recorded", || lines_in(&self.journal()) >= 2);
+                process.signal("KILL");
+            }
             Fault::FailAfterWrite => {
                 // The first line is the start of the run. The last line is lost, and a batch
                 // remains.

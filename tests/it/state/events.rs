@@ -398,6 +398,8 @@ fn a_file_of_the_first_version_is_updated() {
     note.as_object_mut().unwrap().remove("listed_at");
     store.set_note(&note.to_string());
     let downgrade = "DROP TABLE events;
+        DROP TABLE runs;
+        ALTER TABLE labels DROP COLUMN deleted_at;
         ALTER TABLE lists DROP COLUMN members;
         ALTER TABLE lists DROP COLUMN events;
         ALTER TABLE lists DROP COLUMN tracked;

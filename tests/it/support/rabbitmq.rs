@@ -21,7 +21,7 @@ use super::redis::free_ports;
 use super::{make_certificate, wait_until};
 
 /// Virtual hosts of the shared broker. Each test takes one for itself.
-const VHOSTS: usize = 120;
+const VHOSTS: usize = 140;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
