@@ -26,6 +26,7 @@ pub use self::body::Body;
 use self::clock::Clock;
 pub use self::error::ApiError;
 use self::redact::Redact;
+pub(crate) use self::redact::mask_ids;
 use self::redirect::Redirect;
 pub use self::settings::ApiSettings;
 use crate::decode::{self, Answer, DecodeError, Doubt, Trust};

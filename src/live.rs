@@ -44,7 +44,7 @@ use self::receive::Receiver;
 use self::store::LabelStore;
 use self::watch::Watcher;
 use crate::api::{ApiSettings, Client};
-use crate::broker::factory::SinkSettings;
+use crate::broker::factory::{SinkSettings, StateHold};
 use crate::broker::{BrokerError, PauseObserver, SessionContext};
 use crate::error::Error;
 use crate::pipeline::RunSettings;
@@ -81,17 +81,19 @@ pub struct Live {
     pub metrics: Arc<Metrics>,
     follower: Follower,
     watcher: Watcher,
+    _state: StateHold,
 }
 
 impl Live {
-    /// Builds the parts, without connecting.
+    /// Builds the parts, without connecting. A state in a file is held from now on.
     ///
     /// # Errors
     ///
-    /// If there is no state, or the API's client cannot be set up.
+    /// If there is no state or another process holds it, or the API's client cannot be set up.
     pub fn new(settings: &LiveSettings, shutdown: &Shutdown) -> Result<Self, Error> {
         let LiveSettings { run, sink, api, .. } = settings;
         let instance_id = &api.instance_id;
+        let state = sink.broker.hold_state()?;
         let metrics = Arc::new(Metrics::new());
         let activity = Arc::new(Activity::default());
         let changed = Arc::new(Notify::new());
@@ -101,18 +103,21 @@ impl Live {
             .zip(sink.broker.member_monitor())
             .ok_or_else(no_state)?;
         let store = Arc::new(LabelStore::new(store));
-        let labels = Arc::new(FollowedLabels::new(run.clone(), target_of(settings)));
+        let address = sink.broker.address.clone();
+        let is_queue = move |queue: &str| address.problem_with_name(queue).is_none();
+        let labels = FollowedLabels::new(run.clone(), target_of(settings), Box::new(is_queue));
+        let labels = Arc::new(labels);
         let intake = Intake::new(
             sink_of(settings, shutdown),
             Arc::clone(&metrics),
             Arc::clone(&changed),
         );
-        let (look_at_list, asked) = mpsc::channel(1);
+        let (list_requests, requested) = mpsc::channel(1);
         let empty = Overview {
             at: SystemTime::now(),
             labels: Vec::new(),
             events_by_minute: Vec::new(),
-            error: None,
+            error: Some("the state has not been read yet".to_owned()),
             reconcile_every: settings.reconcile_every,
         };
         let (overview, shown) = tokio::sync::watch::channel(Arc::new(empty));
@@ -131,7 +136,7 @@ impl Live {
                 store: Arc::clone(&store),
                 activity: Arc::clone(&activity),
                 metrics: Arc::clone(&metrics),
-                look_at_list: look_at_list.clone(),
+                list_requests: list_requests.clone(),
                 others: Mutex::default(),
             }),
             metrics: Arc::clone(&metrics),
@@ -139,7 +144,7 @@ impl Live {
                 jobs,
                 Arc::clone(&labels),
                 Arc::clone(&store),
-                asked,
+                requested,
                 settings.reconcile_every,
                 Arc::clone(&changed),
                 shown.clone(),
@@ -155,9 +160,10 @@ impl Live {
                 reconcile_every: settings.reconcile_every,
                 overview,
                 changed,
-                look_at_list,
+                list_requests,
                 unstored: BTreeMap::new(),
             },
+            _state: state,
         })
     }
 

@@ -85,7 +85,7 @@ fn remove_token(text: &str, token: &str) -> String {
 
 /// Masks chat ids and possible phone numbers: the word before an `@`, and words and numbers with
 /// seven or more digits, whatever separates the digits.
-fn mask_ids(text: &str) -> String {
+pub(crate) fn mask_ids(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {

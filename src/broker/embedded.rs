@@ -47,6 +47,11 @@ struct Handle {
     database: Option<Arc<Database>>,
 }
 
+/// Keeps the file open.
+pub(super) struct Hold {
+    _handle: Handle,
+}
+
 /// The state of one queue and label in the file.
 struct EmbeddedStore {
     embedded: Embedded,
@@ -108,6 +113,16 @@ impl Embedded {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes hold of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Locked`] if another process holds it.
+    pub(super) fn hold(&self) -> Result<Hold, BrokerError> {
+        let hold = self.open()?;
+        Ok(Hold { _handle: hold })
     }
 
     /// Opens the file, or returns the database if another label of this process has opened it.

@@ -6,7 +6,7 @@ mod state;
 
 use std::path::{Path, PathBuf};
 
-pub use self::state::StateAddress;
+pub use self::state::{StateAddress, StateHold};
 use super::blackhole::Blackhole;
 use super::lines::{self, Lines};
 use super::rabbitmq::{self, RabbitMq};
@@ -265,7 +265,7 @@ impl Broker {
         let store = state.store(&self.options, &context);
         let removals = self.removals(&context);
         let selection = context.selection.clone();
-        let inner = match &self.address.0 {
+        let inner: Box<dyn SnapshotSink> = match &self.address.0 {
             // It would select chats by itself.
             Kind::Redis(endpoint) => {
                 let context = SessionContext {
@@ -305,6 +305,19 @@ impl Broker {
                 Box::new(Redis::new(endpoint, options, context, mode))
             }
             Kind::RabbitMq(endpoint) => Box::new(RabbitMq::new(endpoint, options, context)),
+        }
+    }
+
+    /// Returns the broker for a run that publishes nothing. A file is not locked by it, so that
+    /// events can be appended meanwhile.
+    #[must_use]
+    pub fn without_file(&self) -> Self {
+        match &self.address.0 {
+            Kind::File(_) => Self {
+                address: Address(Kind::Stdout),
+                ..self.clone()
+            },
+            Kind::Stdout | Kind::Redis(_) | Kind::RabbitMq(_) => self.clone(),
         }
     }
 

@@ -22,7 +22,11 @@ use crate::server::webhook::Webhooks;
 use crate::server::{self, http};
 use crate::shutdown::Shutdown;
 
-pub(super) async fn listen(sources: ConfigSources, flags: ListenFlags) -> Exit {
+pub(super) async fn listen(mut sources: ConfigSources, flags: ListenFlags) -> Exit {
+    if flags.replay.is_some() {
+        // Nobody sends webhooks.
+        sources.set("listen.webhook_auth", "none");
+    }
     let settings = load(sources, |sources| {
         let (listen, log) = (sources.listen(), sources.log());
         Some((listen?, log?))

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use futures_util::{StreamExt as _, stream};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::fs::File;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tracing::{info, warn};
 
 use crate::error::Error;
@@ -13,6 +14,8 @@ use crate::live::receive::{NotReceived, Receiver};
 use crate::retry::RetryPolicy;
 use crate::shutdown::Shutdown;
 
+/// The longest line, in bytes, which is that of a webhook's body.
+const MAX_LINE: usize = 1024 * 1024;
 /// Lines that are under way at once, so that their events share round trips.
 const AT_ONCE: usize = 256;
 /// Retries of a line whose events could not be made durable.
@@ -41,13 +44,10 @@ pub(super) async fn replay(
         path: path.to_owned(),
         error,
     };
-    let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
-    let lines = stream::unfold(BufReader::new(file).lines(), async |mut lines| {
-        lines
-            .next_line()
-            .await
-            .transpose()
-            .map(|line| (line, lines))
+    let file = File::open(path).await.map_err(unreadable)?;
+    let lines = stream::unfold(BufReader::new(file), async |mut file| {
+        let line = next_line(&mut file).await.transpose()?;
+        Some((line, file))
     });
     let numbered = lines.enumerate().map(async |(number, line)| {
         let line = line.map_err(unreadable)?;
@@ -71,17 +71,49 @@ pub(super) async fn replay(
     })
 }
 
+/// Reads a line, without its end. Of a line that is too long, reads as much as shows that. Returns
+/// `None` at the end of the file.
+async fn next_line(file: &mut BufReader<File>) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    let limit = MAX_LINE as u64 + 2;
+    if (&mut *file)
+        .take(limit)
+        .read_until(b'\n', &mut line)
+        .await?
+        == 0
+    {
+        return Ok(None);
+    }
+    let mut rest = Vec::new();
+    while line.len() > MAX_LINE + 1 && !line.ends_with(b"\n") && !rest.ends_with(b"\n") {
+        rest.clear();
+        if (&mut *file)
+            .take(limit)
+            .read_until(b'\n', &mut rest)
+            .await?
+            == 0
+        {
+            break;
+        }
+    }
+    Ok(Some(line))
+}
+
 /// Takes one line, with retries. An empty one is nothing.
-async fn take(receiver: &Receiver, line: String, shutdown: &Shutdown) -> Result<Line, Error> {
-    if line.trim().is_empty() {
+async fn take(receiver: &Receiver, line: Vec<u8>, shutdown: &Shutdown) -> Result<Line, Error> {
+    let line = line.trim_ascii();
+    if line.is_empty() {
         return Ok(Line::Received);
+    }
+    if line.len() > MAX_LINE {
+        return Ok(Line::Refused("the line is over 1 MiB".to_owned()));
     }
     let mut retries = RetryPolicy::new(RETRIES, shutdown.clone()).retries();
     loop {
         if let Some(cause) = shutdown.cause() {
             return Err(Error::Interrupted(cause));
         }
-        match receiver.receive(line.clone().into_bytes()).await {
+        match receiver.receive(line.to_vec()).await {
             Ok(()) => return Ok(Line::Received),
             Err(NotReceived::NotDurable(error)) => {
                 retries.pause(Error::from(error.into_error())).await?;

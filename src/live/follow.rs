@@ -7,9 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::jobs::{Job, JobEnd, Jobs};
@@ -18,7 +18,7 @@ use super::overview::Overview;
 use super::store::LabelStore;
 use crate::api::{ApiError, Label};
 
-/// How often it is looked at what is to be done.
+/// Interval of the schedule.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The time between two readings of the list of labels, if events name labels that are not in it.
 const LIST_AT_MOST_EVERY: Duration = Duration::from_secs(10);
@@ -32,12 +32,14 @@ pub struct Follower {
     jobs: Arc<Jobs>,
     labels: Arc<FollowedLabels>,
     store: Arc<LabelStore>,
-    /// Asks for the list of labels.
-    asked: mpsc::Receiver<()>,
+    /// Requests for the list of labels.
+    requested: mpsc::Receiver<()>,
     reconcile: Option<Reconcile>,
     /// Jobs that wait for their turn.
     waiting: VecDeque<(String, Job)>,
-    running: JoinSet<(String, Job, JobEnd)>,
+    running: JoinSet<JobEnd>,
+    /// What runs, by the task.
+    tasks: HashMap<task::Id, (String, Job)>,
     /// What was done for each label.
     schedules: HashMap<String, Schedule>,
     list: ListSchedule,
@@ -113,8 +115,12 @@ impl Schedule {
     fn job(&self, followed: &Followed) -> Option<Job> {
         let members = followed.members?;
         match followed.presence {
-            Presence::Listed if members.listed_at.is_none() => Some(Job::Baseline),
-            Presence::Listed if self.is_reconcile_due => Some(Job::Reconcile),
+            Presence::Listed | Presence::Deleting(_) if members.listed_at.is_none() => {
+                Some(Job::Baseline)
+            }
+            Presence::Listed | Presence::Deleting(_) if self.is_reconcile_due => {
+                Some(Job::Reconcile)
+            }
             Presence::Deleted(at) if members.members > 0 && self.removed_as_of != Some(at) => {
                 Some(Job::RemoveMembers(at))
             }
@@ -144,8 +150,8 @@ impl Schedule {
         }
         let pause = self.pauses.next().unwrap_or(PAUSES.1);
         self.not_before = Instant::now() + pause;
-        // A reconciliation that failed is that of the next time.
-        (job != Job::Reconcile).then_some(pause)
+        self.is_reconcile_due |= job == Job::Reconcile;
+        Some(pause)
     }
 }
 
@@ -164,7 +170,7 @@ impl Follower {
         jobs: Jobs,
         labels: Arc<FollowedLabels>,
         store: Arc<LabelStore>,
-        asked: mpsc::Receiver<()>,
+        requested: mpsc::Receiver<()>,
         reconcile_every: Option<Duration>,
         changed: Arc<Notify>,
         overview: watch::Receiver<Arc<Overview>>,
@@ -173,10 +179,11 @@ impl Follower {
             jobs: Arc::new(jobs),
             labels,
             store,
-            asked,
+            requested,
             reconcile: reconcile_every.map(Reconcile::new),
             waiting: VecDeque::new(),
             running: JoinSet::new(),
+            tasks: HashMap::new(),
             schedules: HashMap::new(),
             list: ListSchedule {
                 next: Some(Instant::now()),
@@ -199,12 +206,8 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = self.running.join_next() => {
-                    if let Ok((label_id, job, end)) = ended {
-                        self.note_end(&label_id, job, end);
-                    }
-                }
-                Some(()) = self.asked.recv() => self.list.ask(),
+                Some(ended) = self.running.join_next_with_id() => self.note_end(ended),
+                Some(()) = self.requested.recv() => self.list.ask(),
                 Ok(()) = self.overview.changed() => {}
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
@@ -275,16 +278,23 @@ impl Follower {
                 return;
             };
             let (jobs, label) = (Arc::clone(&self.jobs), self.labels.label(&label_id));
-            self.running.spawn(async move {
-                let end = jobs.perform(job, &label).await;
-                (label_id, job, end)
-            });
+            let task = self
+                .running
+                .spawn(async move { jobs.perform(job, &label).await });
+            self.tasks.insert(task.id(), (label_id, job));
         }
     }
 
-    fn note_end(&mut self, label_id: &str, job: Job, end: JobEnd) {
+    fn note_end(&mut self, ended: Result<(task::Id, JobEnd), JoinError>) {
+        let (task, end) = ended.unwrap_or_else(|failed| {
+            error!("a job has panicked: {failed}");
+            (failed.id(), JobEnd::Failed)
+        });
+        let Some((label_id, job)) = self.tasks.remove(&task) else {
+            return;
+        };
         self.changed.notify_one();
-        let schedule = self.schedules.entry(label_id.to_owned()).or_default();
+        let schedule = self.schedules.entry(label_id.clone()).or_default();
         if let Some(pause) = schedule.end(job, end) {
             let pause_s = pause.as_secs();
             info!(label_id, pause_s, "next attempt after a pause");

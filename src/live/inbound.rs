@@ -10,11 +10,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::api::mask_ids;
 use crate::decode::{is_chat_id, replace_lone_surrogates};
 use crate::message::{Change, LabelEvent};
 
 /// Length of the longest id of an event or a label that is kept as it is, in bytes.
 const MAX_ID: usize = 256;
+/// Length of the longest name or colour of a label that is kept, in bytes.
+const MAX_NAME: usize = 1024;
 /// Numbers from here on are milliseconds: in seconds, this is the year 5138.
 const MILLISECONDS_FROM: f64 = 1e11;
 /// The time within which senders of events without id and time repeat them: 15 tries, 2 seconds
@@ -89,7 +92,7 @@ struct Envelope<'a> {
     id: Option<Text>,
     timestamp: Option<Timestamp>,
     event: String,
-    session: Option<String>,
+    session: Option<Text>,
     #[serde(borrow)]
     payload: Option<&'a RawValue>,
 }
@@ -178,7 +181,9 @@ impl InboundReader {
             Ok(envelope) => self.event(&envelope, arrived_at),
             Err(_) => Inbound::Invalid("an element of the array is not an event"),
         };
-        Ok(events.iter().map(read).collect())
+        let mut read: Vec<Inbound> = events.iter().map(read).collect();
+        keep_order(&mut read);
+        Ok(read)
     }
 
     fn event(&mut self, envelope: &Envelope<'_>, arrived_at: SystemTime) -> Inbound {
@@ -189,8 +194,12 @@ impl InboundReader {
             "label.deleted" => Self::label_deleted,
             other => return Inbound::OtherKind(shortened(other)),
         };
-        match &envelope.session {
-            Some(session) if *session != self.session => Inbound::OtherSession(shortened(session)),
+        match envelope
+            .session
+            .as_ref()
+            .map(|session| session.as_id().unwrap_or_default())
+        {
+            Some(session) if session != self.session => Inbound::OtherSession(shortened(&session)),
             _ => read(self, envelope, arrived_at).unwrap_or_else(Inbound::Invalid),
         }
     }
@@ -215,20 +224,30 @@ impl InboundReader {
             "label.chat.added" => Change::Added,
             _ => Change::Deleted,
         };
-        let sent_at = sent_at(envelope);
-        let mut hash = Xxh3::new();
-        for part in [&envelope.event, &label_id, &chat_id] {
-            hash.update(part.as_bytes());
-            hash.update(&[0]);
-        }
-        let occurred_at = match sent_at {
-            // A clock that is ahead must not make an event beat all later ones.
-            Some(sent_at) => sent_at.min(arrived_at),
-            None => self.first_arrival(hash.digest128(), arrived_at),
+        let (sent_at, sent_id) = (
+            sent_at(envelope),
+            envelope.id.as_ref().and_then(Text::as_id),
+        );
+        let content = |change: Change| {
+            let parts = [change.event_name(), &label_id, &chat_id];
+            content_hash(&parts, sent_at, sent_id.as_deref())
         };
-        hash.update(&millis(occurred_at).to_be_bytes());
-        let sent_id = envelope.id.as_ref().and_then(Text::as_id);
-        let id = sent_id.unwrap_or_else(|| format!("{:032x}", hash.digest128()));
+        let occurred_at = match sent_at {
+            Some(sent_at) if sent_at <= arrived_at => sent_at,
+            // A clock that is ahead must not make an event beat all later ones.
+            Some(_) => self.first_arrival(content(change), arrived_at),
+            None => {
+                // From here on, the opposite event is another change.
+                let opposite = self.arrivals.remove(&content(change.opposite()));
+                let after = opposite.map_or(UNIX_EPOCH, |at| at + Duration::from_millis(1));
+                self.first_arrival(content(change), arrived_at.max(after))
+            }
+        };
+        let id = sent_id.clone().unwrap_or_else(|| {
+            let told = sent_at.unwrap_or(occurred_at);
+            let parts = [change.event_name(), &label_id, &chat_id];
+            format!("{:032x}", content_hash(&parts, Some(told), None))
+        });
         Ok(Inbound::Chat(ChatEvent {
             label_id,
             event: LabelEvent {
@@ -251,7 +270,7 @@ impl InboundReader {
         let label_id = payload.id().ok_or("the payload has no id of a label")?;
         let label = payload.label.as_deref().unwrap_or(&payload);
         let text = |text: &Option<Text>| match text {
-            Some(Text::String(text)) => Some(text.clone()),
+            Some(Text::String(text)) if text.len() <= MAX_NAME => Some(text.clone()),
             _ => None,
         };
         Ok(Inbound::LabelChanged(LabelInfo {
@@ -274,7 +293,7 @@ impl InboundReader {
         })
     }
 
-    /// Returns when an event without id and time first arrived. The same event is a repeat for a
+    /// Returns when an event without a time of the past first arrived. The same event is a repeat for a
     /// minute, and a new one from then on.
     fn first_arrival(&mut self, content: u128, arrived_at: SystemTime) -> SystemTime {
         let is_recent = |first: &SystemTime| {
@@ -318,6 +337,35 @@ impl LabelPayload {
         let nested = || self.label.as_ref()?.id();
         own.and_then(Text::as_id).or_else(nested)
     }
+}
+
+/// Keeps the order of the events of one body that have no time of their own, or one ahead of our
+/// clock: of each chat, they are a millisecond apart at least.
+fn keep_order(events: &mut [Inbound]) {
+    let mut latest: HashMap<(String, String), SystemTime> = HashMap::new();
+    for inbound in events {
+        let Inbound::Chat(chat) = inbound else {
+            continue;
+        };
+        let event = &mut chat.event;
+        let key = (chat.label_id.clone(), event.chat_id.clone());
+        let is_estimated = chat.sent_at != Some(event.occurred_at);
+        if let Some(before) = latest.get(&key).filter(|_| is_estimated) {
+            event.occurred_at = event.occurred_at.max(*before + Duration::from_millis(1));
+        }
+        latest.insert(key, event.occurred_at);
+    }
+}
+
+/// A hash of what an event says.
+fn content_hash(parts: &[&str], sent_at: Option<SystemTime>, id: Option<&str>) -> u128 {
+    let mut hash = Xxh3::new();
+    for part in parts.iter().chain(&id) {
+        hash.update(part.as_bytes());
+        hash.update(&[0]);
+    }
+    hash.update(&sent_at.map_or(0, millis).to_be_bytes());
+    hash.digest128()
 }
 
 fn payload_of<'a, T: Deserialize<'a>>(envelope: &Envelope<'a>) -> Result<T, &'static str> {
@@ -380,8 +428,9 @@ fn millis(at: SystemTime) -> u128 {
         .as_millis()
 }
 
-/// A text of a sender, for the log.
+/// A text of a sender, for the log: without numbers that may be those of a person.
 fn shortened(text: &str) -> String {
+    let text = mask_ids(text);
     text.chars()
         .filter(|char| !char.is_control())
         .take(40)

@@ -13,18 +13,20 @@ use tracing::warn;
 
 use super::inbound::ChatEvent;
 use super::metrics::Metrics;
-use crate::broker::{BrokerError, EventOutcome, EventSink};
+use crate::broker::{BrokerError, EventSink};
 use crate::message::LabelEvent;
 
 /// Requests that may wait for a label's worker.
 const WAITING_REQUESTS: usize = 1024;
-/// Events of all requests that wait or are published. Senders may stop waiting before their events
-/// are dropped, so the limit of the bodies under way is none for these. More events wait outside.
-const EVENTS_AT_ONCE: usize = 8192;
+/// Events of one label that wait or are published, also of senders that have stopped waiting. More
+/// events wait outside.
+const LABEL_EVENTS: usize = 2048;
+/// Events of all labels that wait or are published. More are refused.
+const ALL_EVENTS: usize = 16 * 1024;
 /// Requests whose events are published together.
 const BATCH_REQUESTS: usize = 256;
 /// The time without an event after which a worker gives up its connection.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_secs(60);
 
 /// Makes the sink for the events of a label.
 pub type SinkOfLabel = dyn Fn(&str) -> Box<dyn EventSink> + Send + Sync;
@@ -40,17 +42,29 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Is told when something was published.
     changed: Arc<Notify>,
-    workers: Mutex<HashMap<String, mpsc::Sender<Request>>>,
-    places: Arc<Semaphore>,
+    workers: Mutex<HashMap<String, Worker>>,
+    /// Capacity for the events of all labels.
+    capacity: Arc<Semaphore>,
+}
+
+/// What hands requests to the worker of a label.
+#[derive(Clone)]
+struct Worker {
+    requests: mpsc::Sender<Request>,
+    /// Capacity for the events of the label, so that a slow label leaves some for the others.
+    capacity: Arc<Semaphore>,
 }
 
 /// Events of one label that are answered together.
 struct Request {
     events: Vec<LabelEvent>,
-    answer: oneshot::Sender<Result<Vec<EventOutcome>, NotDurable>>,
-    /// The places of a body's events, which its requests share.
-    _places: Arc<OwnedSemaphorePermit>,
+    answer: oneshot::Sender<Result<(), NotDurable>>,
+    /// Capacity that the events hold: of the label, and of all.
+    _capacity: [OwnedSemaphorePermit; 2],
 }
+
+/// Where a worker answers a request.
+type Answered = oneshot::Receiver<Result<(), NotDurable>>;
 
 /// The error for events that may not be durable.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -88,7 +102,7 @@ impl Intake {
             metrics,
             changed,
             workers: Mutex::default(),
-            places: Arc::new(Semaphore::new(EVENTS_AT_ONCE)),
+            capacity: Arc::new(Semaphore::new(ALL_EVENTS)),
         };
         Self {
             shared: Arc::new(shared),
@@ -102,7 +116,6 @@ impl Intake {
     ///
     /// If the broker or the state is away. Some of the events may be durable.
     pub async fn apply(&self, events: Vec<ChatEvent>) -> Result<(), NotDurable> {
-        let places = self.places(events.len()).await?;
         let mut by_label: HashMap<String, Vec<LabelEvent>> = HashMap::new();
         for ChatEvent {
             label_id, event, ..
@@ -112,57 +125,56 @@ impl Intake {
         }
         let mut answers = Vec::with_capacity(by_label.len());
         for (label_id, events) in by_label {
-            let changes: Vec<_> = events.iter().map(|event| event.change).collect();
-            let (answer, answered) = oneshot::channel();
-            let request = Request {
-                events,
-                answer,
-                _places: Arc::clone(&places),
-            };
-            self.send(&label_id, request).await?;
-            answers.push((changes, answered));
+            answers.push(self.send(&label_id, events).await?);
         }
-        for (changes, answered) in answers {
+        for answered in answers {
             let stopped = |_| NotDurable::bug("the worker of a label has ended");
-            let outcomes = answered.await.map_err(stopped)??;
-            for (change, outcome) in changes.into_iter().zip(outcomes) {
-                self.shared
-                    .metrics
-                    .count_event(change.event_name(), outcome.name());
-            }
+            answered.await.map_err(stopped)??;
         }
         Ok(())
     }
 
-    /// Takes a place for each event. A body with more of them than there are takes all.
-    async fn places(&self, events: usize) -> Result<Arc<OwnedSemaphorePermit>, NotDurable> {
-        let places = u32::try_from(events.min(EVENTS_AT_ONCE)).unwrap_or(u32::MAX);
-        let taken = Arc::clone(&self.shared.places).acquire_many_owned(places);
+    /// Hands events to the label's worker. Returns where it answers.
+    async fn send(&self, label_id: &str, events: Vec<LabelEvent>) -> Result<Answered, NotDurable> {
+        // A request with more events than there is capacity takes all of it.
+        let count = |limit: usize| u32::try_from(events.len().min(limit)).unwrap_or(u32::MAX);
+        let all = Arc::clone(&self.shared.capacity);
+        let of_all = all.try_acquire_many_owned(count(ALL_EVENTS)).map_err(|_| {
+            let text = "too many events are waiting".to_owned();
+            NotDurable::from(BrokerError::Unavailable(text))
+        })?;
+        let worker = self.worker(label_id);
+        let of_label = worker.capacity.acquire_many_owned(count(LABEL_EVENTS));
         let closed = |_| NotDurable::bug("no event is taken any more");
-        taken.await.map(Arc::new).map_err(closed)
-    }
-
-    /// Hands a request to the label's worker.
-    async fn send(&self, label_id: &str, request: Request) -> Result<(), NotDurable> {
-        let mut request = request;
+        let (answer, answered) = oneshot::channel();
+        let mut request = Request {
+            events,
+            answer,
+            _capacity: [of_label.await.map_err(closed)?, of_all],
+        };
+        let mut requests = worker.requests;
         loop {
-            let worker = self.worker(label_id);
-            match worker.send(request).await {
-                Ok(()) => return Ok(()),
-                // It has just ended for want of events; the next one takes it.
+            match requests.send(request).await {
+                Ok(()) => return Ok(answered),
                 Err(mpsc::error::SendError(unsent)) => request = unsent,
             }
+            // The worker was idle and has just ended.
+            requests = self.worker(label_id).requests;
         }
     }
 
     /// Returns the worker of a label, and starts it if there is none.
-    fn worker(&self, label_id: &str) -> mpsc::Sender<Request> {
+    fn worker(&self, label_id: &str) -> Worker {
         let mut workers = self.shared.lock();
-        if let Some(worker) = workers.get(label_id).filter(|worker| !worker.is_closed()) {
+        if let Some(worker) = workers.get(label_id).filter(|it| !it.requests.is_closed()) {
             return worker.clone();
         }
         let sink = (self.shared.sink_of)(label_id);
-        let (worker, requests) = mpsc::channel(WAITING_REQUESTS);
+        let (sender, requests) = mpsc::channel(WAITING_REQUESTS);
+        let worker = Worker {
+            requests: sender,
+            capacity: Arc::new(Semaphore::new(LABEL_EVENTS)),
+        };
         workers.insert(label_id.to_owned(), worker.clone());
         drop(workers);
         let shared = Arc::clone(&self.shared);
@@ -172,7 +184,7 @@ impl Intake {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::Sender<Request>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Worker>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -206,24 +218,22 @@ async fn publish(
 ) {
     // Whoever stopped waiting was not answered, and sends the event again.
     batch.retain(|request| !request.answer.is_closed());
-    let events: Vec<LabelEvent> = batch
-        .iter_mut()
-        .flat_map(|request| request.events.iter().cloned())
-        .collect();
+    let requests = batch.iter();
+    let events: Vec<LabelEvent> = requests.flat_map(|it| it.events.iter().cloned()).collect();
     if events.is_empty() {
         batch.clear();
         return;
     }
     let began = Instant::now();
-    match sink.publish(&events).await {
+    let published = match sink.publish(&events).await {
         Ok(outcomes) => {
             shared.metrics.observe_publishing(began.elapsed());
             shared.changed.notify_one();
-            let mut outcomes = outcomes.into_iter();
-            for request in batch.drain(..) {
-                let ours = outcomes.by_ref().take(request.events.len()).collect();
-                let _ = request.answer.send(Ok(ours));
+            for (event, outcome) in events.iter().zip(outcomes) {
+                let name = event.change.event_name();
+                shared.metrics.count_event(name, outcome.name());
             }
+            Ok(())
         }
         Err(error) => {
             warn!(
@@ -231,10 +241,10 @@ async fn publish(
                 events = events.len(),
                 "events not published: {error}"
             );
-            let error = NotDurable::from(error);
-            for request in batch.drain(..) {
-                let _ = request.answer.send(Err(error.clone()));
-            }
+            Err(NotDurable::from(error))
         }
+    };
+    for request in batch.drain(..) {
+        let _ = request.answer.send(published.clone());
     }
 }

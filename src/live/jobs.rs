@@ -42,6 +42,8 @@ pub struct Jobs {
     retry: RetryPolicy,
     run: RunSettings,
     sink: SinkSettings,
+    /// The sink of baselines, which publish nothing.
+    baseline_sink: SinkSettings,
     instance_id: String,
 }
 
@@ -58,6 +60,10 @@ impl Jobs {
             client,
             retry,
             run,
+            baseline_sink: SinkSettings {
+                broker: sink.broker.without_file(),
+                ..sink.clone()
+            },
             sink,
             instance_id,
         }
@@ -96,7 +102,11 @@ impl Jobs {
         let exit = match job {
             Job::Baseline | Job::Reconcile => {
                 info!(label_id = label.id, "{}", job.name());
-                let running = pipeline::run_label(&context, &self.sink, label, &target, &line);
+                let sink = match job {
+                    Job::Baseline => &self.baseline_sink,
+                    Job::Reconcile | Job::RemoveMembers(_) => &self.sink,
+                };
+                let running = pipeline::run_label(&context, sink, label, &target, &line);
                 running.await.exit
             }
             Job::RemoveMembers(as_of) => {

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tracing::warn;
+
 use super::inbound::LabelInfo;
 use super::overview::{LabelView, LastRun, Sample};
 use super::trend::add_sample;
 use crate::api::Label;
 use crate::broker::{MemberCount, QueueDepth, Target};
-use crate::pipeline::RunSettings;
+use crate::pipeline::{Labels, RunSettings};
 use crate::state::counts::LabelCount;
 
 /// How long the list of labels may take to leave out a label that was deleted.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(600);
-/// Labels whose events are accepted without being in the account's list of labels.
-const MAX_UNLISTED: usize = 1000;
+/// Labels that are followed. Events of more labels are refused.
+const MAX_LABELS: usize = 1000;
 
 /// The followed labels, by their ids.
 pub struct FollowedLabels {
     run: RunSettings,
     target_of: Box<dyn Fn(&str) -> Target + Send + Sync>,
+    /// Whether a queue of a name can be published to.
+    is_queue: Box<dyn Fn(&str) -> bool + Send + Sync>,
     labels: Mutex<BTreeMap<String, Followed>>,
 }
 
@@ -69,6 +73,10 @@ pub enum Follows {
     Newly,
     /// It is not: the settings name other labels.
     No,
+    /// It is not: the queue of such a label cannot be published to.
+    Misnamed,
+    /// It is not: too many labels are followed.
+    TooMany,
 }
 
 impl Followed {
@@ -76,11 +84,6 @@ impl Followed {
     pub fn is_exact(&self) -> bool {
         self.members
             .is_some_and(|members| members.listed_at.is_some())
-    }
-
-    /// Whether it is to be kept exact.
-    pub fn exists(&self) -> bool {
-        matches!(self.presence, Presence::Listed)
     }
 
     fn is_gone(&self) -> bool {
@@ -108,12 +111,24 @@ impl Followed {
 }
 
 impl FollowedLabels {
-    /// Follows the labels of the settings. `target_of` names the queue of a label.
-    pub fn new(run: RunSettings, target_of: Box<dyn Fn(&str) -> Target + Send + Sync>) -> Self {
+    /// Follows the labels of the settings. `target_of` names the queue of a label, and
+    /// `is_queue` tells whether the broker takes such a name.
+    pub fn new(
+        run: RunSettings,
+        target_of: Box<dyn Fn(&str) -> Target + Send + Sync>,
+        is_queue: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    ) -> Self {
+        let named = match &run.labels {
+            Labels::All => &[][..],
+            Labels::These(named) => named,
+        };
+        let named = named.iter().filter(|label_id| run.is_for(label_id));
+        let labels = named.map(|label_id| (label_id.clone(), Followed::default()));
         Self {
+            labels: Mutex::new(labels.collect()),
             run,
             target_of,
-            labels: Mutex::default(),
+            is_queue,
         }
     }
 
@@ -127,10 +142,13 @@ impl FollowedLabels {
         if !self.run.is_asked_for(label_id) {
             return Follows::No;
         }
+        if !(self.is_queue)(&self.target(label_id).queue) {
+            return Follows::Misnamed;
+        }
         let mut labels = self.lock();
         match labels.contains_key(label_id) {
             true => Follows::Yes,
-            false if labels.len() >= MAX_UNLISTED => Follows::Yes,
+            false if labels.len() >= MAX_LABELS => Follows::TooMany,
             false => {
                 labels.insert(label_id.to_owned(), Followed::default());
                 Follows::Newly
@@ -161,6 +179,9 @@ impl FollowedLabels {
         for (label_id, followed) in labels.iter_mut() {
             let is_listed = listed.iter().any(|label| label.id == *label_id);
             let (presence, settled) = followed.presence.after_list(is_listed, SystemTime::now());
+            if presence == Presence::Missing && followed.presence != Presence::Missing {
+                warn!(label_id, "label is not in the account's list of labels");
+            }
             followed.presence = presence;
             followed.settled_at = settled.or(followed.settled_at);
         }
@@ -173,7 +194,10 @@ impl FollowedLabels {
         let mut labels = self.lock();
         let mut is_news = false;
         for count in counts {
-            if !self.run.is_asked_for(&count.label_id) {
+            let is_known = labels.contains_key(&count.label_id);
+            let is_queue = (self.is_queue)(&self.target(&count.label_id).queue);
+            let is_full = !is_known && labels.len() >= MAX_LABELS;
+            if !self.run.is_asked_for(&count.label_id) || !is_queue || is_full {
                 continue;
             }
             let followed = labels.entry(count.label_id).or_default();

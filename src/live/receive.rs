@@ -13,9 +13,13 @@ use super::intake::{Intake, NotDurable};
 use super::labels::{FollowedLabels, Follows};
 use super::metrics::Metrics;
 use super::store::LabelStore;
+use crate::broker::BrokerError;
+use crate::state::counts::LabelCount;
 
 /// Kinds and sessions of others that are named in a warning. More of them are only counted.
 const NAMED_OTHERS: usize = 20;
+/// The problem with an event whose label has an id that no queue can have in its name.
+const MISNAMED: &str = "the queue of the label has a name that the broker does not take";
 
 /// Takes the bodies of webhooks.
 pub struct Receiver {
@@ -25,8 +29,8 @@ pub struct Receiver {
     pub(super) store: Arc<LabelStore>,
     pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
-    /// Wakes the task that follows the list of labels.
-    pub(super) look_at_list: mpsc::Sender<()>,
+    /// Requests the account's list of labels.
+    pub(super) list_requests: mpsc::Sender<()>,
     pub(super) others: Mutex<HashSet<String>>,
 }
 
@@ -56,25 +60,23 @@ impl Receiver {
             let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
             reader.read(body, now)?
         };
-        let (mut chats, mut invalid) = (Vec::new(), None);
+        let (mut chats, mut changed, mut invalid) = (Vec::new(), Vec::new(), None);
         for event in inbound {
             match event {
-                Inbound::Chat(event) => chats.extend(self.accept(event, now)),
+                Inbound::Chat(event) => chats.extend(self.accept(event, now)?),
                 Inbound::LabelChanged(info) => {
-                    if self.is_followed("label.upsert", &info.label_id) {
-                        self.store.record(self.labels.change(info)).await?;
-                        self.metrics.count_event("label.upsert", "recorded");
+                    if self.is_followed("label.upsert", &info.label_id)? {
+                        changed.push(("label.upsert", self.labels.change(info)));
                     }
                 }
                 Inbound::LabelDeleted {
                     label_id,
                     occurred_at,
                 } => {
-                    if self.is_followed("label.deleted", &label_id) {
+                    if self.is_followed("label.deleted", &label_id)? {
                         let label = self.labels.report_deleted(&label_id, occurred_at);
-                        self.store.record(label).await?;
-                        self.metrics.count_event("label.deleted", "recorded");
-                        self.look_at_list();
+                        changed.push(("label.deleted", label));
+                        self.request_list();
                     }
                 }
                 Inbound::OtherKind(kind) => self.pass_over("other_kind", "kind", &kind),
@@ -85,6 +87,7 @@ impl Receiver {
                 }
             }
         }
+        self.record(&changed).await?;
         if !chats.is_empty() {
             self.intake.apply(chats).await?;
         }
@@ -94,36 +97,59 @@ impl Receiver {
         }
     }
 
+    /// Stores labels that events have changed.
+    async fn record(&self, changed: &[(&'static str, LabelCount)]) -> Result<(), NotDurable> {
+        let labels: Vec<LabelCount> = changed.iter().map(|(_, label)| label.clone()).collect();
+        self.store.record_all(&labels).await?;
+        for (event, _) in changed {
+            self.metrics.count_event(event, "recorded");
+        }
+        Ok(())
+    }
+
     /// Counts the event of a chat, and returns it if its label is followed.
-    fn accept(&self, event: ChatEvent, now: SystemTime) -> Option<ChatEvent> {
-        if !self.is_followed(event.event.change.event_name(), &event.label_id) {
-            return None;
+    fn accept(&self, event: ChatEvent, now: SystemTime) -> Result<Option<ChatEvent>, NotReceived> {
+        if !self.is_followed(event.event.change.event_name(), &event.label_id)? {
+            return Ok(None);
         }
         if let Some(sent_at) = event.sent_at {
-            self.metrics
-                .observe_delay(now.duration_since(sent_at).unwrap_or_default());
+            let late = now.duration_since(sent_at);
+            let difference = late.unwrap_or_else(|ahead| ahead.duration());
+            self.metrics.observe_delay(difference);
         }
         if self.activity.count(now, event.sent_at) {
             warn!(
                 "most events are over a minute away from their own time: check the clocks of the sender and of this machine"
             );
         }
-        Some(event)
+        Ok(Some(event))
     }
 
-    fn is_followed(&self, event: &'static str, label_id: &str) -> bool {
-        let follows = self.labels.follow(label_id);
-        match follows {
-            Follows::No => self.metrics.count_event(event, "other_label"),
-            Follows::Newly => self.look_at_list(),
+    /// Whether the label of an event is followed.
+    ///
+    /// # Errors
+    ///
+    /// If too many labels are followed, or there can be no queue for it.
+    fn is_followed(&self, event: &'static str, label_id: &str) -> Result<bool, NotReceived> {
+        match self.labels.follow(label_id) {
             Follows::Yes => {}
+            Follows::Newly => self.request_list(),
+            Follows::No => {
+                self.metrics.count_event(event, "other_label");
+                return Ok(false);
+            }
+            Follows::Misnamed => return Err(NotReceived::Invalid(MISNAMED)),
+            Follows::TooMany => {
+                let text = "too many labels are followed; choose some with --label".to_owned();
+                return Err(NotDurable::from(BrokerError::Unavailable(text)).into());
+            }
         }
-        follows != Follows::No
+        Ok(true)
     }
 
-    fn look_at_list(&self) {
-        // If one is waiting already, that is enough.
-        let _ = self.look_at_list.try_send(());
+    fn request_list(&self) {
+        // If a request is waiting already, that is enough.
+        let _ = self.list_requests.try_send(());
     }
 
     /// Counts an event that is not for us, and warns once of each kind.

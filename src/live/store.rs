@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::intake::NotDurable;
 use crate::broker::{BrokerError, CountStore};
 use crate::state::counts::LabelCount;
 use crate::state::runs::LastRun;
@@ -24,15 +23,6 @@ impl LabelStore {
         Self {
             store: Mutex::new(store),
         }
-    }
-
-    /// Stores a label that an event has changed.
-    ///
-    /// # Errors
-    ///
-    /// If it may not be stored.
-    pub async fn record(&self, label: LabelCount) -> Result<(), NotDurable> {
-        self.record_all(&[label]).await.map_err(NotDurable::from)
     }
 
     /// Stores counts.

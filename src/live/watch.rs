@@ -7,14 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::activity::Activity;
 use super::labels::FollowedLabels;
 use super::metrics::Metrics;
 use super::overview::Overview;
 use super::store::LabelStore;
-use crate::broker::{BrokerError, MemberMonitor, QueueMonitor, Target};
+use crate::broker::{BrokerError, MemberMonitor, QueueDepth, QueueMonitor, Target};
 use crate::state::counts::LabelCount;
 
 /// How often members are read, without an event. Other processes change them too.
@@ -36,8 +36,8 @@ pub struct Watcher {
     pub(super) overview: watch::Sender<Arc<Overview>>,
     /// Is told of events.
     pub(super) changed: Arc<Notify>,
-    /// Wakes the task that follows the list of labels.
-    pub(super) look_at_list: mpsc::Sender<()>,
+    /// Requests the account's list of labels.
+    pub(super) list_requests: mpsc::Sender<()>,
     /// Counts that are not stored yet, by label.
     pub(super) unstored: BTreeMap<String, LabelCount>,
 }
@@ -47,13 +47,20 @@ impl Watcher {
     pub async fn watch(mut self, stop: CancellationToken) {
         let mut queues_at = None;
         let mut last_error = None;
+        let mut broker_error = None;
         loop {
             let is_due = queues_at.is_none_or(|at: Instant| at.elapsed() >= QUEUES_EVERY);
-            let read = self.read(is_due).await;
+            let read = tokio::select! {
+                () = stop.cancelled() => return,
+                read = self.read(is_due) => read,
+            };
+            let mut error = read.err().map(|error| error.to_string());
             if is_due {
                 queues_at = Some(Instant::now());
+                broker_error.clone_from(&error);
             }
-            let error = read.err().map(|error| error.to_string());
+            // The queues are read less often.
+            error = error.or_else(|| broker_error.clone());
             if let Some(error) = error
                 .as_ref()
                 .filter(|error| Some(*error) != last_error.as_ref())
@@ -95,12 +102,22 @@ impl Watcher {
         let (stored, runs) = self.store.load().await?;
         if self.labels.take_stored(stored) {
             // Another process was told of a deletion.
-            let _ = self.look_at_list.try_send(());
+            let _ = self.list_requests.try_send(());
         }
         self.labels.take_runs(runs);
         if let Some(queues) = &mut self.queues {
-            let depths = queues.depths(&targets).await?;
-            self.labels.take_depths(ids.into_iter().zip(depths));
+            match queues.depths(&targets).await {
+                Ok(depths) => self.labels.take_depths(ids.into_iter().zip(depths)),
+                Err(error) => {
+                    let unknown = ids.into_iter().map(|id| (id, QueueDepth::default()));
+                    self.labels.take_depths(unknown);
+                    match error {
+                        BrokerError::Unavailable(_) => return Err(error),
+                        // One queue that is refused: depths are only shown.
+                        _ => debug!("cannot read the depths of queues: {error}"),
+                    }
+                }
+            }
         }
         Ok(())
     }

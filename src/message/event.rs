@@ -41,6 +41,14 @@ impl Change {
         }
     }
 
+    /// The change that takes this one back.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Added => Self::Deleted,
+            Self::Deleted => Self::Added,
+        }
+    }
+
     /// The last part of the event's name.
     fn name(self) -> &'static str {
         match self {

@@ -73,6 +73,21 @@ impl WebhookAuth {
         Ok(Self::Secret { header, secrets })
     }
 
+    /// Whether a request may come from the sender, by its head: its body is worth reading.
+    pub fn may_accept(&self, headers: &HeaderMap, uri: &Uri) -> bool {
+        match self {
+            Self::Hmac { header, keys } => {
+                let signature = headers
+                    .get(header)
+                    .and_then(|value| digest(value.as_bytes()));
+                let length = |key: &Key| key.algorithm().digest_algorithm().output_len();
+                signature.is_some_and(|it| keys.iter().any(|key| length(key) == it.len()))
+            }
+            // These do not depend on the body.
+            Self::Secret { .. } | Self::None => self.accepts(headers, uri, &[]),
+        }
+    }
+
     /// Whether a request comes from the sender.
     pub fn accepts(&self, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> bool {
         match self {
@@ -85,7 +100,7 @@ impl WebhookAuth {
             }
             Self::Secret { header, secrets } => match headers.get(header) {
                 Some(value) => secrets.contain(value.as_bytes()),
-                None => secret_in(uri).is_some_and(|secret| secrets.contain(&secret)),
+                None => secrets_in(uri).iter().any(|secret| secrets.contain(secret)),
             },
             Self::None => true,
         }
@@ -113,11 +128,15 @@ impl SecretDigests {
     }
 }
 
-/// Returns the value of `secret` in the query.
-fn secret_in(uri: &Uri) -> Option<Vec<u8>> {
-    let mut pairs = uri.query()?.split('&');
-    let value = pairs.find_map(|pair| pair.strip_prefix("secret="))?;
-    Some(percent_decode_str(&value.replace('+', " ")).collect())
+/// Returns the value of `secret` in the query, in both readings of a plus sign: as in forms, and as
+/// somebody copies it.
+fn secrets_in(uri: &Uri) -> Vec<Vec<u8>> {
+    let mut pairs = uri.query().unwrap_or_default().split('&');
+    let Some(value) = pairs.find_map(|pair| pair.strip_prefix("secret=")) else {
+        return Vec::new();
+    };
+    let decoded = |text: &str| percent_decode_str(text).collect();
+    vec![decoded(&value.replace('+', " ")), decoded(value)]
 }
 
 /// Decodes hexadecimal digits, before which the algorithm may stand (`sha512=…`).

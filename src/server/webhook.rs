@@ -19,8 +19,13 @@ use crate::live::receive::{NotReceived, Receiver};
 
 /// The longest body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// Memory for the bodies of all requests under way, in bytes.
-const MAX_BODIES: usize = 16 * MAX_BODY;
+/// The longest body that counts as small, in bytes. A single event has a few hundred.
+const SMALL_BODY: usize = 64 * 1024;
+/// Memory for the small bodies of all requests under way, in bytes, so that large ones do not keep
+/// them out.
+const SMALL_BODIES: usize = 8 * 1024 * 1024;
+/// Memory for the other bodies of all requests under way, in bytes.
+const LARGE_BODIES: usize = 16 * MAX_BODY;
 /// The time for a body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time from a whole body to its answer. Gateways send again when they are not answered within
@@ -28,6 +33,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_WITHIN: Duration = Duration::from_millis(1800);
 /// What a sender is asked to wait after a 503.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+/// What a sender is told when events cannot be made durable.
+const AWAY: &str = "the broker or the state is away; send the webhook again";
 
 /// Receives webhooks.
 pub struct Webhooks {
@@ -37,7 +44,8 @@ pub struct Webhooks {
     pub receiver: Arc<Receiver>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    bodies: Semaphore,
+    small_bodies: Semaphore,
+    large_bodies: Semaphore,
 }
 
 /// The answer to a request.
@@ -48,7 +56,7 @@ enum Answer {
     TooLarge,
     /// The body did not arrive in time, or was cut off.
     NotWhole,
-    Unavailable(String),
+    Unavailable(&'static str),
 }
 
 impl Webhooks {
@@ -58,7 +66,8 @@ impl Webhooks {
             auth,
             receiver,
             metrics,
-            bodies: Semaphore::new(MAX_BODIES),
+            small_bodies: Semaphore::new(SMALL_BODIES),
+            large_bodies: Semaphore::new(LARGE_BODIES),
         }
     }
 
@@ -71,6 +80,9 @@ impl Webhooks {
 
     async fn answer(&self, request: Request) -> Answer {
         let (head, body) = request.into_parts();
+        if !self.auth.may_accept(&head.headers, &head.uri) {
+            return Answer::Unauthorized;
+        }
         let (body, _memory) = match self.read(body).await {
             Ok(read) => read,
             Err(answer) => return answer,
@@ -84,8 +96,9 @@ impl Webhooks {
             Ok(Err(error @ (NotReceived::NotEvents(_) | NotReceived::Invalid(_)))) => {
                 Answer::Refused(error.to_string())
             }
-            Ok(Err(NotReceived::NotDurable(error))) => Answer::Unavailable(error.to_string()),
-            Err(_) => Answer::Unavailable("the events are not durable yet".to_owned()),
+            // The cause is in the log: it may name servers and files.
+            Ok(Err(NotReceived::NotDurable(_))) => Answer::Unavailable(AWAY),
+            Err(_) => Answer::Unavailable("the events are not durable yet"),
         }
     }
 
@@ -97,8 +110,12 @@ impl Webhooks {
         if announced.is_some() && length.is_none_or(|length| length > MAX_BODY) {
             return Err(Answer::TooLarge);
         }
+        let memory_for_bodies = match length {
+            Some(length) if length <= SMALL_BODY => &self.small_bodies,
+            _ => &self.large_bodies,
+        };
         let until = Instant::now() + BODY_TIMEOUT;
-        let (mut read, mut memory) = (Vec::new(), self.take_memory(0, until).await?);
+        let (mut read, mut memory) = (Vec::new(), take_memory(memory_for_bodies, 0)?);
         let mut pieces = body.into_data_stream();
         loop {
             let piece = match timeout_at(until, pieces.next()).await {
@@ -109,22 +126,17 @@ impl Webhooks {
             if read.len() + piece.len() > MAX_BODY {
                 return Err(Answer::TooLarge);
             }
-            memory.merge(self.take_memory(piece.len(), until).await?);
+            memory.merge(take_memory(memory_for_bodies, piece.len())?);
             read.extend_from_slice(&piece);
         }
     }
+}
 
-    async fn take_memory(
-        &self,
-        bytes: usize,
-        until: Instant,
-    ) -> Result<SemaphorePermit<'_>, Answer> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        match timeout_at(until, self.bodies.acquire_many(bytes)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(Answer::Unavailable("too many requests".to_owned())),
-        }
-    }
+/// Takes memory at once or not at all: bodies that wait for each other would all fail.
+fn take_memory(bodies: &Semaphore, bytes: usize) -> Result<SemaphorePermit<'_>, Answer> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let busy = |_| Answer::Unavailable("too many requests are under way");
+    bodies.try_acquire_many(bytes).map_err(busy)
 }
 
 async fn receive(State(webhooks): State<Arc<Webhooks>>, request: Request) -> Response {
@@ -148,7 +160,7 @@ impl Answer {
 
     fn into_response(self) -> Response {
         let plain = |status, text: String| {
-            // The rest of a body that was not read would be taken for a request.
+            // The rest of the body was not read, so the connection ends with the answer.
             let close = (header::CONNECTION, HeaderValue::from_static("close"));
             (status, [close], text + "\n").into_response()
         };
@@ -169,7 +181,8 @@ impl Answer {
             ),
             Self::Unavailable(problem) => {
                 let header: (HeaderName, HeaderValue) = (header::RETRY_AFTER, RETRY_AFTER);
-                (StatusCode::SERVICE_UNAVAILABLE, [header], problem + "\n").into_response()
+                let text = format!("{problem}\n");
+                (StatusCode::SERVICE_UNAVAILABLE, [header], text).into_response()
             }
         }
     }

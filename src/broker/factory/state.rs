@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Address, Broker, Kind};
-use crate::broker::embedded::Embedded;
+use crate::broker::embedded::{self, Embedded};
 use crate::broker::purge::impossible;
 use crate::broker::store::{EventStore, StateStore};
 use crate::broker::{
@@ -11,6 +11,11 @@ use crate::broker::{
     lines, rabbitmq, redis, tracked,
 };
 use crate::retry::RetryPolicy;
+
+/// A hold on a state in a file.
+pub struct StateHold {
+    _hold: Option<embedded::Hold>,
+}
 
 /// Where what is known between runs is kept, if not beside the messages.
 #[derive(Clone, Debug)]
@@ -99,6 +104,20 @@ impl Broker {
             instance_id,
             retain,
         )))
+    }
+
+    /// Takes hold of a state in a file, for as long as the result lives; nothing for other states.
+    /// Without it, the file is free whenever nobody uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokerError::Locked`] if another process holds it.
+    pub fn hold_state(&self) -> Result<StateHold, BrokerError> {
+        let hold = match &self.state {
+            Some(StateAddress(StateKind::File(embedded))) => Some(embedded.hold()?),
+            Some(StateAddress(StateKind::Redis(_))) | None => None,
+        };
+        Ok(StateHold { _hold: hold })
     }
 
     /// Returns the monitor of the labels' members, without connecting: at the state, or at a sink

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::connect::{Endpoint, close};
 use super::failure::{code, is_refused_with};
+use super::names;
 use super::publisher::declare_passive;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, QueueDepth, QueueMonitor, Target};
@@ -38,6 +39,7 @@ impl RabbitMqMonitor {
         let mut channel = connection.create_channel().await?;
         let mut depths = Vec::with_capacity(targets.len());
         for target in targets {
+            names::check(&target.queue)?;
             let found = depth(&channel, &target.queue).await?;
             if found.is_none() {
                 // The broker closes the channel with its answer.

@@ -35,8 +35,9 @@ if not found[2] then
   call('HSET', KEYS[4], 'building', ARGV[7], 'members', '0', 'removed', '0')
 end
 
--- Returns what the event does: 'joined', 'left', 'left_unannounced' for a new chat that left, 'unchanged' or
+-- Returns what the event does, and notes in `moved` how the counts change: 'joined', 'left', 'left_unannounced' for a new chat that left, 'unchanged' or
 -- 'stale'; and the record then.
+local moved = {}
 local function apply(record)
   local second = string.match(ARGV[5], '^%d+')
   local list_time = tonumber(call('HGET', KEYS[4], 'as_of') or nil)
@@ -45,7 +46,7 @@ local function apply(record)
       return 'stale'
     end
     local state = is_added and 'me' or 're'
-    call('HINCRBY', KEYS[4], is_added and 'members' or 'removed', 1)
+    moved[is_added and 'members' or 'removed'] = 1
     return is_added and 'joined' or 'unchanged', state .. ARGV[5] .. ':' .. second .. ':0:0'
   end
   local state, source, at, since, rest =
@@ -61,13 +62,11 @@ local function apply(record)
   local change = 'unchanged'
   if state == 'r' and is_added then
     change, state, since = 'joined', 'm', second
-    call('HINCRBY', KEYS[4], 'members', 1)
-    call('HINCRBY', KEYS[4], 'removed', -1)
+    moved.members, moved.removed = 1, -1
   elseif state ~= 'r' and not is_added then
     -- Consumers were not told of a chat that is still new.
     change, state = state == 'n' and 'left_unannounced' or 'left', 'r'
-    call('HINCRBY', KEYS[4], 'members', -1)
-    call('HINCRBY', KEYS[4], 'removed', 1)
+    moved.members, moved.removed = -1, 1
   end
   return change, state .. 'e' .. ARGV[5] .. ':' .. since .. ':' .. rest
 end
@@ -87,12 +86,15 @@ if change == 'joined' then
 elseif change == 'left' and ARGV[6] == '1' then
   stream = KEYS[5]
 end
--- In this order: an entry that the server refuses must not be remembered.
+-- In this order: an entry that the server refuses must not be remembered, nor counted.
 if stream then
   call('XADD', stream, '*', unpack(ARGV, 10))
 end
 if record then
   call('HSET', KEYS[3], id, record)
+end
+for name, difference in pairs(moved) do
+  call('HINCRBY', KEYS[4], name, difference)
 end
 if change == 'joined' or change == 'left' or change == 'left_unannounced' then
   -- A run that is under way counts its members anew.

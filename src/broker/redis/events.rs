@@ -111,7 +111,7 @@ impl EventStream {
         if self.min_replicas > 0 {
             self.link.wait(self.min_replicas).await?;
         }
-        Ok(replies.iter().map(outcome).collect())
+        replies.iter().map(outcome).collect()
     }
 
     /// Returns a call of the script with keys.
@@ -163,15 +163,19 @@ impl EventStream {
     }
 }
 
-fn outcome(reply: &Value) -> EventOutcome {
-    match reply_text(reply).as_str() {
+fn outcome(reply: &Value) -> Result<EventOutcome, Failure> {
+    Ok(match reply_text(reply).as_str() {
+        "published" => EventOutcome::Published,
         "duplicate" => EventOutcome::Duplicate,
         "recorded" => EventOutcome::Recorded,
         "suppressed" => EventOutcome::Suppressed,
         "unchanged" => EventOutcome::Unchanged,
         "stale" => EventOutcome::Stale,
-        _ => EventOutcome::Published,
-    }
+        other => {
+            let text = format!("the script of events has answered “{other}”");
+            return Err(BrokerError::Bug(text).into());
+        }
+    })
 }
 
 #[async_trait]

@@ -27,7 +27,7 @@ pub(in crate::broker) struct RedisMonitor {
 }
 
 /// What is noted about the members of a stream.
-type Noted = (Option<String>, Option<u64>, Option<u64>);
+type Noted = (Option<String>, Option<i64>, Option<u64>);
 
 impl RedisMonitor {
     /// Creates the monitor without connecting.
@@ -141,7 +141,8 @@ impl RedisMonitor {
 fn count(parts: impl Iterator<Item = (Noted, Option<String>)>) -> MemberCount {
     let (mut members, mut lists) = (0, Vec::new());
     for ((trusted, noted, as_of), set) in parts {
-        members += noted.filter(|_| set.is_some()).unwrap_or(0);
+        let noted = noted.filter(|_| set.is_some()).unwrap_or(0);
+        members += u64::try_from(noted).unwrap_or(0);
         lists.push(as_of.filter(|_| trusted.is_some() && trusted == set));
     }
     let lists: Option<Vec<u64>> = lists.into_iter().collect();

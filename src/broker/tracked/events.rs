@@ -4,6 +4,7 @@
 //! A crash in between leaves no record, so the sender's repeat is published again, as the same
 //! message.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -18,8 +19,8 @@ use crate::shutdown::Shutdown;
 use crate::state::Selection;
 
 /// The longest wait for a run that has chats in flight: while consumers are too slow, it may have
-/// them for long.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// them for long. Senders of webhooks wait for two seconds.
+const LONGEST_WAIT: Duration = Duration::from_millis(1500);
 /// Pause between two looks whether it is this batch's turn.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -76,6 +77,8 @@ impl Publishing<'_> {
         events: &[LabelEvent],
         selection: &Selection,
     ) -> Result<Vec<EventOutcome>, BrokerError> {
+        // Events whose messages are confirmed, of a turn that was lost.
+        let mut sent: HashSet<String> = HashSet::new();
         loop {
             let found = self.take_turn(events).await?;
             let rules = EventRules {
@@ -84,10 +87,16 @@ impl Publishing<'_> {
                 now: seconds(SystemTime::now()),
             };
             let applied = apply_all(rules, events, &found);
-            if let Err(error) = self.send(&applied.added, &applied.removed).await {
+            let unsent = |events: &[LabelEvent]| -> Vec<LabelEvent> {
+                let unsent = events.iter().filter(|event| !sent.contains(&event.id));
+                unsent.cloned().collect()
+            };
+            let (added, removed) = (unsent(&applied.added), unsent(&applied.removed));
+            if let Err(error) = self.send(&added, &removed).await {
                 self.store.give_back(found).await;
                 return Err(error);
             }
+            sent.extend(added.into_iter().chain(removed).map(|event| event.id));
             if applied.changes.ids.is_empty() {
                 self.store.give_back(found).await;
                 return Ok(applied.outcomes);
@@ -95,7 +104,7 @@ impl Publishing<'_> {
             if self.store.write(found, applied.changes).await? == Saved::Done {
                 return Ok(applied.outcomes);
             }
-            // The turn was lost. What is on the queue may come again, as the same messages.
+            // The turn was lost, because the queue was slow. What it has confirmed is not sent again.
         }
     }
 

@@ -184,7 +184,8 @@ impl Traffic {
             } else {
                 60
             };
-        let chat = match is_added || chats.is_empty() {
+        let is_added = is_added || chats.is_empty();
+        let chat = match is_added {
             true => {
                 self.next_chat += 1;
                 self.labels[number].push(self.next_chat);

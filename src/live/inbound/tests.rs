@@ -124,6 +124,47 @@ fn an_event_without_an_id_has_the_same_one_each_time_it_is_sent() {
 }
 
 #[test]
+fn an_event_that_is_ahead_of_our_clock_is_the_same_each_time_it_is_sent() {
+    for id in ["", r#""id":"evt_1","#] {
+        let body = |change: &str, ahead_ms: u64| {
+            let timestamp = NOW_MS + ahead_ms;
+            format!(
+                r#"{{{id}"timestamp":{timestamp},"event":"label.chat.{change}","payload":{{"labelId":"6","chatId":"1@c.us"}}}}"#
+            )
+        };
+        let mut reader = InboundReader::new("default");
+        let mut told = |body: &str, ms: u64| match read_at(&mut reader, body, ms).unwrap().pop() {
+            Some(Inbound::Chat(event)) => (event.event.id, event.event.occurred_at),
+            other => panic!("{other:?}"),
+        };
+        let added = told(&body("added", 600_000), NOW_MS);
+        let deleted = told(&body("deleted", 601_000), NOW_MS + 10);
+        assert_eq!(added.1, at(NOW_MS));
+        assert_eq!(told(&body("added", 600_000), NOW_MS + 2000), added);
+        assert_eq!(told(&body("deleted", 601_000), NOW_MS + 2000), deleted);
+    }
+}
+
+#[test]
+fn an_event_without_id_and_time_is_new_after_its_opposite() {
+    let body = |change: &str| {
+        format!(
+            r#"{{"event":"label.chat.{change}","payload":{{"labelId":"6","chatId":"1@c.us"}}}}"#
+        )
+    };
+    let mut reader = InboundReader::new("default");
+    let mut time =
+        |change: &str, ms: u64| match read_at(&mut reader, &body(change), ms).unwrap().pop() {
+            Some(Inbound::Chat(event)) => event.event.occurred_at,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(time("added", NOW_MS), at(NOW_MS));
+    assert_eq!(time("added", NOW_MS + 5), at(NOW_MS));
+    assert_eq!(time("deleted", NOW_MS + 10), at(NOW_MS + 10));
+    assert_eq!(time("added", NOW_MS + 20), at(NOW_MS + 20));
+}
+
+#[test]
 fn labels_are_read_from_all_places() {
     let upsert = |payload: &str| {
         let body = format!(r#"{{"event":"label.upsert","session":"default","payload":{payload}}}"#);

@@ -2,11 +2,15 @@
 
 use std::sync::Mutex;
 
+use labelcast::mock::Chats;
+use redis::Commands as _;
+use serde_json::{Value, json};
+
 use super::listen;
 use super::load::{Load, on_stream, with_senders};
 use crate::support::listener::{Sender, event, signed};
 use crate::support::redis::{Server, entries};
-use crate::support::{Numbers, Stage, wait_until};
+use crate::support::{INSTANCE, Numbers, Stage, wait_until};
 
 const QUEUE: &str = "labelcast:1";
 #[test]
@@ -106,15 +110,15 @@ fn slow_senders_do_not_keep_others_from_being_answered_and_hold_little_memory() 
     let listener = listen(&stage, &server);
     listener.wait_until_exact(1);
     let mut slow: Vec<Sender> = (0..500).map(|_| listener.sender()).collect();
+    let hmac = "0".repeat(128);
+    let head = format!("POST /webhook HTTP/1.1\r\nHost: a\r\nX-Webhook-Hmac: {hmac}\r\n");
     for (number, sender) in slow.iter_mut().enumerate() {
-        let begin: &[u8] = match number % 3 {
-            0 => b"POST /webhook HTTP/1.1\r\nHost:",
-            1 => b"POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{",
-            _ => {
-                b"POST /webhook HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
-            }
+        let begin = match number % 3 {
+            0 => head.clone(),
+            1 => format!("{head}Content-Length: 1000000\r\n\r\n{{"),
+            _ => format!("{head}Transfer-Encoding: chunked\r\n\r\n1\r\n{{\r\n"),
         };
-        sender.send(begin).unwrap();
+        sender.send(begin.as_bytes()).unwrap();
     }
     for number in 0..20 {
         listener.acknowledged(&event(
@@ -124,25 +128,13 @@ fn slow_senders_do_not_keep_others_from_being_answered_and_hold_little_memory() 
             &format!("{number}@c.us"),
         ));
     }
-    // Half a body each, of bodies that are allowed.
-    let half = format!(
-        "POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{}",
-        "[".repeat(500_000)
-    );
-    let large: Vec<std::io::Result<Sender>> = (0..60)
-        .map(|_| {
-            let mut sender = Sender::connect(listener.address())?;
-            sender.send(half.as_bytes()).map(|()| sender)
-        })
-        .collect();
-    let peak = listener.process().peak_memory();
-    assert!(peak < 96 * 1024, "{peak} KiB");
     // They are given up after a while, and then answered or closed.
     let outcome = r#"labelcast_webhook_requests_total{outcome="not_whole"}"#;
     wait_until("slow bodies are given up", || {
         listener.metric(outcome) >= Some(300)
     });
-    drop(large);
+    let peak = listener.process().peak_memory();
+    assert!(peak < 96 * 1024, "{peak} KiB");
     assert_eq!(listener.stop().code, Some(0));
 }
 
@@ -171,4 +163,105 @@ fn large_bodies_of_many_senders_hold_little_memory_after_they_gave_up() {
     let peak = listener.process().peak_memory();
     assert!(peak < 192 * 1024, "{peak} KiB");
     assert_eq!(listener.stop().code, Some(0));
+}
+
+#[test]
+fn large_bodies_without_an_end_do_not_keep_small_ones_out() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    let hmac = "0".repeat(128);
+    let half = format!(
+        "POST /webhook HTTP/1.1\r\nHost: a\r\nX-Webhook-Hmac: {hmac}\r\nContent-Length: 1000000\r\n\r\n{}",
+        "[".repeat(500_000)
+    );
+    let large: Vec<_> = (0..60)
+        .map(|_| {
+            let mut sender = Sender::connect(listener.address())?;
+            sender.send(half.as_bytes()).map(|()| sender)
+        })
+        .collect();
+    let refused = r#"labelcast_webhook_requests_total{outcome="unavailable"}"#;
+    wait_until("the memory for large bodies is taken", || {
+        listener.metric(refused) > Some(0)
+    });
+    for number in 0..20 {
+        listener.acknowledged(&event(
+            &format!("{number}"),
+            "added",
+            "1",
+            &format!("{number}@c.us"),
+        ));
+    }
+    let peak = listener.process().peak_memory();
+    assert!(peak < 96 * 1024, "{peak} KiB");
+    drop(large);
+    assert_eq!(listener.stop().code, Some(0));
+}
+
+#[test]
+fn a_label_whose_queue_is_refused_holds_up_no_other_and_its_count_stays() {
+    let stage = Stage::with_labels(vec![("1", Chats::Generated(3)), ("2", Chats::Generated(3))]);
+    let server = Server::start(&[]);
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(2);
+    let mut connection = server.connection();
+    connection.set::<_, _, ()>(QUEUE, "no stream").unwrap();
+    for number in 0..5 {
+        let refused = event(&format!("a{number}"), "added", "1", "5@c.us");
+        assert_eq!(listener.post(&refused.to_string()).status, 503);
+        listener.acknowledged(&event(
+            &format!("b{number}"),
+            "added",
+            "2",
+            &format!("{number}@c.us"),
+        ));
+    }
+    let both = json!([
+        event("c", "added", "1", "5@c.us"),
+        event("d", "added", "2", "6@c.us")
+    ]);
+    assert_eq!(listener.post(&both.to_string()).status, 503);
+    assert_eq!(listener.get("/readyz").status, 200);
+    let members: u64 = connection
+        .hget(
+            "labelcast:membership:{labelcast:1}:labelcast:1:inst-1:1",
+            "members",
+        )
+        .unwrap();
+    assert_eq!(members, 3);
+    connection.del::<_, ()>(QUEUE).unwrap();
+    listener.acknowledged(&both);
+    assert_eq!(on_stream(&server, QUEUE), ["c"]);
+    assert_eq!(on_stream(&server, "labelcast:2").len(), 6);
+}
+
+#[test]
+fn it_is_not_ready_before_the_state_was_read_and_ends_while_it_hangs() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    server.hold();
+    let listener = listen(&stage, &server);
+    let ready = listener.get("/readyz");
+    assert_eq!(ready.status, 503, "{ready:?}");
+    let answer = listener.post(&event("a", "added", "1", "1@c.us").to_string());
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert_eq!(listener.stop().code, Some(0));
+}
+
+#[test]
+fn labels_that_nobody_knows_are_bounded() {
+    let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    let upserts: Vec<_> = (0..2000)
+        .map(|number| json!({"event": "label.upsert", "session": INSTANCE, "payload": {"id": format!("x{number}"), "name": "n"}}))
+        .collect();
+    assert_eq!(listener.post(&json!(upserts).to_string()).status, 503);
+    wait_until("the labels are shown", || {
+        let labels: Value = serde_json::from_str(&listener.get("/api/labels").body).unwrap();
+        labels.as_array().unwrap().len() == 1000
+    });
+    let answer = listener.post(&event("a", "added", "another", "1@c.us").to_string());
+    assert_eq!(answer.status, 503, "{answer:?}");
+    listener.acknowledged(&event("b", "added", "1", "1@c.us"));
 }

@@ -244,15 +244,17 @@ fn a_body_has_a_limit_however_it_is_sent() {
     };
     let limit = 1024 * 1024;
     assert_eq!(listener.post(&padded(limit)).status, 200);
+    let hmac = "0".repeat(128);
+    let head = format!("POST /webhook HTTP/1.1\r\nHost: a\r\nX-Webhook-Hmac: {hmac}\r\n");
     let mut sender = listener.sender();
     // Refused by its announced length, before it is sent.
     sender
-        .send(b"POST /webhook HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n")
+        .send(format!("{head}Content-Length: 1048577\r\n\r\n").as_bytes())
         .unwrap();
     assert_eq!(sender.answer().unwrap().status, 413);
     let mut sender = listener.sender();
     sender
-        .send(b"POST /webhook HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes())
         .unwrap();
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     let answer = std::iter::repeat_with(|| sender.send(chunk.as_bytes()))
@@ -274,6 +276,7 @@ fn a_body_has_a_limit_however_it_is_sent() {
 fn other_methods_and_paths_are_refused() {
     let (stage, server) = (Stage::with_body("[]"), Server::start(&[]));
     let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
     assert_eq!(listener.get("/webhook").status, 405);
     assert_eq!(listener.get("/nothing").status, 404);
     assert_eq!(listener.get("/healthz").status, 200);

@@ -10,7 +10,7 @@ use super::load::{Load, with_senders};
 use crate::support::listener::{Listener, event, event_at, now_ms};
 use crate::support::rabbitmq::{Vhost, vhost};
 use crate::support::redis::Server;
-use crate::support::{Numbers, Running, Stage, messages_in, wait_until};
+use crate::support::{Numbers, Running, Stage, gated, messages_in, wait_until};
 
 /// Where the state is kept.
 enum State {
@@ -151,4 +151,38 @@ fn events_are_lines_of_a_file_also_while_lists_are_compared() {
             .iter()
             .all(|message| message["event"] == "label.chat.added")
     );
+}
+
+#[test]
+fn events_to_a_file_are_taken_while_its_label_gets_a_baseline() {
+    let list = r#"[{"id":"1@c.us"}]"#;
+    let stage = Stage::with_body(list);
+    let (reply, gate) = gated(list);
+    stage.mock.script("1", reply);
+    let (command, out) = to_file(&stage);
+    let listener = Listener::start(command);
+    wait_until("the list is requested", || {
+        stage
+            .mock
+            .requests()
+            .iter()
+            .any(|request| request.path.ends_with("/chats"))
+    });
+    listener.acknowledged(&event("a", "added", "1", "2@c.us"));
+    gate.cancel();
+    listener.wait_until_exact(1);
+    // The state is held, also while nobody uses it.
+    let state = format!("file:{}", stage.path("state.sqlite").display());
+    let sink = format!("file:{}", stage.path("other.jsonl").display());
+    let run = stage
+        .program("run")
+        .args(["--label", "1", "--sink", &sink, "--state", &state]);
+    run.arg("--only-new").end().expect(81);
+    assert_eq!(listener.stop().code, Some(0));
+    let messages = messages_in(&out);
+    let chats: Vec<&str> = messages
+        .iter()
+        .map(|it| it["chat_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(chats, ["2@c.us"]);
 }

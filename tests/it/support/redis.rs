@@ -119,6 +119,15 @@ impl Server {
         });
     }
 
+    /// Stops the server from answering. Its connections stay open.
+    pub(crate) fn hold(&self) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let status = std::process::Command::new("kill")
+            .args(["-STOP", &id])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     /// Kills the server.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

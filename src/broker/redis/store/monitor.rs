@@ -1,8 +1,10 @@
 //! How many members labels have, read without a lock.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::timeout;
 
 use super::exchange::load;
 use crate::broker::error::Failure;
@@ -10,6 +12,9 @@ use crate::broker::redis::connect::Endpoint;
 use crate::broker::redis::keys::Keys;
 use crate::broker::redis::link::Link;
 use crate::broker::{BrokerError, MemberCount, MemberMonitor, Target};
+
+/// Time limit for the reading of a label.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// The members in states of queues elsewhere.
 struct StateMembers(Links);
@@ -49,7 +54,10 @@ impl MemberMonitor for StateMembers {
         for target in targets {
             let keys = Keys::of_state(target);
             let link = self.0.to(&keys.note);
-            let loaded = load(link, &keys).await;
+            let loaded = match timeout(TIME_LIMIT, load(link, &keys)).await {
+                Ok(loaded) => loaded,
+                Err(_) => Err(Failure::Transient("no answer in time".to_owned())),
+            };
             counts.push(loaded.map_err(|failure| fail(link, failure))?.into());
         }
         Ok(counts)
