@@ -164,6 +164,16 @@ pub trait EventSink: Send {
     /// If an event cannot be made durable, after all retries.
     async fn publish(&mut self, events: &[LabelEvent]) -> Result<Vec<EventOutcome>, BrokerError>;
 
+    /// Marks the label as tracked, as its first event does: later runs keep the membership without
+    /// being told. Does nothing where none is kept.
+    ///
+    /// # Errors
+    ///
+    /// If the mark may not be durable.
+    async fn mark_tracked(&mut self) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     /// Waits for what a run may hold for long, so that the next [`EventSink::publish`] does not.
     /// [`EventSink::release`] ends the hold.
     ///

@@ -75,9 +75,9 @@ pub struct LiveSettings {
 pub struct Live {
     /// Takes the bodies of webhooks.
     pub receiver: Arc<Receiver>,
-    /// What supervisors see.
+    /// The overview for supervisors.
     pub overview: tokio::sync::watch::Receiver<Arc<Overview>>,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
     follower: Follower,
     watcher: Watcher,
@@ -107,8 +107,9 @@ impl Live {
         let is_queue = move |queue: &str| address.problem_with_name(queue).is_none();
         let labels = FollowedLabels::new(run.clone(), target_of(settings), Box::new(is_queue));
         let labels = Arc::new(labels);
+        let events = sink_of(settings, shutdown);
         let intake = Intake::new(
-            sink_of(settings, shutdown),
+            Arc::clone(&events),
             Arc::clone(&metrics),
             Arc::clone(&changed),
         );
@@ -126,6 +127,7 @@ impl Live {
             RetryPolicy::new(api.retries, shutdown.clone()),
             run.clone(),
             sink.clone(),
+            events,
             instance_id.clone(),
         );
         Ok(Self {
@@ -187,14 +189,14 @@ fn target_of(settings: &LiveSettings) -> Box<dyn Fn(&str) -> crate::broker::Targ
 }
 
 /// Returns what makes the sink for the events of a label.
-fn sink_of(settings: &LiveSettings, shutdown: &Shutdown) -> Box<intake::SinkOfLabel> {
+fn sink_of(settings: &LiveSettings, shutdown: &Shutdown) -> Arc<intake::SinkOfLabel> {
     let (sink, instance_id) = (settings.sink.clone(), settings.api.instance_id.clone());
     let selection = Selection {
         membership: Some(jobs::membership(&settings.run.selection)),
         ..settings.run.selection.clone()
     };
     let retry = RetryPolicy::new(EVENT_RETRIES, shutdown.clone());
-    Box::new(move |label_id| {
+    Arc::new(move |label_id| {
         sink.broker.event_sink(&SessionContext {
             target: sink.target(label_id, &instance_id),
             layout: sink.layout.clone(),

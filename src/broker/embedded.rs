@@ -180,7 +180,7 @@ impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         // A run that was cut off has nothing in flight any more.
         if self.opened.is_some() {
-            self.turns.land();
+            self.turns.clear_in_flight();
         }
     }
 }
@@ -214,13 +214,16 @@ impl StateStore for EmbeddedStore {
     async fn write(&mut self, mut changes: Changes) -> Result<Saved, BrokerError> {
         // Also for chats that have landed: events must not read in the middle.
         self.enter().await;
-        let (in_flight, landed) = (std::mem::take(&mut changes.in_flight), changes.landed);
+        let (in_flight, landed) = (
+            std::mem::take(&mut changes.in_flight),
+            changes.clears_in_flight,
+        );
         self.run(move |work, scope| members::write(work, scope, &changes))
             .await?;
         if landed {
-            self.turns.land();
+            self.turns.clear_in_flight();
         }
-        self.turns.depart(in_flight);
+        self.turns.mark_in_flight(in_flight);
         self.turn = None;
         Ok(Saved::Done)
     }
@@ -235,7 +238,7 @@ impl StateStore for EmbeddedStore {
     }
 
     async fn close(&mut self) {
-        self.turns.land();
+        self.turns.clear_in_flight();
         self.turn = None;
         if let Some((database, _)) = self.opened.take() {
             // Closing the file writes what is left in its log.

@@ -196,8 +196,8 @@ pub(super) struct Changes {
     pub(super) counted: Option<Counted>,
     /// Chats that are handed to the queue next.
     pub(super) in_flight: Vec<String>,
-    /// Whether the records are those of all chats in flight, which end to be.
-    pub(super) landed: bool,
+    /// Whether these are the records of all chats in flight, so that none is in flight any more.
+    pub(super) clears_in_flight: bool,
 }
 
 /// The number of members, counted over a whole set.

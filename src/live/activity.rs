@@ -11,7 +11,7 @@ const OFF: Duration = Duration::from_secs(60);
 /// Events after which a sender's clock is judged.
 const ENOUGH_EVENTS: u64 = 20;
 
-/// What has arrived lately.
+/// Events that arrived lately.
 #[derive(Debug, Default)]
 pub struct Activity {
     state: Mutex<State>,

@@ -38,18 +38,18 @@ pub struct Follower {
     /// Jobs that wait for their turn.
     waiting: VecDeque<(String, Job)>,
     running: JoinSet<JobEnd>,
-    /// What runs, by the task.
+    /// Jobs under way, by their tasks.
     tasks: HashMap<task::Id, (String, Job)>,
-    /// What was done for each label.
+    /// Schedules of the labels, by their ids.
     schedules: HashMap<String, Schedule>,
     list: ListSchedule,
-    /// Is told when a job has ended.
+    /// Notified when a job has ended.
     changed: Arc<Notify>,
     /// Tells when the state of the labels was read.
     overview: watch::Receiver<Arc<Overview>>,
 }
 
-/// What was done for a label, and is to be done.
+/// The schedule of one label: the next job, and pauses after jobs that failed.
 struct Schedule {
     is_busy: bool,
     /// When the next job may begin.

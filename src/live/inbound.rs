@@ -60,7 +60,7 @@ pub struct ChatEvent {
     pub sent_at: Option<SystemTime>,
 }
 
-/// What an event says about a label itself.
+/// The name and colour of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelInfo {
     /// The label.

@@ -38,16 +38,16 @@ pub struct Intake {
 }
 
 struct Shared {
-    sink_of: Box<SinkOfLabel>,
+    sink_of: Arc<SinkOfLabel>,
     metrics: Arc<Metrics>,
-    /// Is told when something was published.
+    /// Notified when something was published.
     changed: Arc<Notify>,
     workers: Mutex<HashMap<String, Worker>>,
     /// Capacity for the events of all labels.
     capacity: Arc<Semaphore>,
 }
 
-/// What hands requests to the worker of a label.
+/// The queue to the worker of a label.
 #[derive(Clone)]
 struct Worker {
     requests: mpsc::Sender<Request>,
@@ -96,7 +96,7 @@ impl NotDurable {
 
 impl Intake {
     /// Publishes to the sinks that `sink_of` makes.
-    pub fn new(sink_of: Box<SinkOfLabel>, metrics: Arc<Metrics>, changed: Arc<Notify>) -> Self {
+    pub fn new(sink_of: Arc<SinkOfLabel>, metrics: Arc<Metrics>, changed: Arc<Notify>) -> Self {
         let shared = Shared {
             sink_of,
             metrics,
@@ -216,7 +216,7 @@ async fn publish(
     sink: &mut dyn EventSink,
     batch: &mut Vec<Request>,
 ) {
-    // Whoever stopped waiting was not answered, and sends the event again.
+    // A sender that stopped waiting was not answered, and sends its events again.
     batch.retain(|request| !request.answer.is_closed());
     let requests = batch.iter();
     let events: Vec<LabelEvent> = requests.flat_map(|it| it.events.iter().cloned()).collect();

@@ -1,9 +1,12 @@
 //! The batch jobs of a process that listens: baselines, reconciliations, and the removal of the
 //! members of deleted labels. Each takes the same lock as `labelcast run`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tracing::{info, warn};
+
+use super::intake::SinkOfLabel;
 
 use crate::api::{Client, Label, LabelList};
 use crate::broker::factory::SinkSettings;
@@ -36,12 +39,14 @@ pub enum JobEnd {
     Failed,
 }
 
-/// What jobs need.
+/// Performs jobs.
 pub struct Jobs {
     client: Client,
     retry: RetryPolicy,
     run: RunSettings,
     sink: SinkSettings,
+    /// The sinks for events of labels.
+    events: Arc<SinkOfLabel>,
     /// The sink of baselines, which publish nothing.
     baseline_sink: SinkSettings,
     instance_id: String,
@@ -54,6 +59,7 @@ impl Jobs {
         retry: RetryPolicy,
         run: RunSettings,
         sink: SinkSettings,
+        events: Arc<SinkOfLabel>,
         instance_id: String,
     ) -> Self {
         Self {
@@ -65,6 +71,7 @@ impl Jobs {
                 ..sink.clone()
             },
             sink,
+            events,
             instance_id,
         }
     }
@@ -128,6 +135,12 @@ impl Jobs {
                 }
             }
         };
+        if (job, exit) == (Job::Baseline, Exit::Complete)
+            && let Err(error) = (self.events)(&label.id).mark_tracked().await
+        {
+            // The first event does it as well.
+            warn!(label_id = label.id, "label not marked as tracked: {error}");
+        }
         match exit {
             Exit::Complete => JobEnd::Done,
             Exit::Locked => JobEnd::Locked,

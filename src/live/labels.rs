@@ -28,7 +28,7 @@ pub struct FollowedLabels {
     labels: Mutex<BTreeMap<String, Followed>>,
 }
 
-/// What is known of a label.
+/// A followed label.
 #[derive(Clone, Debug, Default)]
 pub struct Followed {
     /// Its name, if it is known.
@@ -97,7 +97,7 @@ impl Followed {
         }
     }
 
-    /// What is known of the label besides its count, to store it.
+    /// Returns the label without a count, to store it.
     fn described(&self, label_id: &str) -> LabelCount {
         LabelCount {
             label_id: label_id.to_owned(),
@@ -309,7 +309,7 @@ impl FollowedLabels {
         all.collect()
     }
 
-    /// What supervisors see of the labels, in the order of their ids.
+    /// Returns the labels for the overview, in the order of their ids.
     pub fn views(&self) -> Vec<LabelView> {
         let labels = self.lock();
         let view = |(label_id, followed): (&String, &Followed)| LabelView {

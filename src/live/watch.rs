@@ -34,7 +34,7 @@ pub struct Watcher {
     pub(super) metrics: Arc<Metrics>,
     pub(super) reconcile_every: Option<Duration>,
     pub(super) overview: watch::Sender<Arc<Overview>>,
-    /// Is told of events.
+    /// Notified when events were published.
     pub(super) changed: Arc<Notify>,
     /// Requests the account's list of labels.
     pub(super) list_requests: mpsc::Sender<()>,

@@ -43,9 +43,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                    connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
-/// What the dashboard needs.
+/// The dashboard.
 pub struct Dashboard {
-    /// What it shows. A new value is sent to all open pages.
+    /// The data. A new value is sent to all open pages.
     pub overview: watch::Receiver<Arc<Overview>>,
     /// The token that it asks for, if there is one.
     pub token: Option<SecretString>,

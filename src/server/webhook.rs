@@ -31,18 +31,18 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time from a whole body to its answer. Gateways send again when they are not answered within
 /// two seconds.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1800);
-/// What a sender is asked to wait after a 503.
+/// Seconds that a sender should wait after a 503.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
-/// What a sender is told when events cannot be made durable.
+/// The text of the answer when events cannot be made durable.
 const AWAY: &str = "the broker or the state is away; send the webhook again";
 
 /// Receives webhooks.
 pub struct Webhooks {
-    /// Who may send them.
+    /// The authentication of senders.
     pub auth: WebhookAuth,
-    /// What takes them.
+    /// The receiver of their bodies.
     pub receiver: Arc<Receiver>,
-    /// What is counted.
+    /// Metrics of requests.
     pub metrics: Arc<Metrics>,
     small_bodies: Semaphore,
     large_bodies: Semaphore,

@@ -51,7 +51,7 @@ impl RunStatus {
     }
 }
 
-/// What is stored of a run, beside the label's id.
+/// The stored form of a run, without the label's id.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     run_id: String,

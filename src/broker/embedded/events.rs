@@ -102,7 +102,7 @@ impl EventStore for EmbeddedEvents {
         Ok(Saved::Done)
     }
 
-    async fn give_back(&mut self, found: Found) {
+    async fn release_turn(&mut self, found: Found) {
         drop(found.turn);
     }
 

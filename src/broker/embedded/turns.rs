@@ -36,14 +36,14 @@ impl Turns {
     }
 
     /// Notes that a run is about to publish chats.
-    pub(super) fn depart(&self, chats: Vec<String>) {
+    pub(super) fn mark_in_flight(&self, chats: Vec<String>) {
         if !chats.is_empty() {
             self.in_flight().extend(chats);
         }
     }
 
     /// Notes that all chats in flight are recorded, or that their run has ended.
-    pub(super) fn land(&self) {
+    pub(super) fn clear_in_flight(&self) {
         self.in_flight().clear();
     }
 

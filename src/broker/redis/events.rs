@@ -163,6 +163,22 @@ impl EventStream {
     }
 }
 
+impl EventStream {
+    /// Sets the field that an event sets too.
+    async fn mark_tracked(&mut self) -> Result<(), Failure> {
+        let mut pipeline = Pipeline::new();
+        pipeline
+            .hset(&self.keys.checkpoint, "tracked", "1")
+            .ignore();
+        match i64::try_from(self.keep_ms) {
+            Ok(keep_ms) if keep_ms > 0 => pipeline.pexpire(&self.keys.checkpoint, keep_ms),
+            _ => pipeline.persist(&self.keys.checkpoint),
+        };
+        pipeline.exec_async(self.link.connection().await?).await?;
+        Ok(())
+    }
+}
+
 fn outcome(reply: &Value) -> Result<EventOutcome, Failure> {
     Ok(match reply_text(reply).as_str() {
         "published" => EventOutcome::Published,
@@ -202,5 +218,13 @@ impl EventSink for StreamEvents {
             }
         }
         Ok(outcomes)
+    }
+
+    async fn mark_tracked(&mut self) -> Result<(), BrokerError> {
+        for stream in &mut self.streams {
+            let marked = with_retry!(stream, stream.mark_tracked());
+            marked.map_err(SessionError::into_failure)?;
+        }
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use redis::{Script, Value};
 use uuid::Uuid;
 
 pub(in crate::broker) use self::events::event_store;
-use self::exchange::{Uses, give_back, load, read_chats, turn};
+use self::exchange::{Uses, load, read_chats, release_turn, turn};
 pub(in crate::broker) use self::monitor::state_monitor;
 use super::connect::Endpoint;
 use super::dedup::DEDUP_TTL_SECONDS;
@@ -167,7 +167,7 @@ impl RedisStore {
             .arg(counted.map_or(0, |it| it.events))
             .arg(changes.note.members)
             .arg(changes.joined)
-            .arg(u8::from(changes.landed))
+            .arg(u8::from(changes.clears_in_flight))
             .arg(changes.records.len())
             .arg(changes.published.len())
             .arg(changes.forgotten.len())
@@ -291,7 +291,7 @@ impl StateStore for RedisStore {
         self.heartbeat = None;
         if self.has_turn {
             let base = &mut self.base;
-            let giving = give_back(&mut base.link, &base.keys, &base.lease.owner);
+            let giving = release_turn(&mut base.link, &base.keys, &base.lease.owner);
             // If it fails, the turn expires.
             let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, giving).await;
         }

@@ -32,7 +32,7 @@ pub(in crate::broker) trait EventStore: Send {
     async fn write(&mut self, found: Found, changes: EventChanges) -> Result<Saved, BrokerError>;
 
     /// Ends the turn without changes.
-    async fn give_back(&mut self, found: Found);
+    async fn release_turn(&mut self, found: Found);
 
     /// Whether the label is tracked, because there was an event. Takes no turn, and creates nothing.
     ///

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::apply::{EventRules, apply_all};
 use super::session::seconds;
-use crate::broker::store::{EventStore, Found, Saved};
+use crate::broker::store::{EventChanges, EventStore, Found, Saved};
 use crate::broker::{BrokerError, EventOutcome, EventSink};
 use crate::message::LabelEvent;
 use crate::shutdown::Shutdown;
@@ -51,6 +51,16 @@ impl EventSink for TrackedEvents {
             shutdown: &self.shutdown,
         };
         publishing.publish(events, &self.selection).await
+    }
+
+    async fn mark_tracked(&mut self) -> Result<(), BrokerError> {
+        // Each write in the turn of events marks it.
+        while let Some(found) = self.store.take_turn(&[], &[]).await? {
+            if self.store.write(found, EventChanges::default()).await? == Saved::Done {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -93,12 +103,12 @@ impl Publishing<'_> {
             };
             let (added, removed) = (unsent(&applied.added), unsent(&applied.removed));
             if let Err(error) = self.send(&added, &removed).await {
-                self.store.give_back(found).await;
+                self.store.release_turn(found).await;
                 return Err(error);
             }
             sent.extend(added.into_iter().chain(removed).map(|event| event.id));
             if applied.changes.ids.is_empty() {
-                self.store.give_back(found).await;
+                self.store.release_turn(found).await;
                 return Ok(applied.outcomes);
             }
             if self.store.write(found, applied.changes).await? == Saved::Done {

@@ -85,7 +85,7 @@ impl TrackedSession {
     fn landing(&self, landed: &[(String, Publication)]) -> Changes {
         let mut changes = Changes {
             published_at: seconds(SystemTime::now()),
-            landed: true,
+            clears_in_flight: true,
             ..Changes::default()
         };
         let has_times = self.selection.suppress_for.is_some();

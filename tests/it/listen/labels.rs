@@ -219,3 +219,31 @@ fn reconciliation_finds_what_no_event_has_reported() {
     });
     assert_eq!(listener.stop().code, Some(0));
 }
+
+#[test]
+fn a_plain_run_to_a_followed_label_keeps_its_members() {
+    let (stage, server) = (Stage::with_body(r#"[{"id":"1@c.us"}]"#), Server::start(&[]));
+    let listener = listen(&stage, &server);
+    listener.wait_until_exact(1);
+    let mut connection = server.connection();
+    wait_until("the label is marked", || {
+        let mark: Option<String> = connection
+            .hget(
+                "labelcast:checkpoint:{labelcast:1}:labelcast:1:inst-1:1",
+                "tracked",
+            )
+            .unwrap();
+        mark.as_deref() == Some("1")
+    });
+    let list = r#"[{"id":"1@c.us"},{"id":"2@c.us"},{"id":"3@c.us"}]"#;
+    stage.mock.set_chats("1", &Chats::Body(list.into()));
+    let run = stage
+        .program("run")
+        .args(["--label", "1", "--sink", &server.url()]);
+    assert_eq!(run.end().expect(0).label()["published"], 3);
+    wait_until("its members are counted", || {
+        count(&server, "1")["chats"] == 3
+    });
+    listener.acknowledged(&event("a", "added", "1", "3@c.us"));
+    assert_eq!(chat_ids(&mut connection, QUEUE).len(), 3);
+}

@@ -7,7 +7,7 @@ use redis::Script;
 use uuid::Uuid;
 
 use super::RELEASE_TIME_LIMIT;
-use super::exchange::{Uses, give_back, load, read_chats, turn};
+use super::exchange::{Uses, load, read_chats, release_turn, turn};
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::redis::connect::Endpoint;
 use crate::broker::redis::events::REMEMBERED_FOR;
@@ -165,8 +165,8 @@ impl EventStore for RedisEvents {
         written.map_err(SessionError::into_failure)
     }
 
-    async fn give_back(&mut self, _: Found) {
-        let giving = give_back(&mut self.link, &self.keys, &self.owner);
+    async fn release_turn(&mut self, _: Found) {
+        let giving = release_turn(&mut self.link, &self.keys, &self.owner);
         // If it fails, the turn expires.
         let _ = tokio::time::timeout(RELEASE_TIME_LIMIT, giving).await;
     }

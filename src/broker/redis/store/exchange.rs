@@ -28,7 +28,7 @@ pub(super) async fn turn(
 }
 
 /// Ends a turn without changes.
-pub(super) async fn give_back(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
+pub(super) async fn release_turn(link: &mut Link, keys: &Keys, owner: &str) -> Result<(), Failure> {
     let script =
         Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
     let mut script = script.prepare_invoke();

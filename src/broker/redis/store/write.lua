@@ -17,7 +17,7 @@
 --   ARGV[7]  owner of the turn; empty if it was not taken
 --   ARGV[8]  number of members as counted (empty: not counted), ARGV[9] '::' before, ARGV[10] the number
 --            by a note of an earlier version, ARGV[11] by how much it changes
---   ARGV[12] '1' if the chats are those in flight, which end to be
+--   ARGV[12] '1' to clear the chats in flight
 --   ARGV[13] number of records, ARGV[14] of times, ARGV[15] of members to delete, ARGV[16] of chats
 --            that are in flight from now on
 --   ARGV[17] seconds until those expire

@@ -62,8 +62,8 @@ impl EventStore for Fated {
         }
     }
 
-    async fn give_back(&mut self, found: Found) {
-        self.store.give_back(found).await;
+    async fn release_turn(&mut self, found: Found) {
+        self.store.release_turn(found).await;
     }
 
     async fn is_tracked(&mut self) -> Result<bool, BrokerError> {
