@@ -20,7 +20,7 @@ use crate::live::receive::{NotReceived, Receiver};
 /// The longest body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 /// The longest body that counts as small, in bytes. A single event has a few hundred.
-const SMALL_BODY: usize = 64 * 1024;
+const SMALL_BODY: u64 = 64 * 1024;
 /// Memory for the small bodies of all requests under way, in bytes, so that large ones do not keep
 /// them out.
 const SMALL_BODIES: usize = 8 * 1024 * 1024;
@@ -80,6 +80,10 @@ impl Webhooks {
 
     async fn answer(&self, request: Request) -> Answer {
         let (head, body) = request.into_parts();
+        let announced = body.size_hint().exact();
+        if announced.is_some_and(|length| length > MAX_BODY as u64) {
+            return Answer::TooLarge;
+        }
         if !self.auth.may_accept(&head.headers, &head.uri) {
             return Answer::Unauthorized;
         }
@@ -105,12 +109,7 @@ impl Webhooks {
     /// Reads a whole body, with the memory that it holds. A sender that announces much and sends
     /// little holds little.
     async fn read(&self, body: Body) -> Result<(Vec<u8>, SemaphorePermit<'_>), Answer> {
-        let announced = body.size_hint().exact();
-        let length = announced.and_then(|length| usize::try_from(length).ok());
-        if announced.is_some() && length.is_none_or(|length| length > MAX_BODY) {
-            return Err(Answer::TooLarge);
-        }
-        let memory_for_bodies = match length {
+        let memory_for_bodies = match body.size_hint().exact() {
             Some(length) if length <= SMALL_BODY => &self.small_bodies,
             _ => &self.large_bodies,
         };
