@@ -211,7 +211,7 @@ impl InboundReader {
     ) -> Result<Inbound, &'static str> {
         let payload: ChatPayload = payload_of(envelope)?;
         let of_label = payload.label.as_ref().and_then(LabelPayload::id);
-        let label_id = payload.label_id.and_then(Text::into_id).or(of_label);
+        let label_id = payload.label_id.as_ref().and_then(Text::as_id).or(of_label);
         let label_id = label_id.ok_or("the payload has no labelId")?;
         let chat_id = match payload.chat_id {
             Some(ChatId::Text(id) | ChatId::Object { _serialized: id }) => id,
@@ -323,10 +323,6 @@ impl Text {
         };
         let is_usable = !id.is_empty() && id.len() <= MAX_ID && !id.chars().any(char::is_control);
         is_usable.then_some(id)
-    }
-
-    fn into_id(self) -> Option<String> {
-        self.as_id()
     }
 }
 

@@ -139,6 +139,11 @@ fn secrets_in(uri: &Uri) -> Vec<Vec<u8>> {
     vec![decoded(&value.replace('+', " ")), decoded(value)]
 }
 
+/// Returns bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Decodes hexadecimal digits, before which the algorithm may stand (`sha512=…`).
 fn digest(text: &[u8]) -> Option<Vec<u8>> {
     let digits = [&b"sha512="[..], b"sha256="]

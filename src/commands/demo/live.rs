@@ -22,6 +22,7 @@ use crate::http::{self, Proxies};
 use crate::live::Live;
 use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock, chat_id};
 use crate::progress::{Progress, ProgressMode};
+use crate::server::signature::hex;
 
 /// Names, colours and first numbers of chats of the labels: the first ones of WhatsApp's palette.
 const LABELS: [(&str, &str, u64); 6] = [
@@ -226,15 +227,10 @@ impl Traffic {
         });
         let body = event.to_string();
         let tag = hmac::sign(&self.key, body.as_bytes());
-        let hex: String = tag
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         let request = self
             .client
             .post(&self.url)
-            .header("X-Webhook-Hmac", hex)
+            .header("X-Webhook-Hmac", hex(tag.as_ref()))
             .body(body);
         match request.send().await {
             Ok(answer) => debug!(status = answer.status().as_u16(), "webhook answered"),

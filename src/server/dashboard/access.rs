@@ -17,6 +17,7 @@ use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::login;
+use crate::server::signature::hex;
 
 /// The name of the cookie.
 const COOKIE_NAME: &str = "labelcast_dashboard";
@@ -194,10 +195,6 @@ fn is_https(headers: &HeaderMap) -> bool {
         })
     });
     forwarded || first("x-forwarded-proto").is_some_and(|value| value.trim() == "https")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
