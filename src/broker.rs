@@ -6,8 +6,8 @@
 //! | to | implement | and use |
 //! | --- | --- | --- |
 //! | publish whole lists | [`SnapshotSink`], [`SnapshotSession`] | `retries`, `reconcile`, `backpressure`, `record` |
-//! | publish single events | [`EventSink`] | `retries` |
-//! | read a queue | [`Consumer`] | `retries` |
+//! | publish single events, or any other messages | [`EventSink`], [`MessageSink`] | `retries` |
+//! | read a queue | [`Consumer`] | |
 //! | keep members and times of publication for a sink of any kind | `store::StateStore` | |
 //! | delete what is stored | a function for [`factory::Broker::purge`] | `retries` |
 //!
@@ -46,7 +46,7 @@ pub use self::checkpoint::{
     Checkpoint, Delivered, Outcome, Recovered, ResumePoint, Start, Target, Unfinished, Written,
 };
 pub(crate) use self::consumer::TAIL_GROUP;
-pub use self::consumer::{Consumer, ConsumerOptions, Delivery};
+pub use self::consumer::{Consumer, ConsumerOptions, Delivery, WorkerOptions};
 pub use self::counts::CountStore;
 pub use self::error::BrokerError;
 pub use self::monitor::{MemberCount, MemberMonitor, QueueDepth, QueueMonitor};
@@ -54,7 +54,7 @@ pub use self::options::{BrokerOptions, QueueType};
 pub use self::partition::partition_of;
 pub use self::purge::{Purge, PurgeOutcome, PurgeSelection, Purged};
 use crate::batch::Batch;
-use crate::message::{LabelEvent, Layout};
+use crate::message::{LabelEvent, Layout, ReadyMessage};
 use crate::retry::RetryPolicy;
 use crate::state::{Removal, Selection};
 
@@ -186,6 +186,19 @@ pub trait EventSink: Send {
 
     /// Ends the hold of [`EventSink::reserve`].
     fn release(&mut self) {}
+}
+
+/// A queue that messages can be published to which were written before, by many writers at once.
+#[async_trait]
+pub trait MessageSink: Send {
+    /// Publishes messages, in order. All of them are durable when this returns; after an error, the
+    /// first ones may be. A message may be published again: consumers know it by its id, and a
+    /// broker that remembers ids drops the repeat.
+    ///
+    /// # Errors
+    ///
+    /// If a message cannot be made durable, after all retries.
+    async fn publish(&mut self, messages: &[ReadyMessage]) -> Result<(), BrokerError>;
 }
 
 /// The outcome of publishing an event.

@@ -3,7 +3,9 @@
 //! Parts that are the same for all messages of a run are prepared once. For each chat, only bytes
 //! are copied.
 
+mod contact;
 mod event;
+mod ready;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +13,9 @@ use percent_encoding::utf8_percent_encode;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::contact::{Contact, Lookup, Origin, QueuedChat, Source};
 pub use self::event::{Change, EventEncoder, LabelEvent};
+pub use self::ready::{MessageBody, ReadyMessage};
 use crate::batch::{Batch, Chat};
 use crate::http::ALL_BUT_UNRESERVED;
 

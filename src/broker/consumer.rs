@@ -1,5 +1,7 @@
 //! Consumers of a queue, which receive messages and acknowledge them after processing.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
@@ -26,11 +28,28 @@ pub struct ConsumerOptions {
     pub follow: bool,
 }
 
+/// How a worker takes messages from a queue that it shares with other workers.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The queue, by its whole name. It need not exist yet.
+    pub queue: String,
+    /// The consumer group, where the broker has groups.
+    pub group: String,
+    /// The worker's name in the group, which no other process has.
+    pub worker: String,
+    /// The maximum number of deliveries in hand, where the broker sends them unasked.
+    pub prefetch: u16,
+    /// Deliveries of a worker that has shown no sign of life for this long are taken over.
+    pub takeover_after: Duration,
+}
+
 /// A message that was received and is not acknowledged yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// The broker's handle for the acknowledgement.
     pub(super) tag: DeliveryTag,
+    /// How often the message was delivered, this time included, as far as the broker counts.
+    pub deliveries: u64,
     /// The message for display: its identifying properties and its contents.
     pub message: Map<String, Value>,
 }
@@ -40,8 +59,9 @@ pub struct Delivery {
 pub(super) enum DeliveryTag {
     /// The id of an entry in a stream.
     Entry(String),
-    /// The number of a delivery on its channel.
-    Number(u64),
+    /// The number of a delivery on its channel, and the consumer that it was delivered to: numbers
+    /// begin anew with each channel.
+    Number { number: u64, consumer: u64 },
 }
 
 /// A reader of one queue.
@@ -61,4 +81,33 @@ pub trait Consumer: Send {
     ///
     /// If the broker cannot be reached.
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
+
+    /// Tells the broker that deliveries are still in hand, so that no other worker takes them over.
+    /// A delivery that another worker has taken over meanwhile remains there.
+    ///
+    /// # Errors
+    ///
+    /// If the broker cannot be reached.
+    async fn keep(&mut self, _deliveries: &[&Delivery]) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
+    /// Whether the queue is empty: no message waits, and as far as the broker tells, none is in the
+    /// hands of any worker.
+    ///
+    /// # Errors
+    ///
+    /// If the broker cannot be reached.
+    async fn is_drained(&mut self) -> Result<bool, BrokerError> {
+        Ok(false)
+    }
+
+    /// Gives deliveries back, so that another worker gets them at once, and leaves the queue.
+    ///
+    /// # Errors
+    ///
+    /// If the broker cannot be reached. It then gives them to another worker after some time.
+    async fn leave(&mut self, _unfinished: &[&Delivery]) -> Result<(), BrokerError> {
+        Ok(())
+    }
 }

@@ -108,14 +108,16 @@ impl Consumer for QueueConsumer {
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
         // For a stream, an acknowledgement only grants credit for more messages.
         let acknowledges = self.options.ack || matches!(self.source, Source::Stream(_));
-        let Some(DeliveryTag::Number(tag)) = deliveries.last().map(|delivery| &delivery.tag) else {
+        let Some(DeliveryTag::Number { number, .. }) =
+            deliveries.last().map(|delivery| &delivery.tag)
+        else {
             return Ok(());
         };
         if !acknowledges {
             return Ok(());
         }
         self.channel
-            .basic_ack(*tag, BasicAckOptions { multiple: true })
+            .basic_ack(*number, BasicAckOptions { multiple: true })
             .await
             .map_err(|error| outside(error.into()))
     }
@@ -166,7 +168,11 @@ fn delivery(received: &Message) -> Delivery {
         .unwrap_or_else(|_| String::from_utf8_lossy(&received.data).into());
     message.insert("data".to_owned(), data);
     Delivery {
-        tag: DeliveryTag::Number(received.delivery_tag),
+        tag: DeliveryTag::Number {
+            number: received.delivery_tag,
+            consumer: 0,
+        },
+        deliveries: 1,
         message,
     }
 }

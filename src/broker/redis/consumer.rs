@@ -80,7 +80,7 @@ impl Consumer for StreamConsumer {
 fn entry_id(delivery: &Delivery) -> Option<&str> {
     match &delivery.tag {
         DeliveryTag::Entry(id) => Some(id),
-        DeliveryTag::Number(_) => None,
+        DeliveryTag::Number { .. } => None,
     }
 }
 
@@ -104,6 +104,7 @@ impl From<Entry> for Delivery {
         }
         Self {
             tag: DeliveryTag::Entry(entry.id),
+            deliveries: 1,
             message,
         }
     }
