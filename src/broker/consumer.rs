@@ -82,6 +82,12 @@ pub trait Consumer: Send {
     /// If the broker cannot be reached.
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), BrokerError>;
 
+    /// Whether a delivery of an earlier consumer with the same name can still be acknowledged by this
+    /// one. If not, the broker delivers the message again.
+    fn holds(&self, _delivery: &Delivery) -> bool {
+        true
+    }
+
     /// Tells the broker that deliveries are still in hand, so that no other worker takes them over.
     /// A delivery that another worker has taken over meanwhile remains there.
     ///

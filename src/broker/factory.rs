@@ -3,6 +3,7 @@
 
 mod events;
 mod state;
+mod workers;
 
 use std::path::{Path, PathBuf};
 
@@ -189,6 +190,14 @@ impl Address {
     /// Whether messages go to this process's stdout, which keeps no record of earlier runs.
     pub fn is_stdout(&self) -> bool {
         matches!(self.0, Kind::Stdout)
+    }
+
+    /// Whether messages can be taken from its queues by workers.
+    pub fn is_broker(&self) -> bool {
+        match &self.0 {
+            Kind::Stdout | Kind::File(_) => false,
+            Kind::Redis(_) | Kind::RabbitMq(_) => true,
+        }
     }
 
     /// Whether a path is one of the sink's own files.

@@ -2,6 +2,7 @@
 //! batch and checkpoint in one step: each chat of a run exactly once.
 
 mod events;
+mod messages;
 mod session;
 
 use std::collections::{HashSet, VecDeque};
@@ -12,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::events::MemoryEvents;
+use self::messages::MemoryMessages;
 use self::session::{InFlight, MemorySink};
 use super::error::Failure;
-use super::{BrokerError, Checkpoint, EventOutcome, EventSink, SessionContext, SnapshotSink};
-use crate::message::LabelEvent;
+use super::{
+    BrokerError, Checkpoint, EventOutcome, EventSink, MessageSink, SessionContext, SnapshotSink,
+};
+use crate::message::{LabelEvent, ReadyMessage};
 
 /// A fault, which affects one append.
 #[derive(Clone, Debug)]
@@ -52,9 +56,10 @@ pub struct Memory {
 #[derive(Default)]
 struct Queue {
     messages: Vec<Message>,
+    ready: Vec<ReadyMessage>,
     record: Option<Record>,
     last_complete: Option<u64>,
-    /// Ids of events.
+    /// Ids of events and of messages that were written before.
     events: HashSet<String>,
     /// The session that holds the lock, as long as it lives.
     holder: Weak<()>,
@@ -83,6 +88,11 @@ impl Memory {
         Box::new(MemoryEvents::new(self.clone(), context))
     }
 
+    /// Returns a sink for messages that were written before.
+    pub fn message_sink(&self, context: &SessionContext) -> Box<dyn MessageSink> {
+        Box::new(MemoryMessages::new(self.clone(), context))
+    }
+
     /// Adds a fault. Each append takes the oldest fault that is left.
     pub fn script(&self, fault: Fault) {
         self.lock().faults.push_back(fault);
@@ -96,6 +106,11 @@ impl Memory {
     /// All messages, in order.
     pub fn messages(&self) -> Vec<Message> {
         self.lock().messages.clone()
+    }
+
+    /// All messages of [`Memory::message_sink`], in order.
+    pub fn ready_messages(&self) -> Vec<ReadyMessage> {
+        self.lock().ready.clone()
     }
 
     /// Nothing panics while it holds the lock, so a poisoned one is usable.
@@ -132,6 +147,7 @@ impl Memory {
             Some(Fault::LoseAll) => {
                 let mut queue = self.lock();
                 queue.messages.clear();
+                queue.ready.clear();
                 queue.record = None;
                 queue.events.clear();
                 failed("the connection is gone")
@@ -150,6 +166,13 @@ impl Queue {
             chat_id: event.chat_id.clone(),
         });
         EventOutcome::Published
+    }
+
+    /// Appends a message unless its id is known.
+    fn append_ready(&mut self, message: &ReadyMessage) {
+        if self.events.insert(message.id.clone()) {
+            self.ready.push(message.clone());
+        }
     }
 
     /// Appends a batch and moves the checkpoint, or does neither. Returns whether it did.

@@ -7,6 +7,7 @@
 //! under the same ids.
 
 mod alarm;
+mod appender;
 mod backpressure;
 mod check;
 mod checkpoint;
@@ -20,6 +21,7 @@ mod finish;
 mod in_flight;
 mod lifecycle;
 mod lock;
+mod messages;
 mod monitor;
 mod names;
 mod publisher;
@@ -27,6 +29,7 @@ mod purge;
 mod reconcile;
 mod session;
 mod unverified;
+mod worker;
 
 use std::time::Duration;
 
@@ -37,10 +40,12 @@ pub(super) use self::connect::Endpoint;
 pub(super) use self::consumer::open as consumer;
 pub(super) use self::events::event_sink;
 pub(super) use self::in_flight::BATCH_MESSAGES;
+pub(super) use self::messages::message_sink;
 pub(super) use self::monitor::RabbitMqMonitor;
 pub(super) use self::names::{MAX_NAME, problem_with, removed_queue};
 pub(super) use self::purge::purge;
 use self::session::RabbitMqSession;
+pub(super) use self::worker::open as worker;
 use super::error::SessionError;
 use super::factory::problem_with_braces;
 use super::{

@@ -5,6 +5,7 @@
 //! guarantees follow from that: see `stream` for batches in flight, `lock` for who may write, and
 //! `dedup` for a list that has changed.
 
+mod appender;
 mod backpressure;
 mod check;
 mod connect;
@@ -12,6 +13,7 @@ mod consumer;
 mod counts;
 mod dedup;
 mod encode;
+mod entries;
 mod events;
 mod failure;
 mod keys;
@@ -20,6 +22,7 @@ mod lifecycle;
 mod link;
 mod lock;
 mod members;
+mod messages;
 mod monitor;
 mod purge;
 mod reconcile;
@@ -28,6 +31,7 @@ mod session;
 mod store;
 mod stream;
 mod url;
+mod worker;
 
 use std::time::Duration;
 
@@ -44,12 +48,14 @@ pub(super) use self::keys::removed_stream;
 use self::keys::{Keys, is_taggable};
 use self::layout::prepare_selection;
 use self::link::StoredState;
+pub(super) use self::messages::message_sink;
 pub(super) use self::monitor::RedisMonitor;
 pub(super) use self::purge::{check_purge, purge, purge_state};
 use self::reconcile::recovered;
 use self::session::RedisSession;
 pub(super) use self::store::{event_store, state_monitor, store};
 use self::stream::{BATCH_CHATS, Lease, Stream, load_all};
+pub(super) use self::worker::open as worker;
 use super::error::SessionError;
 use super::factory::problem_with_braces;
 use super::retries::SessionRetries;

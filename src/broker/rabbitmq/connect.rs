@@ -38,7 +38,7 @@ const NUMBERS: [(&str, u64); 4] = [
 /// long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for closing a connection.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Heartbeat interval in seconds. RabbitMQ closes a connection that was silent for two to three
 /// intervals, so its lock is free within 10 s.
 const HEARTBEAT: u16 = 3;

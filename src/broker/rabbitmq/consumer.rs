@@ -102,7 +102,8 @@ impl Consumer for QueueConsumer {
                 got.map(|got| got.delivery)
             }
         };
-        Ok(received.iter().map(delivery).collect())
+        let received = received.iter();
+        Ok(received.map(|message| delivery(message, 0)).collect())
     }
 
     async fn acknowledge(&mut self, deliveries: &[Delivery]) -> Result<(), BrokerError> {
@@ -146,7 +147,7 @@ async fn consume(channel: &Channel, queue: &str) -> Result<lapin::Consumer, lapi
 }
 
 /// Converts a message for display: its identifying properties and its contents.
-fn delivery(received: &Message) -> Delivery {
+pub(super) fn delivery(received: &Message, consumer: u64) -> Delivery {
     let mut message = Map::new();
     let properties = &received.properties;
     let mut text = |name: &str, text: Option<&str>| {
@@ -159,8 +160,7 @@ fn delivery(received: &Message) -> Delivery {
         properties.message_id().as_ref().map(|id| id.as_str()),
     );
     text("type", properties.kind().as_ref().map(|kind| kind.as_str()));
-    let headers = properties.headers().as_ref();
-    if let Some(AMQPValue::LongString(event)) = headers.and_then(|h| h.inner().get("event")) {
+    if let Some(AMQPValue::LongString(event)) = header(received, "event") {
         text("event", Some(&event.to_string()));
     }
     message.insert("redelivered".to_owned(), received.redelivered.into());
@@ -170,9 +170,26 @@ fn delivery(received: &Message) -> Delivery {
     Delivery {
         tag: DeliveryTag::Number {
             number: received.delivery_tag,
-            consumer: 0,
+            consumer,
         },
-        deliveries: 1,
+        deliveries: deliveries(received),
         message,
     }
+}
+
+/// Returns how often a message was delivered. Quorum queues count, other queues only tell whether
+/// it was delivered before.
+fn deliveries(received: &Message) -> u64 {
+    let before = match header(received, "x-delivery-count") {
+        Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).ok(),
+        Some(AMQPValue::LongInt(count)) => u64::try_from(*count).ok(),
+        Some(AMQPValue::LongUInt(count)) => Some((*count).into()),
+        _ => None,
+    };
+    before.unwrap_or(0).max(received.redelivered.into()) + 1
+}
+
+/// Returns a header of a message.
+pub(super) fn header<'a>(received: &'a Message, name: &str) -> Option<&'a AMQPValue> {
+    received.properties.headers().as_ref()?.inner().get(name)
 }

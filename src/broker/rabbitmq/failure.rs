@@ -71,6 +71,10 @@ fn read(error: &lapin::Error) -> Failure {
         code::NOT_ALLOWED if says(&text, &["refused"]) => {
             Failure::Final(BrokerError::Credentials(text))
         }
+        // The broker takes deliveries back that are in hand for too long.
+        code::PRECONDITION_FAILED if says(&text, &["delivery acknowledgement on channel"]) => {
+            Failure::Transient(text)
+        }
         code::NOT_FOUND if says(&text, AWAY) => Failure::Transient(text),
         code::INVALID_PATH
         | code::NOT_FOUND
@@ -105,6 +109,24 @@ mod tests {
         );
         let is_login = matches!(&quoted, Failure::Final(BrokerError::Credentials(_)));
         assert!(is_login, "{quoted:?}");
+    }
+
+    #[test]
+    fn a_late_acknowledgement_is_transient_and_a_wrong_argument_is_not() {
+        let refused = |text: &str| {
+            let kind = AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED);
+            let error = lapin::protocol::AMQPError::new(kind, text.into());
+            read(&ErrorKind::ProtocolError(error).into())
+        };
+        let late = refused(
+            "PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value \
+             used: 1800000 ms. This timeout value can be configured, see consumers doc guide to learn \
+             more",
+        );
+        assert!(matches!(late, Failure::Transient(_)), "{late:?}");
+        let other = refused("PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'a'");
+        let is_wrong = matches!(other, Failure::Final(BrokerError::WrongQueue(_)));
+        assert!(is_wrong, "{other:?}");
     }
 
     #[test]

@@ -2,11 +2,10 @@
 
 use async_trait::async_trait;
 use redis::{ErrorKind, RedisError, Value};
-use serde_json::Map;
 
 use super::connect::Endpoint;
-use super::link::{Link, reply_text};
-use crate::broker::consumer::DeliveryTag;
+use super::entries::{Entry, entries, entry_id};
+use super::link::Link;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Consumer, ConsumerOptions, Delivery};
 
@@ -33,7 +32,8 @@ pub(in crate::broker) async fn open(
     options: ConsumerOptions,
 ) -> Result<Box<dyn Consumer>, BrokerError> {
     let mut link = Link::new(endpoint.clone(), options.queue.clone());
-    create_group(&mut link, &options).await?;
+    // The stream may be created later.
+    create_group(&mut link, &options.queue, &options.group, options.follow).await?;
     Ok(Box::new(StreamConsumer {
         options,
         link,
@@ -77,39 +77,6 @@ impl Consumer for StreamConsumer {
     }
 }
 
-fn entry_id(delivery: &Delivery) -> Option<&str> {
-    match &delivery.tag {
-        DeliveryTag::Entry(id) => Some(id),
-        DeliveryTag::Number { .. } => None,
-    }
-}
-
-/// An entry of a stream.
-struct Entry {
-    id: String,
-    fields: Vec<(String, String)>,
-}
-
-/// Fields that are JSON are shown as JSON.
-impl From<Entry> for Delivery {
-    fn from(entry: Entry) -> Self {
-        let mut message = Map::new();
-        message.insert("entry_id".to_owned(), entry.id.clone().into());
-        for (name, text) in entry.fields {
-            let json = match name.as_str() {
-                "data" | "chat_ids" | "names" => serde_json::from_str(&text).ok(),
-                _ => None,
-            };
-            message.insert(name, json.unwrap_or_else(|| text.into()));
-        }
-        Self {
-            tag: DeliveryTag::Entry(entry.id),
-            deliveries: 1,
-            message,
-        }
-    }
-}
-
 impl StreamConsumer {
     async fn read(&mut self, most: u64) -> Result<Vec<Entry>, Failure> {
         let mut command = redis::cmd("XREADGROUP");
@@ -128,16 +95,18 @@ impl StreamConsumer {
     }
 }
 
-async fn create_group(link: &mut Link, options: &ConsumerOptions) -> Result<(), Failure> {
+/// Creates a group at the start of a stream, if it does not exist. `make_stream` allows the stream to
+/// be missing.
+pub(super) async fn create_group(
+    link: &mut Link,
+    stream: &str,
+    group: &str,
+    make_stream: bool,
+) -> Result<(), Failure> {
     let connection = link.connection().await?;
     let mut command = redis::cmd("XGROUP");
-    command
-        .arg("CREATE")
-        .arg(&options.queue)
-        .arg(&options.group)
-        .arg("0");
-    if options.follow {
-        // The stream may be created later.
+    command.arg("CREATE").arg(stream).arg(group).arg("0");
+    if make_stream {
         command.arg("MKSTREAM");
     }
     let created: Result<(), RedisError> = command.exec_async(connection).await;
@@ -149,50 +118,8 @@ async fn create_group(link: &mut Link, options: &ConsumerOptions) -> Result<(), 
             Ok(())
         }
         Err(error) if error.to_string().contains("requires the key to exist") => {
-            Err(BrokerError::WrongQueue(format!("there is no stream {}", options.queue)).into())
+            Err(BrokerError::WrongQueue(format!("there is no stream {stream}")).into())
         }
         created => Ok(created?),
     }
-}
-
-/// Extracts the entries from a reply: a list of streams in RESP2, a map of them in RESP3.
-fn entries(reply: &Value) -> Vec<Entry> {
-    let entries: Vec<&Value> = match reply {
-        Value::Map(streams) => streams.iter().map(|(_, entries)| entries).collect(),
-        Value::Array(streams) => streams
-            .iter()
-            .filter_map(|stream| match stream {
-                Value::Array(parts) => parts.get(1),
-                _ => None,
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    entries
-        .into_iter()
-        .filter_map(|entries| match entries {
-            Value::Array(entries) => Some(entries),
-            _ => None,
-        })
-        .flatten()
-        .filter_map(entry)
-        .collect()
-}
-
-fn entry(entry: &Value) -> Option<Entry> {
-    let Value::Array(parts) = entry else {
-        return None;
-    };
-    // An entry that was deleted while it was pending has no fields.
-    let fields = match parts.get(1) {
-        Some(Value::Array(fields)) => fields.as_slice(),
-        _ => &[],
-    };
-    let pairs = fields.chunks_exact(2);
-    Some(Entry {
-        id: reply_text(parts.first()?),
-        fields: pairs
-            .map(|pair| (reply_text(&pair[0]), reply_text(&pair[1])))
-            .collect(),
-    })
 }

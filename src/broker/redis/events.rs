@@ -1,15 +1,15 @@
 //! Single events, each appended once: the script that appends an event also remembers its id, and
 //! where the membership is kept, changes it. Events that are published together share a round trip.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
-use redis::{Cmd, Pipeline, Script, Value};
+use redis::{Cmd, Pipeline, Value};
 use uuid::Uuid;
 
+use super::appender::{APPEND_ONCE, Appender};
 use super::connect::Endpoint;
-use super::keys::Keys;
-use super::link::{Link, reply_text};
+use super::link::reply_text;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::retries::{Retrying, SessionRetries, with_retry};
 use crate::broker::{
@@ -18,9 +18,6 @@ use crate::broker::{
 use crate::message::{Change, EventEncoder, LabelEvent};
 use crate::retry::RetryPolicy;
 use crate::state::Membership;
-
-/// How long an event is remembered. Senders of webhooks stop retrying long before.
-pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// A sink for events of one label.
 struct StreamEvents {
@@ -31,8 +28,7 @@ struct StreamEvents {
 
 /// One of the streams that events are spread over.
 struct EventStream {
-    keys: Keys,
-    link: Link,
+    appender: Appender,
     /// How the membership is kept; `None` to append every event.
     membership: Option<Membership>,
     /// Time since the last publication in which a chat is not published again, in seconds; `0` for
@@ -40,10 +36,6 @@ struct EventStream {
     window: u64,
     /// Number of streams of the queue.
     partitions: usize,
-    /// How long entries are kept, in milliseconds; `0` for no expiry.
-    keep_ms: u128,
-    min_replicas: u32,
-    retries: SessionRetries,
 }
 
 /// Returns the sink for events of a label, without connecting.
@@ -54,23 +46,14 @@ pub(in crate::broker) fn event_sink(
 ) -> Box<dyn EventSink> {
     let selection = &context.selection;
     let script = match selection.membership {
-        None => include_str!("event.lua"),
+        None => APPEND_ONCE,
         Some(_) => include_str!("event_member.lua"),
     };
-    let stream = |partition: Option<u32>| {
-        let keys = Keys::new(&context.target, partition);
-        let mut link = Link::new(endpoint.clone(), keys.stream.clone());
-        link.append_by(Script::new(script));
-        EventStream {
-            link,
-            keys,
-            membership: selection.membership,
-            window: selection.suppress_for.map_or(0, |window| window.as_secs()),
-            partitions: options.partitions.map_or(1, |count| count as usize),
-            keep_ms: options.retain.map_or(0, |retain| retain.as_millis()),
-            min_replicas: options.min_replicas,
-            retries: SessionRetries::new(&context.retry),
-        }
+    let stream = |partition: Option<u32>| EventStream {
+        appender: Appender::new(endpoint, options, context, partition, script),
+        membership: selection.membership,
+        window: selection.suppress_for.map_or(0, |window| window.as_secs()),
+        partitions: options.partitions.map_or(1, |count| count as usize),
     };
     let streams = match options.partitions {
         None => vec![stream(None)],
@@ -86,11 +69,11 @@ pub(in crate::broker) fn event_sink(
 
 impl Retrying for EventStream {
     fn retries(&mut self) -> &mut SessionRetries {
-        &mut self.retries
+        self.appender.retries()
     }
 
     fn disconnect(&mut self, failure: &Failure) {
-        self.link.disconnect_after(failure);
+        self.appender.disconnect(failure);
     }
 }
 
@@ -103,51 +86,29 @@ impl EventStream {
         let mut appends = Pipeline::with_capacity(events.len());
         for (event, fields) in events {
             appends.add_command(match self.membership {
-                None => self.append_any(event, fields),
+                None => self.appender.append_once(&event.id, fields),
                 Some(membership) => self.append_change(event, fields, membership),
             });
         }
-        let replies = self.link.append_each(&appends).await?;
-        if self.min_replicas > 0 {
-            self.link.wait(self.min_replicas).await?;
-        }
+        let replies = self.appender.append(&appends).await?;
         replies.iter().map(outcome).collect()
-    }
-
-    /// Returns a call of the script with keys.
-    fn call(&self, keys: &[&String]) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.link.append_hash()).arg(keys.len());
-        command.arg(keys);
-        command
-    }
-
-    /// Returns the command that appends an event unless its id is known.
-    fn append_any(&self, event: &LabelEvent, fields: &[String]) -> Cmd {
-        let mut command = self.call(&[&self.keys.stream, &self.keys.event(&event.id)]);
-        command
-            .arg(REMEMBERED_FOR.as_millis().to_string())
-            .arg(self.keep_ms.to_string())
-            .arg(fields);
-        command
     }
 
     /// Returns the command that appends an event if it changes the membership.
     fn append_change(&self, event: &LabelEvent, fields: &[String], membership: Membership) -> Cmd {
         let since = event.occurred_at.duration_since(UNIX_EPOCH);
         let since = since.unwrap_or_default();
-        let mut command = self.call(&[
-            &self.keys.stream,
-            &self.keys.event(&event.id),
-            &self.keys.members,
-            &self.keys.note,
-            &self.keys.removed,
-            &self.keys.published,
-            &self.keys.checkpoint,
+        let keys = &self.appender.keys;
+        let mut command = self.appender.call(&[
+            &keys.stream,
+            &keys.event(&event.id),
+            &keys.members,
+            &keys.note,
+            &keys.removed,
+            &keys.published,
+            &keys.checkpoint,
         ]);
         command
-            .arg(REMEMBERED_FOR.as_millis().to_string())
-            .arg(self.keep_ms.to_string())
             .arg(&event.chat_id)
             .arg(match event.change {
                 Change::Added => "added",
@@ -161,20 +122,18 @@ impl EventStream {
             .arg(fields);
         command
     }
-}
 
-impl EventStream {
     /// Sets the field that an event sets too.
     async fn mark_tracked(&mut self) -> Result<(), Failure> {
+        let Appender { keys, keep_ms, .. } = &self.appender;
         let mut pipeline = Pipeline::new();
-        pipeline
-            .hset(&self.keys.checkpoint, "tracked", "1")
-            .ignore();
-        match i64::try_from(self.keep_ms) {
-            Ok(keep_ms) if keep_ms > 0 => pipeline.pexpire(&self.keys.checkpoint, keep_ms),
-            _ => pipeline.persist(&self.keys.checkpoint),
+        pipeline.hset(&keys.checkpoint, "tracked", "1").ignore();
+        match i64::try_from(*keep_ms) {
+            Ok(keep_ms) if keep_ms > 0 => pipeline.pexpire(&keys.checkpoint, keep_ms),
+            _ => pipeline.persist(&keys.checkpoint),
         };
-        pipeline.exec_async(self.link.connection().await?).await?;
+        let connection = self.appender.link.connection().await?;
+        pipeline.exec_async(connection).await?;
         Ok(())
     }
 }
@@ -210,7 +169,7 @@ impl EventSink for StreamEvents {
                 continue;
             }
             // After a call that has given up, the next one begins anew.
-            stream.retries = SessionRetries::new(&self.retry);
+            stream.appender.retries = SessionRetries::new(&self.retry);
             let appended = with_retry!(stream, stream.append(&ours));
             let appended = appended.map_err(SessionError::into_failure)?;
             for (number, outcome) in numbers.into_iter().zip(appended) {

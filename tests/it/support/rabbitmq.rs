@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
-    BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
@@ -21,7 +21,7 @@ use super::redis::free_ports;
 use super::{make_certificate, wait_until};
 
 /// Virtual hosts of the shared broker. Each test takes one for itself.
-const VHOSTS: usize = 140;
+const VHOSTS: usize = 190;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
@@ -387,6 +387,27 @@ impl Client {
         drop(self.runtime.block_on(put).unwrap());
         wait_until("the message is in the queue", || {
             self.depth(queue) == Some(1)
+        });
+    }
+
+    /// Publishes JSON messages, and waits until the broker has confirmed them.
+    pub(crate) fn put_all(&self, queue: &str, messages: &[Value]) {
+        self.runtime.block_on(async {
+            let channel = self.connection.create_channel().await.unwrap();
+            let confirms = ConfirmSelectOptions::default();
+            channel.confirm_select(confirms).await.unwrap();
+            let mut sent = Vec::new();
+            for message in messages {
+                let payload = serde_json::to_vec(message).unwrap();
+                let options = BasicPublishOptions::default();
+                let properties = BasicProperties::default().with_delivery_mode(2);
+                let published =
+                    channel.basic_publish("".into(), queue.into(), options, &payload, properties);
+                sent.push(published.await.unwrap());
+            }
+            for confirm in sent {
+                assert!(confirm.await.unwrap().is_ack());
+            }
         });
     }
 

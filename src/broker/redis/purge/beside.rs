@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::remote::script;
 use super::{Older, Worker, millis};
+use crate::broker::redis::appender::REMEMBERED_FOR;
 use crate::broker::redis::dedup::DEDUP_TTL_SECONDS;
-use crate::broker::redis::events::REMEMBERED_FOR;
 use crate::broker::{BrokerError, Purged};
 
 /// Fields in a page of a hash. A page takes the server under a millisecond.
