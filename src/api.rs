@@ -5,7 +5,10 @@
 
 mod body;
 mod clock;
+mod contacts;
+mod endpoint;
 mod error;
+mod failure;
 mod headers;
 mod redact;
 mod redirect;
@@ -24,7 +27,9 @@ use url::Url;
 
 pub use self::body::Body;
 use self::clock::Clock;
+use self::endpoint::Endpoint;
 pub use self::error::ApiError;
+pub use self::failure::FailureKind;
 use self::redact::Redact;
 pub(crate) use self::redact::mask_ids;
 use self::redirect::Redirect;
@@ -120,11 +125,13 @@ impl Client {
     ///
     /// If the request fails, or the response is not a list of labels.
     pub async fn labels(&self) -> Result<LabelList, ApiError> {
-        let response = self.get(&["labels"], false).await?;
+        let response = self.get(Endpoint::Labels, false).await?;
         self.clock.set(response.headers());
         let body = self.body(response)?;
         let paging = body.paging().clone();
-        let body = body.read_all(MAX_LABELS_BYTES).await?;
+        let body = body
+            .read_all(MAX_LABELS_BYTES, ApiError::LabelsTooLong)
+            .await?;
         let mut list = decode::labels(&body, paging)
             .map_err(|error| ApiError::labels(self.without_secrets(error)))?;
         list.page = list
@@ -146,7 +153,7 @@ impl Client {
     ///
     /// If the request fails, or the status of the response is not 200.
     pub async fn chats(&self, label_id: &str) -> Result<Body, ApiError> {
-        let response = self.get(&["labels", label_id, "chats"], true).await?;
+        let response = self.get(Endpoint::Chats(label_id), true).await?;
         self.body(response)
     }
 
@@ -186,11 +193,12 @@ impl Client {
             doubts: answer.doubts.into_iter().map(doubt).collect(),
             is_doubtful: answer.is_doubtful,
             is_starting: answer.is_starting,
+            names_expected_state: answer.names_expected_state,
         })
     }
 
-    async fn get(&self, path: &[&str], compressed: bool) -> Result<Response, ApiError> {
-        let mut url = self.url(path);
+    async fn get(&self, endpoint: Endpoint<'_>, compressed: bool) -> Result<Response, ApiError> {
+        let mut url = self.url(endpoint);
         for _ in 0..=MAX_REDIRECTS {
             let mut request = self.http.get(url);
             if compressed {
@@ -209,25 +217,6 @@ impl Client {
             }
         }
         Err(ApiError::RedirectLoop)
-    }
-
-    fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty();
-            match self.dialect {
-                Dialect::WawpV2 => segments.push("v2"),
-                Dialect::WawpV1 => segments.extend(["wp-json", "awp", "v1"]),
-                Dialect::Waha => segments.extend(["api", &self.instance_id]),
-            };
-            segments.extend(path);
-        }
-        if self.dialect != Dialect::Waha && self.auth == Auth::Query {
-            url.query_pairs_mut()
-                .append_pair("instance_id", &self.instance_id)
-                .append_pair("access_token", self.token.expose_secret());
-        }
-        url
     }
 
     async fn refusal(&self, response: Response) -> ApiError {
@@ -285,5 +274,10 @@ fn connection_error(error: reqwest::Error) -> ApiError {
     if error.is_timeout() && !error.is_connect() {
         return ApiError::Connection("no response within --read-timeout".to_owned());
     }
-    ApiError::Connection(causes(&error.without_url()))
+    let is_unconnected = error.is_connect();
+    let causes = causes(&error.without_url());
+    match is_unconnected {
+        true => ApiError::Unconnected(causes),
+        false => ApiError::Connection(causes),
+    }
 }

@@ -9,6 +9,8 @@
 mod answer;
 mod chat;
 mod chunks;
+mod complaint;
+mod contact;
 mod envelope;
 mod input;
 mod label;
@@ -27,6 +29,8 @@ use std::io::Read;
 pub use self::answer::{Answer, Doubt};
 use self::chat::ChatEntries;
 pub use self::chunks::{ChunkReader, ChunkSender, chunks};
+pub use self::complaint::Complaint;
+pub use self::contact::{LookupError, about, chat_of_lid, contact, number_exists, picture_url};
 use self::envelope::Envelope;
 use self::input::Input;
 pub use self::label::{Label, LabelList, labels};

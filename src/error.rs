@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::api::ApiError;
 use crate::broker::BrokerError;
 use crate::config_error::ConfigErrors;
-use crate::decode::DecodeError;
+use crate::decode::{DecodeError, LookupError};
 use crate::exit::Exit;
 use crate::retry::Retryable;
 use crate::shutdown::Cause;
@@ -220,7 +220,7 @@ impl Class {
 
 fn api(error: &ApiError) -> Class {
     match error {
-        ApiError::Connection(_) => Class::transient()
+        ApiError::Connection(_) | ApiError::Unconnected(_) => Class::transient()
             .hint("check --api-url, the network, and --connect-timeout and --read-timeout"),
         ApiError::Cut(_) => Class::transient(),
         ApiError::Status { status, answer, .. } => api_status(status.as_u16(), answer.is_starting),
@@ -237,10 +237,23 @@ fn api(error: &ApiError) -> Class {
             }
             error => decode(error),
         },
-        ApiError::NotCoded(_) | ApiError::LabelsTooLong(_) => Class::of(Exit::Data),
+        ApiError::NotCoded(_) | ApiError::LabelsTooLong(_) | ApiError::ContactTooLong(_) => {
+            Class::of(Exit::Data)
+        }
+        ApiError::Contact(error) => contact(error),
         ApiError::Setup(_) => {
             Class::of(Exit::Settings).hint("install the system's CA certificates")
         }
+    }
+}
+
+fn contact(error: &LookupError) -> Class {
+    match error {
+        LookupError::Empty | LookupError::NotJson(_) => Class::of(Exit::Api)
+            .hint("check --api-url and --dialect: this does not look like the API"),
+        LookupError::Answered(_) => Class::of(Exit::Api),
+        LookupError::Shape(_) | LookupError::Malformed(_) => Class::of(Exit::Data),
+        LookupError::Truncated(_) => Class::transient(),
     }
 }
 

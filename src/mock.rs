@@ -3,7 +3,9 @@
 //! It serves the routes of all three dialects over the same labels. A label's chats are generated
 //! while they are sent, so a list may have any length. Replies can be scripted: each request for a
 //! label's chats takes the next scripted reply. When none is left, the ordinary list is sent.
+//! Contacts are synthetic and can be scripted too.
 
+mod contacts;
 mod reply;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,6 +22,8 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+pub use self::contacts::ContactCall;
+use self::contacts::Contacts;
 pub(crate) use self::reply::chat_id;
 pub use self::reply::{Piece, Reply};
 
@@ -71,6 +75,7 @@ struct Served {
     label_script: Mutex<VecDeque<Reply>>,
     scripts: Mutex<HashMap<String, VecDeque<Reply>>>,
     requests: Mutex<Vec<Request>>,
+    contacts: Contacts,
 }
 
 /// A stand-in that runs until it is dropped.
@@ -94,6 +99,7 @@ impl Mock {
             label_script: Mutex::default(),
             scripts: Mutex::default(),
             requests: Mutex::default(),
+            contacts: Contacts::default(),
         });
         let listener = std::net::TcpListener::bind(listen)?;
         listener.set_nonblocking(true)?;
@@ -198,7 +204,7 @@ fn router(served: Arc<Served>) -> Router {
             .route(&format!("{base}/labels"), get(labels))
             .route(&format!("{base}/labels/{{label}}/chats"), get(chats));
     }
-    router.with_state(served)
+    contacts::routes(router).with_state(served)
 }
 
 async fn labels(
@@ -279,19 +285,22 @@ impl Served {
 impl Request {
     fn is_authenticated(&self, account: &Account) -> bool {
         let header = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
-        if self.path.starts_with("/api/") {
-            return header("x-api-key") == Some(&account.token)
-                && self.path.split('/').nth(2) == Some(&account.instance_id);
+        let in_query = |name: &str, value: &str| {
+            url::form_urlencoded::parse(self.query.as_bytes())
+                .any(|pair| pair == (name.into(), value.into()))
+        };
+        if let Some(path) = self.path.strip_prefix("/api/") {
+            let session = path.split('/').next();
+            let is_session = match session {
+                Some("contacts") => in_query("session", &account.instance_id),
+                session => session == Some(&account.instance_id),
+            };
+            return is_session && header("x-api-key") == Some(&account.token);
         }
         if let Some(login) = header("authorization") {
             return login.strip_prefix("Bearer ") == Some(&account.token)
                 && header("x-instance-id") == Some(&account.instance_id);
         }
-        let in_query = |name: &str, value: &str| {
-            self.query
-                .split('&')
-                .any(|pair| pair.split_once('=') == Some((name, value)))
-        };
         in_query("access_token", &account.token) && in_query("instance_id", &account.instance_id)
     }
 }

@@ -95,11 +95,15 @@ impl Body {
     }
 
     /// Reads the whole body if it is no longer than a limit.
-    pub(super) async fn read_all(mut self, limit: usize) -> Result<Vec<u8>, ApiError> {
+    pub(super) async fn read_all(
+        mut self,
+        limit: usize,
+        too_long: fn(usize) -> ApiError,
+    ) -> Result<Vec<u8>, ApiError> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > limit {
-                return Err(ApiError::LabelsTooLong(limit));
+                return Err(too_long(limit));
             }
             all.extend_from_slice(&bytes);
         }

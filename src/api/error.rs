@@ -5,12 +5,15 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use super::MAX_REDIRECTS;
-use crate::decode::{Answer, DecodeError};
+use crate::decode::{Answer, DecodeError, LookupError};
 
 /// An error of a request. No variant contains a URL, because the token may be part of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// No connection, a broken connection, or a time-out.
+    /// No connection could be made, so the request was not sent.
+    #[error("cannot reach the API: {0}")]
+    Unconnected(String),
+    /// A broken connection, or a time-out.
     #[error("cannot reach the API: {0}")]
     Connection(String),
     /// The connection or the coding ended in the middle of a body.
@@ -44,6 +47,12 @@ pub enum ApiError {
     /// A list of labels over the limit.
     #[error("the list of labels is over {0} bytes long")]
     LabelsTooLong(usize),
+    /// An unusable answer about a contact.
+    #[error("cannot use the answer about a contact: {0}")]
+    Contact(Box<LookupError>),
+    /// An answer about a contact over the limit.
+    #[error("the answer about a contact is over {0} bytes long")]
+    ContactTooLong(usize),
     /// The HTTP client could not be set up.
     #[error("cannot set up the HTTP client: {0}")]
     Setup(String),

@@ -30,6 +30,9 @@ pub struct Answer {
     pub is_doubtful: bool,
     /// Whether the session is starting.
     pub is_starting: bool,
+    /// Whether a member `expected` names the state that the session should be in. So the session is
+    /// not ready, whatever its state.
+    pub names_expected_state: bool,
 }
 
 /// The maximum number of doubts that are quoted.
@@ -49,7 +52,7 @@ pub struct Doubt {
 
 impl Doubt {
     /// Returns whether the member is human-readable text, wherever it stands.
-    fn is_prose(&self) -> bool {
+    pub(super) fn is_prose(&self) -> bool {
         let name = self.path.rsplit('.').next().unwrap_or_default();
         matches!(Kind::of(name), Kind::Message | Kind::Prose)
     }

@@ -248,6 +248,7 @@ impl Envelope {
 
     fn scalar(&mut self, kind: Kind, place: Place, value: Scalar<'_>) {
         self.note_state(kind, value);
+        self.note_expected(value);
         match (kind, place) {
             (_, Place::NextPage) => {
                 self.note_next(value);
@@ -347,6 +348,18 @@ impl Envelope {
                 self.answer.is_starting |= is_starting_state(text);
                 self.has_other_state |= is_other_state(text);
             }
+        }
+    }
+
+    /// Records that a member `expected` names a state of the session. Right in the answer or in its
+    /// error the member means nothing else.
+    fn note_expected(&mut self, value: Scalar<'_>) {
+        let Scalar::Text(text) = value else { return };
+        let (parent, member) = self.path.rsplit_once('.').unwrap_or(("", &self.path));
+        if member.eq_ignore_ascii_case("expected") {
+            let is_plain = matches!(Kind::of(parent), Kind::Message | Kind::Error);
+            self.answer.names_expected_state |=
+                parent.is_empty() || is_plain || is_other_state(text) || is_starting_state(text);
         }
     }
 

@@ -13,6 +13,13 @@ use super::Chats;
 
 /// The chunk size of a generated list, in bytes.
 const GENERATED_CHUNK: usize = 64 * 1024;
+/// The smallest number of a generated chat.
+const FIRST_NUMBER: u64 = 4_900_000_000_000;
+/// The factor between positions and numbers, and its inverse modulo 2^32.
+const FACTOR: u64 = 2_654_435_761;
+const INVERSE: u64 = 244_002_641;
+/// The largest position whose chat has a number of its own.
+const LAST_POSITION: u64 = 0xffff_ffff;
 
 /// A part of a body.
 #[derive(Clone, Debug)]
@@ -152,6 +159,37 @@ pub(crate) fn chat_id(index: u64) -> String {
         _ => "c.us",
     };
     // Multiplication by an odd number permutes the numbers below 2^32, so that all ids differ.
-    let number = 4_900_000_000_000 + (index.wrapping_mul(2_654_435_761) & 0xffff_ffff);
+    let number = FIRST_NUMBER + (index.wrapping_mul(FACTOR) & LAST_POSITION);
     format!("{number}@{ending}")
+}
+
+/// Returns the position of a chat in a generated list, by its id. Any other id has its number for a
+/// position.
+pub(super) fn position(id: &str) -> u64 {
+    let user = id.split('@').next().unwrap_or_default();
+    let digits: String = user.chars().filter(char::is_ascii_digit).collect();
+    let number = digits.parse().unwrap_or(0);
+    match u64::checked_sub(number, FIRST_NUMBER) {
+        Some(permuted @ ..=LAST_POSITION) => permuted.wrapping_mul(INVERSE) & LAST_POSITION,
+        _ => number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generated_id_tells_its_position() {
+        for index in (0..1000).chain([99_999, u64::from(u32::MAX)]) {
+            assert_eq!(position(&chat_id(index)), index);
+        }
+        for (id, expected) in [
+            ("17@c.us", 17),
+            ("+4915112345678", 4_915_112_345_678),
+            ("x", 0),
+        ] {
+            assert_eq!(position(id), expected);
+        }
+    }
 }
