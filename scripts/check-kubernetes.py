@@ -109,7 +109,7 @@ def check_other_places(codes, faults):
     """Checks that the systemd units and the alert LabelcastNeedsAPerson have the codes of the README's table too."""
     no = {code for code, again in codes.items() if again == "no"}
 
-    for name in ("labelcast.service", "labelcast-listen.service"):
+    for name in ("labelcast.service", "labelcast-listen.service", "labelcast-enrich.service"):
         unit = Path("config/systemd", name).read_text()
         listed = re.findall(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
         faults.check(
@@ -126,13 +126,23 @@ def check_other_places(codes, faults):
     )
 
 
+def command(workload):
+    """Returns the command of the program that the pods run."""
+    return workload["template"]["spec"]["containers"][0]["args"][0]
+
+
 def check_times(job, faults):
     """Checks that each attempt can stop in an orderly way before Kubernetes ends the Job."""
     pod = job["template"]["spec"]
+    faults.check(pod.get("terminationGracePeriodSeconds", 30) > ORDERLY_END, "the grace period is too short")
+    if command(job) == "enrich":
+        # It has no deadline of its own. What is left at the end of the Job stays on the queue.
+        faults.check("activeDeadlineSeconds" in job, "has no activeDeadlineSeconds")
+        faults.check("--drain" in pod["containers"][0]["args"], "without --drain the Job never ends")
+        return
     variables = {entry["name"]: entry.get("value") for entry in pod["containers"][0].get("env", [])}
     deadline = variables.get("LABELCAST_DEADLINE")
     faults.check(deadline, "LABELCAST_DEADLINE is not set")
-    faults.check(pod.get("terminationGracePeriodSeconds", 30) > ORDERLY_END, "the grace period is too short")
     retries = job.get("backoffLimitPerIndex", job.get("backoffLimit", 6))
     pauses = sum(min(10 * 2**n, 600) for n in range(retries))
     waves = math.ceil(job.get("completions", 1) / job.get("parallelism", 1))
@@ -242,6 +252,59 @@ def check_server(deployment, documents, faults):
             faults.check(routed == [("/webhook", "Exact")], f"the Ingress {name} must route /webhook and nothing else")
 
 
+def check_worker(deployment, documents, faults):
+    """Checks that only one process asks the API, that Prometheus finds it, and that it can stop in an orderly way."""
+    pod = deployment["template"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    container = pod["containers"][0]
+    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+    faults.check(pod.get("terminationGracePeriodSeconds", 30) > ORDERLY_END, "the grace period is too short")
+    faults.check(deployment["replicas"] == 1, "each replica has a rate of its own, so one is the default")
+    faults.check(deployment["strategy"]["type"] == "Recreate", "an update would run two processes with a rate of their own")
+
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    port = int(variables["LABELCAST_ENRICH_METRICS_BIND"].rpartition(":")[2])
+    faults.check(set(ports.values()) == {port}, "LABELCAST_ENRICH_METRICS_BIND does not have the container's port")
+    get = container["livenessProbe"]["httpGet"]
+    faults.check(get["path"] == "/healthz" and get["port"] in ports, "livenessProbe does not ask /healthz")
+    annotations = deployment["template"]["metadata"]["annotations"]
+    faults.check(annotations["prometheus.io/port"] == str(port), "prometheus.io/port is not the container's port")
+    faults.check(annotations["prometheus.io/path"] == "/metrics", "prometheus.io/path is not /metrics")
+
+    selector = deployment["selector"]["matchLabels"]
+    faults.check(selector.items() <= labels.items(), "the selector does not select the pod")
+    # The pods of the CronJob have the same name, and no component.
+    faults.check("app.kubernetes.io/component" in selector, "the selector also selects a CronJob's pod")
+    for document in documents:
+        faults.check(document["kind"] not in ("Service", "Ingress"), "nothing but Prometheus connects to the worker")
+        if document["kind"] == "NetworkPolicy":
+            name = document["metadata"]["name"]
+            allowed = {entry["port"] for rule in document["spec"]["ingress"] for entry in rule["ports"]}
+            faults.check(allowed == {port}, f"the NetworkPolicy {name} allows other ports")
+            everybody = not all(rule.get("from") for rule in document["spec"]["ingress"])
+            faults.check(not everybody, f"the NetworkPolicy {name} allows everybody")
+
+
+def check_scaling(faults):
+    """Checks that the examples for KEDA refer to the Deployment of the overlay enrich, its queue and its secret."""
+    overlay = Path("config/kubernetes/overlays/enrich")
+    deployment = yaml.safe_load((overlay / "deployment.yaml").read_text())
+    queue = tomllib.loads((overlay / "labelcast.toml").read_text())["enrich"]["from"]
+    group = re.search(r'^#group = "(.*)"$', Path("config/labelcast.example.toml").read_text(), re.MULTILINE)[1]
+    for path in sorted(Path("config/keda").glob("*.yaml")):
+        scaled, login = yaml.safe_load_all(path.read_text())
+        faults.check((scaled["kind"], login["kind"]) == ("ScaledObject", "TriggerAuthentication"), f"{path.name}: kinds")
+        target = scaled["spec"]["scaleTargetRef"]["name"]
+        faults.check(target == deployment["metadata"]["name"], f"{path.name}: there is no Deployment {target}")
+        for trigger in scaled["spec"]["triggers"]:
+            values = trigger["metadata"]
+            faults.check(values.get("stream", values.get("queueName")) == queue, f"{path.name}: the queue is not {queue}")
+            faults.check(values.get("consumerGroup", group) == group, f"{path.name}: the group is not {group}")
+            faults.check(all(isinstance(value, str) for value in values.values()), f"{path.name}: values must be texts")
+            known = trigger["authenticationRef"]["name"] == login["metadata"]["name"]
+            faults.check(known, f"{path.name}: the login has another name")
+
+
 def check_document(document, known_keys, faults):
     for version in VERSIONS:
         try:
@@ -279,7 +342,10 @@ def check(path, codes, known_keys, readme):
     servers = [document["spec"] for document in documents if document["kind"] == "Deployment"]
     for server in servers:
         these = Faults(f"{path.stem}: Deployment")
-        check_server(server, documents, these)
+        if command(server) == "enrich":
+            check_worker(server, documents, these)
+        else:
+            check_server(server, documents, these)
         check_pod(server, documents, readme, these)
         faults += these
     if not jobs + servers:
@@ -297,6 +363,7 @@ def main(paths):
     faults = [fault for path in paths for fault in check(Path(path), codes, known_keys, readme)]
     elsewhere = Faults("config")
     check_other_places(codes, elsewhere)
+    check_scaling(elsewhere)
     faults += elsewhere
     print(*faults, sep="\n", file=sys.stderr, end="\n" if faults else "")
     return 1 if faults else 0

@@ -5,11 +5,14 @@
     contract.py file PATH - RUN_ID FORMAT PACKED NAMES CHATS
     contract.py removed redis|rabbitmq|file URL|PATH QUEUE RUN_ID FORMAT CHATS
     contract.py change redis|rabbitmq URL QUEUE FORMAT EVENT CHATS
+    contract.py contact redis|rabbitmq URL QUEUE FORMAT REPORT
+    contract.py contact-failed redis|rabbitmq URL QUEUE FORMAT REPORT
     contract.py manifest URL STREAM RUN_ID STATUS
     contract.py report < REPORTS
+    contract.py enrich-report < REPORTS
 
-PACKED is the number of ids per message. Exits with 1 at the first message that does not match its schema, and if there
-are not exactly CHATS different chats, each once, between the two markers.
+PACKED is the number of ids per message. REPORT is the file with the report of `labelcast enrich`. Exits with 1 at the first message that does not match its schema, and if there
+are not exactly CHATS different chats, each once, between the two markers, or as many as the report says.
 """
 import functools
 import json
@@ -20,6 +23,8 @@ import sys
 import jsonschema
 import referencing
 
+# The ends of message ids of `labelcast enrich`.
+ENDINGS = {"contact": "contact", "contact-failed": "failed"}
 SCHEMAS = pathlib.Path(__file__).parents[2] / "config" / "schemas"
 REGISTRY = referencing.Registry(
     retrieve=lambda uri: referencing.Resource.from_contents(json.loads((SCHEMAS / uri).read_text())))
@@ -61,8 +66,12 @@ def on_rabbitmq(url, queue):
     connection = pika.BlockingConnection(pika.URLParameters(url))
     channel = connection.channel()
     messages = []
-    while (got := channel.basic_get(queue, auto_ack=True))[0]:
-        messages.append((got[0], {key: value for key, value in vars(got[1]).items() if value is not None}, got[2]))
+    try:
+        while (got := channel.basic_get(queue, auto_ack=True))[0]:
+            messages.append((got[0], {key: value for key, value in vars(got[1]).items() if value is not None}, got[2]))
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != 404:  # a queue that nothing was published to does not exist
+            raise
     connection.close()
     return messages
 
@@ -87,8 +96,9 @@ def from_redis(fields, form, schema):
 
 
 def from_rabbitmq(queue, method, properties, body, form, schema):
-    kind = schema.split("-")[0]
-    valid(f"rabbitmq-{kind if kind in ('marker', 'removed', 'change') else 'chat'}", properties)
+    kind = schema if schema.startswith("contact") else schema.split("-")[0]
+    known = ("marker", "removed", "change", "contact", "contact-failed")
+    valid(f"rabbitmq-{kind if kind in known else 'chat'}", properties)
     assert (method.exchange, method.routing_key) == ("", queue)
     wanted = "application/cloudevents+json" if form == "cloudevents" else "application/json"
     assert properties["content_type"] == wanted, properties["content_type"]
@@ -97,6 +107,10 @@ def from_rabbitmq(queue, method, properties, body, form, schema):
         assert properties["message_id"] == f"{data['run_id']}:{data['chat_id']}:deleted"
     elif schema == "change":
         assert properties["message_id"] == data["event_id"]
+    elif schema in ENDINGS:
+        if data["chat_id"] is not None and ("run_id" in data or "event_id" in data):
+            origin = data.get("event_id") or data["run_id"]
+            assert properties["message_id"] == f"{origin}:{data['chat_id']}:{ENDINGS[schema]}"
     elif "event" in data:
         assert properties["headers"]["event"] == data["event"]
         assert properties["message_id"] == f"{data['run_id']}:{data['event']}"
@@ -163,6 +177,26 @@ def changed(kind, where, queue, form, event, chats):
     print(f"{kind} {form}: {len(found)} {event}")
 
 
+def enriched(schema, kind, where, queue, form, report):
+    totals = json.loads(pathlib.Path(report).read_text())["totals"]
+    if kind == "redis":
+        found = [from_redis(fields, form, schema) for fields in on_redis(where, queue, 0)[0]]
+    else:
+        found = [from_rabbitmq(queue, *message, form, schema) for message in on_rabbitmq(where, queue)]
+    if schema == "contact":
+        # Fields of Redis are texts, and null is left out.
+        results = [{"true": True, "false": False}.get(data.get("found"), data.get("found")) for data in found]
+        counts = {"found": results.count(True), "missing": results.count(False), "not_asked": results.count(None)}
+    else:
+        with_id = sum(data.get("chat_id") is not None for data in found)
+        counts = {"failed": with_id, "unusable": len(found) - with_id}
+    wanted = {key: totals[key] for key in counts}
+    assert counts == wanted, f"{counts} instead of {wanted}"
+    ids = [(data.get("run_id"), data.get("event_id"), data["chat_id"]) for data in found if data.get("chat_id")]
+    assert len(ids) == len(set(ids)), f"{len(ids)} messages about {len(set(ids))} chats"
+    print(f"{kind} {form} {schema}: {counts}")
+
+
 def manifest(url, stream, run_id, status):
     import redis
 
@@ -182,6 +216,12 @@ def reports():
         print(f"report: {found['status']}, exit code {found['exit_code']}")
 
 
+def enrich_reports():
+    for line in sys.stdin:
+        found = valid("enrich-report", json.loads(line))
+        print(f"report of enrich: {found['status']}, exit code {found['exit_code']}")
+
+
 what, *rest = sys.argv[1:]
 if what == "report":
     reports()
@@ -191,5 +231,9 @@ elif what == "removed":
     removed(*rest)
 elif what == "change":
     changed(*rest)
+elif what == "enrich-report":
+    enrich_reports()
+elif what in ENDINGS:
+    enriched(what, *rest)
 else:
     published(what, *rest)
