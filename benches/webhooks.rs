@@ -9,10 +9,11 @@
 
 #![expect(clippy::expect_used, reason = "a benchmark that fails must end")]
 
+mod support;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,18 +22,10 @@ use bytes::Bytes;
 use labelcast::mock::{Account, Chats, Mock};
 use ring::hmac;
 
+use self::support::{Running, memory, redis};
+
 const SECRET: &str = "benchmark";
 const LABELS: usize = 8;
-
-/// A child process that ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn main() {
     let numbers: Vec<usize> = std::env::args()
@@ -84,32 +77,6 @@ fn main() {
         events + events / 2,
         "each event is on a stream once"
     );
-}
-
-fn redis(folder: &Path) -> (Running, u16) {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .and_then(|it| it.local_addr())
-        .expect("a port")
-        .port();
-    let child = Command::new("redis-server")
-        .args([
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ])
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server");
-    let until = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < until, "redis-server does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    (Running(child), port)
 }
 
 /// Starts the program, and returns its address once all labels are exact.
@@ -257,15 +224,4 @@ fn post(stream: &mut TcpStream, request: &[u8]) {
         let is_ok = answer.starts_with(b"HTTP/1.1 200") || answer.len() < 12;
         assert!(read > 0 && is_ok, "{}", String::from_utf8_lossy(&answer));
     }
-}
-
-fn memory(pid: u32) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-    let lines = status
-        .lines()
-        .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"));
-    lines
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect::<Vec<_>>()
-        .join(", ")
 }

@@ -3,6 +3,8 @@
 //! Flags are kept as text here. [`crate::config`] checks and converts them and reports all errors
 //! together. Only an unknown flag or command is an error here.
 
+mod demo;
+mod enrich;
 mod labels;
 mod listen;
 mod purge;
@@ -17,6 +19,7 @@ use clap::builder::Styles;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use clap_complete::Shell;
 
+pub use self::demo::Demo;
 pub use self::labels::LabelsFlags;
 pub use self::listen::ListenFlags;
 pub use self::purge::PurgeFlags;
@@ -36,6 +39,8 @@ pub enum Action {
     Check,
     /// Receive webhooks.
     Listen(ListenFlags),
+    /// Look up contacts.
+    Enrich,
     /// Show the account's labels.
     Labels(LabelsFlags),
     /// Read messages from the queue.
@@ -53,23 +58,6 @@ pub enum Action {
     Completions(Shell),
     /// Print the manual page.
     Man,
-}
-
-/// What a demo shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Demo {
-    /// A run.
-    Run {
-        /// The number of chats of the stand-in's label.
-        chats: u64,
-    },
-    /// Only the stand-in.
-    Serve {
-        /// The number of chats of the stand-in's label.
-        chats: u64,
-    },
-    /// Webhooks and the dashboard.
-    Live,
 }
 
 /// A parsed command line.
@@ -101,11 +89,6 @@ const ALL: Taken = Taken {
         Group::Report,
         Group::Log,
     ],
-    keys: &[],
-};
-/// The settings of a demo, which may listen.
-const DEMO: Taken = Taken {
-    groups: &Group::ALL,
     keys: &[],
 };
 /// Key of `--report-file`.
@@ -150,10 +133,11 @@ pub fn command() -> Command {
             ALL,
         ))
         .subcommand(listen::command())
+        .subcommand(enrich::command())
         .subcommand(labels::command())
         .subcommand(tail::command())
         .subcommand(purge::command())
-        .subcommand(demo())
+        .subcommand(demo::command())
         .subcommand(
             Command::new("completions")
                 .about("Print a completion script")
@@ -164,42 +148,6 @@ pub fn command() -> Command {
                 ),
         )
         .subcommand(Command::new("man").about("Print the manual page"))
-}
-
-fn demo() -> Command {
-    with_settings(
-        Command::new("demo").about("Run against a built-in stand-in for the API"),
-        DEMO,
-    )
-    .arg(
-        Arg::new("chats")
-            .long("chats")
-            .value_name("N")
-            .default_value("100000")
-            .value_parser(value_parser!(u64))
-            .help("Number of chats of the stand-in's label"),
-    )
-    .arg(
-        Arg::new("serve")
-            .long("serve")
-            .action(ArgAction::SetTrue)
-            .help("Only serve the stand-in, until a signal arrives"),
-    )
-    .arg(
-        Arg::new("live")
-            .long("live")
-            .action(ArgAction::SetTrue)
-            .conflicts_with("serve")
-            .help("Receive synthetic webhooks and serve the dashboard, until a signal arrives"),
-    )
-    .arg(
-        Arg::new("listen")
-            .long("listen")
-            .value_name("ADDR")
-            .default_value("127.0.0.1:0")
-            .value_parser(value_parser!(SocketAddr))
-            .help("Address that the stand-in listens on; port 0 selects a free port"),
-    )
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -280,15 +228,12 @@ pub fn parse(
         },
         "check" => Action::Check,
         "listen" => Action::Listen(ListenFlags::read(matches)),
+        "enrich" => Action::Enrich,
         "labels" => Action::Labels(LabelsFlags::read(matches)),
         "tail" => Action::Tail(TailFlags::read(matches)),
         "purge" => Action::Purge(PurgeFlags::read(matches)),
         "demo" => Action::Demo {
-            demo: match (is_set("live"), is_set("serve"), one(matches, "chats")) {
-                (true, _, _) => Demo::Live,
-                (false, true, chats) => Demo::Serve { chats },
-                (false, false, chats) => Demo::Run { chats },
-            },
+            demo: Demo::read(matches),
             listen: *matches
                 .get_one("listen")
                 .unwrap_or(&SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -340,14 +285,11 @@ pub(crate) fn report_flags(arguments: &[OsString]) -> Option<Invocation> {
     })
 }
 
-fn one(matches: &ArgMatches, id: &str) -> u64 {
-    matches.get_one(id).copied().unwrap_or_default()
-}
-
 fn taken_by(action: &Action) -> Taken {
     match action {
-        Action::Demo { .. } => DEMO,
+        Action::Demo { .. } => demo::SETTINGS,
         Action::Listen(_) => listen::SETTINGS,
+        Action::Enrich => enrich::SETTINGS,
         Action::Labels(_) => labels::SETTINGS,
         Action::Tail(_) => tail::SETTINGS,
         Action::Purge(_) => purge::SETTINGS,

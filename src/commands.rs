@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod enrich;
 mod labels;
 mod listen;
 mod purge;
@@ -60,6 +61,7 @@ pub fn main(invocation: Invocation) -> ExitCode {
             Action::Run { mode } => run::run(sources, mode).await,
             Action::Check => check::check(sources).await,
             Action::Listen(flags) => listen::listen(sources, flags).await,
+            Action::Enrich => enrich::enrich(sources).await,
             Action::Labels(flags) => labels::labels(sources, flags).await,
             Action::Demo { demo, listen } => demo::demo(sources, demo, listen).await,
             Action::Tail(flags) => tail::tail(sources, flags).await,
@@ -150,19 +152,36 @@ fn init_log(log: &LogSettings, progress: &Progress) {
     telemetry::init(log, progress.lines());
 }
 
+/// A report in both of its forms.
+struct ReportTexts {
+    /// A line of JSON.
+    json: String,
+    /// For people.
+    text: String,
+}
+
+impl From<&Report> for ReportTexts {
+    fn from(report: &Report) -> Self {
+        Self {
+            json: report.json() + "\n",
+            text: report.text(),
+        }
+    }
+}
+
 /// Gives the report in each form that was asked for. What was done is not undone by a report that
 /// cannot be written, but it is said.
-fn write_report(report: &Report, exit: Exit, settings: &ReportSettings, quiet: bool) -> Exit {
+fn write_report(texts: &ReportTexts, exit: Exit, settings: &ReportSettings, quiet: bool) -> Exit {
     let mut exit = exit;
     if let Some(path) = &settings.file
-        && let Err(error) = report.write(path)
+        && let Err(error) = report::replace_or_write(path, texts.json.as_bytes())
     {
         exit = exit.heavier(logged(&unwritten(path, error)));
     }
     let written = match settings.format {
-        ReportFormat::Json => print(&(report.json() + "\n")),
+        ReportFormat::Json => print(&texts.json),
         ReportFormat::Text if !quiet => {
-            let _ = io::stderr().write_all(report.text().as_bytes());
+            let _ = io::stderr().write_all(texts.text.as_bytes());
             Ok(())
         }
         ReportFormat::Text | ReportFormat::None => Ok(()),
@@ -195,7 +214,7 @@ fn report_config_errors(errors: &Error, settings: &ReportSettings) -> Exit {
     let exit = fail(errors);
     let (report, _) = Report::new(SystemTime::now(), Vec::new(), Some(errors));
     // As text, the errors were listed already.
-    write_report(&report, exit, settings, true)
+    write_report(&(&report).into(), exit, settings, true)
 }
 
 /// Prints data on stdout. A reader that has gone is a normal end.

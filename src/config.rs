@@ -3,6 +3,7 @@
 //! [`ConfigSources`] holds each value as text, with its source. [`ConfigSources::run`] and the other readers
 //! assemble the settings struct of a module, and collect all errors instead of stopping at the first.
 
+mod enrich;
 mod file;
 mod listen;
 mod report;
@@ -12,6 +13,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
@@ -24,6 +26,7 @@ use crate::api::{ApiSettings, Auth, Dialect};
 use crate::broker::factory::{Broker, SinkSettings};
 use crate::config_error::{ConfigError, ConfigErrors};
 use crate::decode::Trust;
+use crate::enrich::EnrichSettings;
 use crate::http::{NotAProxy, PROXY_VARIABLES, Proxies};
 use crate::live::LiveSettings;
 use crate::pipeline::{Labels, RunSettings};
@@ -281,6 +284,11 @@ impl ConfigSources {
     /// The settings of the server, and which labels it follows.
     pub fn listen(&mut self) -> Option<(LiveSettings, ServerSettings)> {
         listen::read(self)
+    }
+
+    /// The settings of the worker that looks up contacts, and the address of its metrics.
+    pub fn enrich(&mut self) -> Option<(EnrichSettings, Option<SocketAddr>)> {
+        enrich::read(self)
     }
 
     /// The settings of the report.

@@ -17,6 +17,7 @@
 //! | [`decode`], [`batch`] | from bytes to batches of chat ids, and the digest over them |
 //! | [`message`], [`broker`] | what consumers see, and where it goes |
 //! | [`state`] | what is known between runs |
+//! | [`enrich`] | the second worker: from chat ids on a queue to records of contacts on another |
 //! | [`live`], [`server`] | changes reported by webhooks, and what supervisors see of them |
 //! | [`pipeline`] | one label's run: attempts, resume, guards, an orderly end |
 //! | [`retry`], [`shutdown`] | when to try again, and when to stop |
@@ -34,6 +35,7 @@ pub mod commands;
 pub mod config;
 pub mod config_error;
 pub mod decode;
+pub mod enrich;
 pub mod error;
 pub mod exit;
 pub mod http;

@@ -13,7 +13,9 @@ use percent_encoding::utf8_percent_encode;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::contact::{Contact, Lookup, Origin, QueuedChat, Source};
+pub use self::contact::{
+    Contact, ContactEncoder, ContactField, Lookup, Origin, QueuedChat, Source, Unusable,
+};
 pub use self::event::{Change, EventEncoder, LabelEvent};
 pub use self::ready::{MessageBody, ReadyMessage};
 use crate::batch::{Batch, Chat};
@@ -87,7 +89,7 @@ impl Encoder {
         push_escaped(&mut ids_end, label_id.as_bytes());
         ids_end.extend_from_slice(format!("\",\"run_id\":\"{run_id}\"").as_bytes());
         let (mut event_start, mut event_middle) = (Vec::new(), Vec::new());
-        let source = source_of(instance_id, label_id);
+        let source = source_of_label(instance_id, label_id);
         if layout.format == Format::CloudEvents {
             event_start = format!(
                 r#"{{"specversion":"1.0","type":"{EVENT_TYPE}","source":"{source}","id":"{run_id}:"#
@@ -287,12 +289,16 @@ fn push_name(names: &mut Vec<u8>, name: Option<&[u8]>) {
 }
 
 /// The `source` of a label's `CloudEvents`.
-fn source_of(instance_id: &str, label_id: &str) -> String {
-    format!(
-        "/labelcast/{}/labels/{}",
-        utf8_percent_encode(instance_id, ALL_BUT_UNRESERVED),
-        utf8_percent_encode(label_id, ALL_BUT_UNRESERVED)
-    )
+fn source_of_label(instance_id: &str, label_id: &str) -> String {
+    let account = source_of_account(instance_id);
+    let label_id = utf8_percent_encode(label_id, ALL_BUT_UNRESERVED);
+    format!("{account}/labels/{label_id}")
+}
+
+/// The `source` of `CloudEvents` that belong to no label.
+fn source_of_account(instance_id: &str) -> String {
+    let instance_id = utf8_percent_encode(instance_id, ALL_BUT_UNRESERVED);
+    format!("/labelcast/{instance_id}")
 }
 
 /// Returns the time of a snapshot, which is part of the run id, in milliseconds (RFC 9562, 5.7).

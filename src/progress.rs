@@ -54,8 +54,8 @@ impl Progress {
         &self.lines
     }
 
-    /// Adds a line: chats so far. The total is unknown until the list ends.
-    pub fn line(&self, name: &str) -> LabelLine {
+    /// Adds a line: chats so far. The total is unknown.
+    pub fn line(&self, title: &str) -> LabelLine {
         let bar = self.lines.add(ProgressBar::no_length());
         let style = ProgressStyle::with_template(
             "{prefix} {spinner} {human_pos} chats, {per_sec}, {elapsed} {msg}",
@@ -63,7 +63,7 @@ impl Progress {
         if let Ok(style) = style {
             bar.set_style(style);
         }
-        bar.set_prefix(format!("label {name}"));
+        bar.set_prefix(title.to_owned());
         bar.tick();
         LabelLine {
             lines: self.lines.clone(),

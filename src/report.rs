@@ -174,9 +174,9 @@ pub struct Report {
     /// The overall status.
     pub status: Status,
     exit_code: u8,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "serialize_time")]
     started_at: SystemTime,
-    #[serde(serialize_with = "rfc3339")]
+    #[serde(serialize_with = "serialize_time")]
     finished_at: SystemTime,
     elapsed_ms: u64,
     /// The labels, in the order in which they ran.
@@ -411,7 +411,11 @@ fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-fn rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+/// Writes a time as RFC 3339, with milliseconds.
+pub(crate) fn serialize_time<S: Serializer>(
+    at: &SystemTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*at))
 }
 

@@ -55,6 +55,14 @@ impl RetryPolicy {
         self
     }
 
+    /// Returns the same policy with another number of retries in a row.
+    pub fn with_retries(&self, retries: usize) -> Self {
+        Self {
+            retries,
+            ..self.clone()
+        }
+    }
+
     /// The stop signal and the deadline.
     pub fn shutdown(&self) -> &Shutdown {
         &self.shutdown
@@ -99,6 +107,18 @@ impl Retries {
     /// Notes a success: all retries are available again.
     pub fn reset(&mut self) {
         self.pauses = None;
+    }
+
+    /// Notes a failure after which another attempt may succeed, and returns the pause before that.
+    /// For callers that do something else meanwhile. `None` if no retry is left. A longer time that
+    /// the other side asks for is shortened to the longest that a run waits.
+    pub fn next_pause(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+        let pauses = self.pauses.get_or_insert_with(|| self.policy.pauses());
+        let asked = retry_after.map(|asked| asked.min(LONGEST_RETRY_AFTER));
+        match decide(true, asked, || pauses.next(), None) {
+            Decision::Pause(pause) => Some(pause),
+            Decision::GiveUp | Decision::WaitsTooLong(_) | Decision::PastDeadline => None,
+        }
     }
 
     /// Waits until the next attempt is due.

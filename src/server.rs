@@ -1,4 +1,5 @@
-//! The HTTP server of `labelcast listen`: webhooks, dashboard, metrics and health.
+//! The HTTP server of `labelcast listen`: webhooks, dashboard, metrics and health; and the metrics of
+//! `labelcast enrich`.
 
 pub mod dashboard;
 mod health;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use self::dashboard::Dashboard;
 use self::dashboard::access::{Access, Decision, is_proxied};
 use self::webhook::Webhooks;
+use crate::enrich;
 use crate::live::metrics::Metrics;
 use crate::live::overview::Overview;
 
@@ -40,11 +42,19 @@ pub fn routes(
             "/metrics",
             get(
                 async move |headers: HeaderMap| match may_scrape(&access, &headers) {
-                    true => health::metrics(&metrics),
+                    true => health::metrics(metrics.text()),
                     false => StatusCode::FORBIDDEN.into_response(),
                 },
             ),
         )
+}
+
+/// Returns the routes of a worker: its metrics, which have neither ids nor names, and its health.
+pub fn worker_routes(metrics: Arc<enrich::metrics::Metrics>) -> Router {
+    Router::new().route("/healthz", get(health::healthz)).route(
+        "/metrics",
+        get(async move || health::metrics(metrics.text())),
+    )
 }
 
 /// Whether a request may read the metrics, which have ids of labels and counts. Prometheus asks

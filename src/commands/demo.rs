@@ -5,6 +5,7 @@ mod live;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use super::run::{Settings, run_with};
@@ -13,7 +14,7 @@ use crate::cli::Demo;
 use crate::config::{ConfigSources, RunMode, TOKEN_VARIABLE};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock};
+use crate::mock::{Account, Chats, DEMO_INSTANCE, DEMO_TOKEN, Mock, chat_id};
 
 /// The stand-in's label.
 const LABEL: &str = "1";
@@ -21,10 +22,9 @@ const LABEL: &str = "1";
 const SHOWN_LINES: usize = 3;
 
 pub(super) async fn demo(sources: ConfigSources, demo: Demo, listen: SocketAddr) -> Exit {
-    let (chats, serve) = match demo {
+    let chats = match demo {
         Demo::Live => return live::demo(sources, listen).await,
-        Demo::Serve { chats } => (chats, true),
-        Demo::Run { chats } => (chats, false),
+        Demo::Serve { chats, .. } | Demo::Run { chats } => chats,
     };
     let account = Account {
         instance_id: DEMO_INSTANCE.to_owned(),
@@ -35,8 +35,10 @@ pub(super) async fn demo(sources: ConfigSources, demo: Demo, listen: SocketAddr)
         ],
     };
     let result = match start(listen, account) {
-        Ok(mock) if serve => self::serve(&mock).await,
-        Ok(mock) => run_against(&mock, sources).await,
+        Ok(mock) => match demo {
+            Demo::Serve { contact_limit, .. } => serve(&mock, contact_limit).await,
+            _ => run_against(&mock, sources).await,
+        },
         Err(error) => Err(error),
     };
     result.unwrap_or_else(|error| fail(&error))
@@ -59,13 +61,20 @@ fn use_stand_in(sources: &mut ConfigSources, mock: &Mock) {
     sources.set_secret(TOKEN_VARIABLE, DEMO_TOKEN);
 }
 
-async fn serve(mock: &Mock) -> Result<Exit, Error> {
+/// Serves the label and the people behind its chats, of which some do not exist and some always
+/// fail. [`Mock::fail_some_contacts`] tells which.
+async fn serve(mock: &Mock, contact_limit: Option<NonZeroU32>) -> Result<Exit, Error> {
+    mock.fail_some_contacts();
+    if let Some(per_second) = contact_limit {
+        mock.limit_contacts(per_second.get());
+    }
     // Before the address is printed: whoever reads it may send a signal at once.
     let (shutdown, _listener) = listen(None)?;
-    let url = mock.url();
+    let (url, contact) = (mock.url(), chat_id(2));
     print(&format!(
         "The stand-in for the API listens on {url} until a signal comes.\n\n\
          curl '{url}/v2/labels/{LABEL}/chats?instance_id={DEMO_INSTANCE}&access_token={DEMO_TOKEN}'\n\
+         curl '{url}/v2/contacts?contactId={contact}&instance_id={DEMO_INSTANCE}&access_token={DEMO_TOKEN}'\n\
          WAWP_ACCESS_TOKEN={DEMO_TOKEN} labelcast run --api-url {url} --instance-id {DEMO_INSTANCE} --label {LABEL}\n"
     ))?;
     shutdown.stopped().await;

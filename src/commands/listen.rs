@@ -11,6 +11,7 @@ use tracing::info;
 use super::replay::replay;
 use super::{fail, init_log, listen as listen_for_signals, load, logged};
 use crate::cli::ListenFlags;
+use crate::config::table::Setting;
 use crate::config::{ConfigSources, ServerSettings};
 use crate::config_error::{ConfigError, ConfigErrors};
 use crate::error::Error;
@@ -53,7 +54,7 @@ async fn serve(settings: &LiveSettings, server: ServerSettings) -> Result<Exit, 
     let (shutdown, _listener) = listen_for_signals(None)?;
     let live = Live::new(settings, &shutdown)?;
     let listener = TcpListener::bind(server.bind).await;
-    let listener = listener.map_err(|error| cannot_bind(server.bind, &error))?;
+    let listener = listener.map_err(|error| cannot_bind("listen.bind", server.bind, &error))?;
     serve_on(listener, live, server, &shutdown).await;
     Ok(Exit::Complete)
 }
@@ -90,11 +91,11 @@ pub(super) async fn serve_on(
     );
 }
 
-/// The error for an address that cannot be listened on.
-pub(super) fn cannot_bind(address: SocketAddr, error: &std::io::Error) -> Error {
+/// The error for an address that cannot be listened on, of a setting.
+pub(super) fn cannot_bind(key: &str, address: SocketAddr, error: &std::io::Error) -> Error {
     let error = ConfigError {
         problem: format!("cannot listen on {address}: {error}"),
-        fix: "--bind, LABELCAST_LISTEN_BIND, or listen.bind in the file".to_owned(),
+        fix: Setting::by_key(key).map(Setting::ways).unwrap_or_default(),
     };
     match ConfigErrors::or_nothing(vec![error]) {
         Err(errors) => Error::Settings(errors),

@@ -99,7 +99,12 @@ pub(super) async fn run_with(settings: &Settings) -> Exit {
     };
     let (report, exit) = Report::new(started_at, labels, error.as_ref());
     let report = report.of_dry_run(settings.run.dry_run);
-    let exit = write_report(&report, exit, &report_settings, settings.log.quiet);
+    let exit = write_report(
+        &(&report).into(),
+        exit,
+        &report_settings,
+        settings.log.quiet,
+    );
     // After the report, since a gateway can be slow, and the time after a stop is limited.
     if !settings.run.dry_run {
         write_metrics(&report, settings).await;
@@ -195,7 +200,7 @@ async fn publish_label(
     target: &Target,
 ) -> LabelReport {
     info!(label_id = label.id, queue = target.queue, "publishing");
-    let line = progress.line(&label.id);
+    let line = progress.line(&format!("label {}", label.id));
     let report = pipeline::run_label(context, &settings.sink, label, target, &line).await;
     line.end();
     report

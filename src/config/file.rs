@@ -114,6 +114,17 @@ fn unknown(key: &str) -> String {
     }
 }
 
+/// Returns an example of a list: its default, else its possible values, else some ids.
+fn list_example(setting: &Setting) -> String {
+    let names = match (setting.default, setting.takes) {
+        ("", "ID") => "1,2",
+        ("", possible) => possible,
+        (default, _) => default,
+    };
+    let names: Vec<String> = names.split(',').map(|name| format!("\"{name}\"")).collect();
+    format!("[{}]", names.join(", "))
+}
+
 /// Returns an example file with every setting, commented out.
 pub fn example() -> String {
     let mut text = "\
@@ -138,7 +149,7 @@ pub fn example() -> String {
             ));
             let value = match setting.default {
                 _ if setting.is_switch() => "false".to_owned(),
-                _ if setting.is_list => "[\"1\", \"2\"]".to_owned(),
+                _ if setting.is_list => list_example(setting),
                 "" => format!("\"{}\"", setting.takes),
                 number if number.parse::<u64>().is_ok() => number.to_owned(),
                 text => format!("\"{text}\""),

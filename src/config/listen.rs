@@ -39,7 +39,7 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<(LiveSettings, ServerS
     let run = run(&mut read);
     let session = read.text("listen.session");
     let reconcile_every = read.optional("listen.reconcile", Reader::timeout);
-    let bind = bind(&mut read);
+    let bind = read.address("listen.bind");
     let webhook_auth = webhook_auth(&mut read);
     let dashboard_token = dashboard_token(&mut read);
     sink::check_followed(&mut read);
@@ -87,15 +87,6 @@ fn run(read: &mut Reader<'_>) -> Option<RunSettings> {
         },
         ..others?
     })
-}
-
-fn bind(read: &mut Reader<'_>) -> Option<SocketAddr> {
-    let bind = read.text("listen.bind").parse().ok();
-    if bind.is_none() {
-        let problem = "is not an address with a port, such as 127.0.0.1:8080 or [::]:8080";
-        read.error("listen.bind", problem);
-    }
-    bind
 }
 
 fn webhook_auth(read: &mut Reader<'_>) -> Option<WebhookAuth> {

@@ -51,6 +51,44 @@ pub(super) fn read(sources: &mut ConfigSources) -> Option<SinkSettings> {
     })
 }
 
+/// The broker of a worker, and the format of its messages. Settings of label queues do not matter for
+/// it.
+pub(super) fn read_for_messages(sources: &mut ConfigSources) -> Option<SinkSettings> {
+    let mut read = Reader::new(sources);
+    let address = address(&mut read);
+    let format = read.optional("sink.format", format);
+    let (options, all_valid) = options(&mut read);
+    let options = BrokerOptions {
+        max_pending: None,
+        marker: false,
+        partitions: None,
+        ..options
+    };
+    let address = address?;
+    if !address.is_broker() {
+        read.error(
+            "sink.url",
+            "is no broker: enrich takes chat ids from Redis or RabbitMQ",
+        );
+        return None;
+    }
+    fit_together(&mut read, &address, &options, "", format.flatten());
+    let layout = Layout {
+        format: format?.unwrap_or(address.formats()[0]),
+        ids_per_message: 1,
+        include_names: false,
+    };
+    all_valid.then_some(SinkSettings {
+        broker: Broker {
+            address,
+            options,
+            state: None,
+        },
+        queue: String::new(),
+        layout,
+    })
+}
+
 /// The broker whose state has the counts of an account. Settings of messages and queues do not
 /// matter for it.
 pub(super) fn read_for_counts(sources: &mut ConfigSources) -> Option<Broker> {

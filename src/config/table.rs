@@ -14,6 +14,8 @@ pub enum Group {
     State,
     /// For the command that listens.
     Listen,
+    /// For the command that looks up contacts.
+    Enrich,
     /// For commands that end with a report.
     Report,
     /// For all commands.
@@ -22,12 +24,13 @@ pub enum Group {
 
 impl Group {
     /// All groups, in the order of the help.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Api,
         Self::Run,
         Self::Sink,
         Self::State,
         Self::Listen,
+        Self::Enrich,
         Self::Report,
         Self::Log,
     ];
@@ -40,6 +43,7 @@ impl Group {
             Self::Sink => "sink",
             Self::State => "state",
             Self::Listen => "listen",
+            Self::Enrich => "enrich",
             Self::Report => "report",
             Self::Log => "log",
         }
@@ -53,6 +57,7 @@ impl Group {
             Self::Sink => "Sink",
             Self::State => "State",
             Self::Listen => "Listen",
+            Self::Enrich => "Enrich",
             Self::Report => "Report",
             Self::Log => "Log",
         }
@@ -251,6 +256,29 @@ pub const SETTINGS: &[Setting] = &[
         "Also compare the lists with the state this often, as `run --only-new` does"),
     Setting { is_sensitive: true, ..value(Group::Listen, "listen.dashboard_token_file", "dashboard-token-file", "LABELCAST_DASHBOARD_TOKEN_FILE", "PATH", "",
         "File with the token of the dashboard; without it, the one in LABELCAST_DASHBOARD_TOKEN is used") },
+
+    value(Group::Enrich, "enrich.from", "from", "LABELCAST_ENRICH_FROM", "QUEUE", "",
+        "Queue to take chat ids from"),
+    value(Group::Enrich, "enrich.to", "to", "LABELCAST_ENRICH_TO", "QUEUE", "",
+        "Queue to publish records to; ids that cannot be looked up go to QUEUE:failed"),
+    value(Group::Enrich, "enrich.group", "group", "LABELCAST_ENRICH_GROUP", "NAME", "labelcast-enrich",
+        "Consumer group, which workers share (Redis)"),
+    value(Group::Enrich, "enrich.concurrency", "concurrency", "LABELCAST_ENRICH_CONCURRENCY", "N", "4",
+        "Contacts to look up at once"),
+    value(Group::Enrich, "enrich.rate", "rate", "LABELCAST_ENRICH_RATE", "N/s|N/m|N/h", "5/s",
+        "Requests to the API in a time, by this process"),
+    Setting { is_list: true, ..value(Group::Enrich, "enrich.include", "include", "LABELCAST_ENRICH_INCLUDE", "photo,about", "",
+        "Also ask for the URL of the picture, or for the text about the person: a request more for each") },
+    Setting { is_list: true, ..value(Group::Enrich, "enrich.fields", "fields", "LABELCAST_ENRICH_FIELDS", "NAMES", "name,push_name,number,is_business,about,picture_url",
+        "Publish only these members of a contact") },
+    switch(Group::Enrich, "enrich.check_exists", "check-exists", "LABELCAST_ENRICH_CHECK_EXISTS",
+        "Ask first whether a number exists: some engines also answer for numbers that do not"),
+    value(Group::Enrich, "enrich.attempts", "attempts", "LABELCAST_ENRICH_ATTEMPTS", "N", "5",
+        "Set a chat aside after this many failures"),
+    switch(Group::Enrich, "enrich.drain", "drain", "LABELCAST_ENRICH_DRAIN",
+        "End when the queue is empty"),
+    value(Group::Enrich, "enrich.metrics_bind", "metrics-bind", "LABELCAST_ENRICH_METRICS_BIND", "ADDR", "",
+        "Serve metrics on this address, such as 127.0.0.1:9090; port 0 selects a free port"),
 
     value(Group::Report, "report.format", "report", "LABELCAST_REPORT", "json|text|none", "text",
         "Report at the end: text on stderr, or a JSON line on stdout"),

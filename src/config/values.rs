@@ -1,5 +1,6 @@
 //! Conversion of texts to values. Each invalid text is an error.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -164,6 +165,37 @@ impl<'a> Reader<'a> {
             return None;
         }
         Some(timeout)
+    }
+
+    /// Reads an address to listen on.
+    pub(super) fn address(&mut self, key: &'static str) -> Option<SocketAddr> {
+        let address = self.text(key).parse().ok();
+        if address.is_none() {
+            let problem = "is not an address with a port, such as 127.0.0.1:8080 or [::]:8080";
+            self.error(key, problem);
+        }
+        address
+    }
+
+    /// Reads names that are separated by commas.
+    pub(super) fn names(
+        &mut self,
+        key: &'static str,
+        known: &[&'static str],
+    ) -> Option<Vec<&'static str>> {
+        let text = self.text(key);
+        let names = text
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        let names: Option<Vec<&'static str>> = names
+            .map(|name| known.iter().copied().find(|known| *known == name))
+            .collect();
+        if names.is_none() {
+            let problem = format!("has a name that is not one of {}", known.join(", "));
+            self.error(key, &problem);
+        }
+        names
     }
 
     /// Returns the text of a setting.

@@ -94,7 +94,7 @@ impl Jobs {
     /// Does a job.
     pub async fn perform(&self, job: Job, label: &Label) -> JobEnd {
         let target = self.sink.target(&label.id, &self.instance_id);
-        let line = Progress::new(ProgressMode::Never, true).line(&label.id);
+        let line = Progress::new(ProgressMode::Never, true).line(&format!("label {}", label.id));
         let run = RunSettings {
             selection: self.selection(job),
             ..self.run.clone()

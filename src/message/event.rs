@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{EVENT_TYPE, Format, snapshot_time, source_of};
+use super::{EVENT_TYPE, Format, snapshot_time, source_of_label};
 
 /// A chat was added to a label, or removed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl EventEncoder {
     pub fn new(format: Format, instance_id: &str, label_id: &str) -> Self {
         Self {
             format,
-            source: source_of(instance_id, label_id),
+            source: source_of_label(instance_id, label_id),
             label_id: label_id.to_owned(),
         }
     }
@@ -153,7 +153,7 @@ impl EventEncoder {
     }
 }
 
-fn rfc3339(at: SystemTime) -> String {
+pub(super) fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 

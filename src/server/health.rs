@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,6 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::live::metrics::Metrics;
 use crate::live::overview::Overview;
 
 /// The age of the last successful reading of the state from which on the process is not ready.
@@ -58,8 +58,9 @@ fn problem(overview: &Overview, now: SystemTime) -> Option<String> {
     }
 }
 
-pub(super) fn metrics(metrics: &Metrics) -> Response {
-    match metrics.text() {
+/// Answers with metrics, unless they could not be written.
+pub(super) fn metrics(text: Result<String, fmt::Error>) -> Response {
+    match text {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

@@ -45,6 +45,15 @@ fn every_exit_code_has_its_action_in_the_cronjob() {
 }
 
 #[test]
+fn every_exit_code_has_its_action_in_the_job_for_contacts() {
+    let manifest = include_str!("../../config/kubernetes/overlays/enrich-job/job.yaml");
+    let policy = policy(manifest);
+    assert_eq!(policy["FailJob"], final_codes());
+    assert_eq!(policy["Count"], codes(PASSING));
+    assert_eq!(policy.len(), 2);
+}
+
+#[test]
 fn every_exit_code_has_its_action_in_the_sharded_job() {
     let manifest = include_str!("../../config/kubernetes/overlays/sharded/cronjob.yaml");
     let policy = policy(manifest);
@@ -75,6 +84,7 @@ fn every_exit_code_has_its_action_in_the_systemd_units() {
     for unit in [
         include_str!("../../config/systemd/labelcast.service"),
         include_str!("../../config/systemd/labelcast-listen.service"),
+        include_str!("../../config/systemd/labelcast-enrich.service"),
     ] {
         let mut lines = unit.lines();
         let codes = lines.find_map(|line| line.strip_prefix("RestartPreventExitStatus="));
@@ -100,6 +110,16 @@ fn manifests_and_units_set_variables_that_the_program_knows() {
             "- name: ",
         ),
         (
+            "enrich/deployment.yaml",
+            include_str!("../../config/kubernetes/overlays/enrich/deployment.yaml"),
+            "- name: ",
+        ),
+        (
+            "enrich-job/job.yaml",
+            include_str!("../../config/kubernetes/overlays/enrich-job/job.yaml"),
+            "- name: ",
+        ),
+        (
             "labelcast.service",
             include_str!("../../config/systemd/labelcast.service"),
             "Environment=",
@@ -107,6 +127,11 @@ fn manifests_and_units_set_variables_that_the_program_knows() {
         (
             "labelcast-listen.service",
             include_str!("../../config/systemd/labelcast-listen.service"),
+            "Environment=",
+        ),
+        (
+            "labelcast-enrich.service",
+            include_str!("../../config/systemd/labelcast-enrich.service"),
             "Environment=",
         ),
     ] {

@@ -121,7 +121,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
         Err(_) => TcpListener::bind(SocketAddr::new(address.ip(), 0)).await,
         bound => bound,
     };
-    bound.map_err(|error| super::super::listen::cannot_bind(address, &error))
+    bound.map_err(|error| super::super::listen::cannot_bind("listen.bind", address, &error))
 }
 
 /// Agents who change labels, and the sender of webhooks.

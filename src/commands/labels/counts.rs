@@ -39,7 +39,7 @@ pub(super) async fn count(
     progress: &Progress,
 ) -> Result<Vec<Counted>, Error> {
     let client = Client::new(api)?;
-    let line = progress.line(&format!("1 to {}", labels.len()));
+    let line = progress.line(&format!("label 1 to {}", labels.len()));
     let retry = RetryPolicy::new(api.retries, shutdown.clone());
     let counting = labels.iter().map(async |label| {
         let counted = pipeline::count_chats(&client, &label.id, &retry, &line).await;
