@@ -45,8 +45,8 @@ const TAKEOVER_AFTER: Duration = Duration::from_secs(30);
 /// The start of a worker's name in the consumer group.
 const WORKER_PREFIX: &str = "labelcast-";
 /// Deliveries that a broker sends beside those that are looked up now: for chats that wait for
-/// another attempt.
-const PREFETCH_SPARE: usize = 16;
+/// another attempt. Few, because each kill of a worker counts as a delivery of all of them.
+const PREFETCH_SPARE: usize = 2;
 
 /// The settings of the worker.
 #[derive(Clone, Debug)]
