@@ -110,7 +110,7 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// The error that another attempt does not mend, or after all retries.
+    /// If the worker cannot go on: after an error that a retry cannot fix, or after all retries.
     pub async fn run(mut self, shutdown: &Shutdown) -> Result<Ending, Error> {
         let ended = tokio::select! {
             biased;
