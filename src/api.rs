@@ -194,6 +194,7 @@ impl Client {
             is_doubtful: answer.is_doubtful,
             is_starting: answer.is_starting,
             names_expected_state: answer.names_expected_state,
+            is_page: answer.is_page,
         })
     }
 

@@ -46,6 +46,7 @@ use self::watch::Watcher;
 use crate::api::{ApiSettings, Client};
 use crate::broker::factory::{SinkSettings, StateHold};
 use crate::broker::{BrokerError, PauseObserver, SessionContext};
+use crate::enrich;
 use crate::error::Error;
 use crate::pipeline::RunSettings;
 use crate::retry::RetryPolicy;
@@ -120,6 +121,7 @@ impl Live {
             events_by_minute: Vec::new(),
             error: Some("the state has not been read yet".to_owned()),
             reconcile_every: settings.reconcile_every,
+            enriched: Vec::new(),
         };
         let (overview, shown) = tokio::sync::watch::channel(Arc::new(empty));
         let jobs = Jobs::new(
@@ -160,6 +162,7 @@ impl Live {
                 activity,
                 metrics,
                 reconcile_every: settings.reconcile_every,
+                enriching: Vec::new(),
                 overview,
                 changed,
                 list_requests,
@@ -167,6 +170,11 @@ impl Live {
             },
             _state: state,
         })
+    }
+
+    /// Shows what a worker of this process enriches, from this queue.
+    pub fn show_enrichment(&mut self, queue: &str, metrics: Arc<enrich::metrics::Metrics>) {
+        self.watcher.enriching.push((queue.to_owned(), metrics));
     }
 
     /// Follows the labels and keeps the overview up to date, until it is stopped.

@@ -14,6 +14,9 @@ pub enum FailureKind {
     Unready,
     /// The API has no such look-up: another engine, another version, or a wrong address.
     Unimplemented,
+    /// Something does not exist, and the API does not say what: the contact, or the address of the
+    /// request.
+    NotFound,
     /// The same look-up may succeed later.
     Transient,
     /// The same look-up would fail again.
@@ -27,6 +30,7 @@ impl FailureKind {
             Self::Throttled => "throttled",
             Self::Unready => "unready",
             Self::Unimplemented => "unimplemented",
+            Self::NotFound => "not_found",
             Self::Transient => "transient",
             Self::Final => "final",
         }
@@ -70,6 +74,7 @@ fn of_status(status: u16, answer: &Answer, retry_after: Option<Duration>) -> Fai
         // one contact.
         _ if is_session_unready(answer) => FailureKind::Unready,
         (422, _) | (404, Complaint::Route) => FailureKind::Unimplemented,
+        (404, _) if !answer.is_page => FailureKind::NotFound,
         // 505 is the one status of this range that no later attempt can change.
         (505, _) => FailureKind::Final,
         (408 | 425 | 500..=599, _) => FailureKind::Transient,
@@ -95,7 +100,7 @@ fn is_session_unready(answer: &Answer) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
-    use FailureKind::{Final, Throttled, Transient, Unimplemented, Unready};
+    use FailureKind::{Final, NotFound, Throttled, Transient, Unimplemented, Unready};
     use reqwest::StatusCode;
 
     use super::*;
@@ -118,7 +123,7 @@ mod tests {
             (400, Final),
             (401, Unready),
             (403, Unready),
-            (404, Final),
+            (404, NotFound),
             (405, Unimplemented),
             (408, Transient),
             (410, Final),
@@ -198,7 +203,7 @@ mod tests {
                 Unimplemented,
             ),
             (404, "<h1>Cannot GET /api/contacts</h1>", Final),
-            (404, r#"{"message":"Not Found"}"#, Final),
+            (404, r#"{"message":"Not Found"}"#, NotFound),
             (400, r#"{"message":"Cannot GET it"}"#, Final),
         ] {
             assert_eq!(status(code, body, None), expected, "{code} {body}");

@@ -1,5 +1,6 @@
 //! `labelcast demo`: a real run against the stand-in for the API.
 
+mod enrichment;
 mod live;
 
 use std::fs::File;

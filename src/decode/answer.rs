@@ -33,6 +33,8 @@ pub struct Answer {
     /// Whether a member `expected` names the state that the session should be in. So the session is
     /// not ready, whatever its state.
     pub names_expected_state: bool,
+    /// Whether the body is a page for people: of a proxy, or of a server of something else.
+    pub is_page: bool,
 }
 
 /// The maximum number of doubts that are quoted.

@@ -20,6 +20,7 @@ pub fn refusal(body: &[u8]) -> Answer {
         Ok(b'{' | b'[') => Envelope::of_json(body, Paging::default()).into_answer(),
         Ok(b'<') => Answer {
             is_starting: says_session_is_starting(&String::from_utf8_lossy(body)),
+            is_page: true,
             ..Answer::default()
         },
         Err(_) => Answer::default(),

@@ -1,6 +1,7 @@
 //! The look-up of one contact: the calls that it takes, each within the rate.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::warn;
@@ -49,6 +50,8 @@ pub struct Lookups {
     metrics: Arc<Metrics>,
     /// Calls that the engine does not implement, which are not made again.
     unimplemented: Mutex<BTreeSet<Call>>,
+    /// Whether any contact was found.
+    has_found: AtomicBool,
 }
 
 impl Lookups {
@@ -68,6 +71,7 @@ impl Lookups {
             check_exists,
             metrics,
             unimplemented: Mutex::default(),
+            has_found: AtomicBool::new(false),
         }
     }
 
@@ -93,8 +97,7 @@ impl Lookups {
         if self.check_exists && !self.exists(asked, &mut permits).await? {
             return Ok(Lookup::Missing);
         }
-        permits.next().await;
-        let Some(mut contact) = self.client.contact(asked).await? else {
+        let Some(mut contact) = self.contact(asked, &mut permits).await? else {
             return Ok(Lookup::Missing);
         };
         if let Some(resolved) = &resolved {
@@ -103,6 +106,30 @@ impl Lookups {
         self.add(asked, &mut contact, &mut permits).await?;
         contact.resolved_id = resolved;
         Ok(Lookup::Found(contact))
+    }
+
+    /// Requests the contact itself. Returns `None` if it does not exist.
+    ///
+    /// "Not found" alone is also the answer to a wrong address. It is believed once the API has known
+    /// another contact at the same address.
+    async fn contact(
+        &self,
+        chat_id: &str,
+        permits: &mut Permits<'_>,
+    ) -> Result<Option<Contact>, ApiError> {
+        permits.next().await;
+        let found = self.client.contact(chat_id).await;
+        match &found {
+            Ok(Some(_)) => self.has_found.store(true, Ordering::Relaxed),
+            Err(error)
+                if error.failure_kind() == FailureKind::NotFound
+                    && self.has_found.load(Ordering::Relaxed) =>
+            {
+                return Ok(None);
+            }
+            _ => {}
+        }
+        found
     }
 
     /// Returns the chat id with the phone number behind an `@lid`, where the API knows it.
@@ -182,7 +209,7 @@ impl Lookups {
                 }
                 Ok(None)
             }
-            FailureKind::Final => Ok(None),
+            FailureKind::NotFound | FailureKind::Final => Ok(None),
             FailureKind::Throttled | FailureKind::Unready | FailureKind::Transient => Err(error),
         }
     }

@@ -292,11 +292,11 @@ impl Worker {
                 return self.give_up_if_draining(error);
             }
             FailureKind::Unimplemented | FailureKind::Final => self.answered(epoch),
-            FailureKind::Transient => self.gate.failed(epoch, now),
+            FailureKind::NotFound | FailureKind::Transient => self.gate.failed(epoch, now),
         }
         job.attempts += 1;
         let pause = match kind {
-            FailureKind::Transient => {
+            FailureKind::NotFound | FailureKind::Transient => {
                 let retries = job.retries.get_or_insert_with(|| self.policy.retries());
                 retries.next_pause(error.retry_after())
             }

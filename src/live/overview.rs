@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use crate::enrich::metrics::Totals;
+
 /// Everything that the dashboard shows, at one time. It is replaced as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {
@@ -16,6 +18,17 @@ pub struct Overview {
     pub error: Option<String>,
     /// Time between two reconciliations (`--reconcile`), if there are any.
     pub reconcile_every: Option<std::time::Duration>,
+    /// What is enriched within this process, if anything.
+    pub enriched: Vec<EnrichedView>,
+}
+
+/// The chats of one queue whose contacts are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnrichedView {
+    /// The queue that the chat ids come from.
+    pub queue: String,
+    /// The numbers since the worker started.
+    pub totals: Totals,
 }
 
 /// One label.

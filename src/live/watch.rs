@@ -12,9 +12,10 @@ use tracing::{debug, warn};
 use super::activity::Activity;
 use super::labels::FollowedLabels;
 use super::metrics::Metrics;
-use super::overview::Overview;
+use super::overview::{EnrichedView, Overview};
 use super::store::LabelStore;
 use crate::broker::{BrokerError, MemberMonitor, QueueDepth, QueueMonitor, Target};
+use crate::enrich;
 use crate::state::counts::LabelCount;
 
 /// How often members are read, without an event. Other processes change them too.
@@ -33,6 +34,8 @@ pub struct Watcher {
     pub(super) activity: Arc<Activity>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) reconcile_every: Option<Duration>,
+    /// Workers of this process that are shown, by the queues that they take chat ids from.
+    pub(super) enriching: Vec<(String, Arc<enrich::metrics::Metrics>)>,
     pub(super) overview: watch::Sender<Arc<Overview>>,
     /// Notified when events were published.
     pub(super) changed: Arc<Notify>,
@@ -122,6 +125,14 @@ impl Watcher {
         Ok(())
     }
 
+    fn enriched(&self) -> Vec<EnrichedView> {
+        let view = |(queue, metrics): &(String, Arc<enrich::metrics::Metrics>)| EnrichedView {
+            queue: queue.clone(),
+            totals: metrics.totals(),
+        };
+        self.enriching.iter().map(view).collect()
+    }
+
     fn show(&self, error: Option<String>) {
         let now = SystemTime::now();
         let shown = self.overview.borrow().clone();
@@ -132,6 +143,7 @@ impl Watcher {
             events_by_minute: self.activity.by_minute(now),
             error,
             reconcile_every: self.reconcile_every,
+            enriched: self.enriched(),
         };
         self.metrics.show(&overview);
         self.overview.send_replace(Arc::new(overview));

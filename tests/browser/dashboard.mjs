@@ -207,6 +207,17 @@ test("the page is complete with scripts off", () =>
     await page.getByText("Load again").waitFor();
   }));
 
+test("what is enriched has a table, those with the most records first", () =>
+  visit({ viewport: SIZES.desktop }, async (page) => {
+    assert.ok(await page.getByRole("heading", { name: "Enriched" }).isVisible());
+    const rows = await page.$$eval("#enriched tr", (rows) => rows.map((row) => [...row.cells].map((it) => it.textContent)));
+    assert.deepEqual(rows, [
+      ["labelcast:1", "1,020", "20", "2"],
+      ["labelcast:2", "510", "10", "1"],
+      ["labelcast:3", "339", "6", "0"],
+    ]);
+  }));
+
 test("the keyboard reaches everything", () =>
   visit({ viewport: SIZES.desktop }, async (page) => {
     const reached = [];

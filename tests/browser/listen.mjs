@@ -113,6 +113,8 @@ test("counts of the lists are shown, an event moves one within a second, and a r
   await page.locator("#connection.live").waitFor();
   await shows(page, CHATS, 5000);
   assert.deepEqual(await chats(page), { VIP: String(CHATS), Pending: "10" });
+  // No worker is in this process.
+  assert.ok(!(await page.locator("#enriched-title").isVisible()));
   await add("1555@c.us");
   await shows(page, CHATS + 1, 1000);
   // The same chat again moves nothing, and the next one does.

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use labelcast::live::overview::{LabelView, LastRun, Overview, RunStatus, Sample};
+use labelcast::enrich::metrics::Totals;
+use labelcast::live::overview::{EnrichedView, LabelView, LastRun, Overview, RunStatus, Sample};
 use labelcast::server::dashboard::Dashboard;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -114,6 +115,19 @@ fn overview(count: usize) -> Overview {
             .collect(),
         error: None,
         reconcile_every: Some(6 * HOUR),
+        enriched: (1..=count.min(3) as u64).map(enriched).collect(),
+    }
+}
+
+fn enriched(id: u64) -> EnrichedView {
+    EnrichedView {
+        queue: format!("labelcast:{id}"),
+        totals: Totals {
+            found: 1_000 / id,
+            missing: 20 / id,
+            failed: 3 - id,
+            ..Totals::default()
+        },
     }
 }
 

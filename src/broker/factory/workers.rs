@@ -2,10 +2,19 @@
 
 use super::{Broker, Kind};
 use crate::broker::{
-    BrokerError, Consumer, MessageSink, SessionContext, WorkerOptions, rabbitmq, redis,
+    BrokerError, Consumer, MessageSink, QueueType, SessionContext, WorkerOptions, rabbitmq, redis,
 };
 
 impl Broker {
+    /// Whether workers can take messages from the queues that this broker creates.
+    pub fn has_workers(&self) -> bool {
+        match &self.address.0 {
+            Kind::Redis(_) => true,
+            Kind::RabbitMq(_) => self.options.queue_type != QueueType::Stream,
+            Kind::Stdout | Kind::File(_) => false,
+        }
+    }
+
     /// Opens a queue for a worker.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `labelcast demo --live`: the whole loop on one machine, with synthetic chats. A stand-in for the
-//! API, a process that listens, and a sender of signed webhooks, until a signal.
+//! API, a process that listens, a sender of signed webhooks, and with a broker the enrichment, until a
+//! signal.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::listen::serve_on;
 use super::super::{fail, init_log, listen as listen_for_signals, load, print};
-use super::{start, use_stand_in};
+use super::{enrichment, start, use_stand_in};
 use crate::config::{ConfigSources, WEBHOOK_SECRET_VARIABLE};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -89,9 +90,12 @@ async fn run(mock: Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
     })?;
     init_log(&log, &Progress::new(ProgressMode::Never, true));
     let (shutdown, _listener) = listen_for_signals(None)?;
-    let live = Live::new(&settings, &shutdown)?;
+    let mut live = Live::new(&settings, &shutdown)?;
+    let ids = (1..=LABELS.len()).map(|id| id.to_string());
+    let workers = enrichment::workers(&mut live, &settings, ids, &shutdown)?;
     let listener = bind(server.bind).await?;
     let address = listener.local_addr().unwrap_or(server.bind);
+    mock.fail_some_contacts();
     let mut traffic = Traffic::new(mock, address, &secret)?;
     let place = match folder.exists() {
         true => format!("Queues and state: {}\n", folder.display()),
@@ -100,8 +104,10 @@ async fn run(mock: Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
     print(&format!(
         "Dashboard: http://{address}/\n{place}Synthetic webhooks arrive until a signal comes.\n"
     ))?;
+    let enriching = enrichment::enrich(workers, &shutdown);
+    let serving = async { tokio::join!(serve_on(listener, live, server, &shutdown), enriching) };
     tokio::select! {
-        () = serve_on(listener, live, server, &shutdown) => {}
+        ((), ()) = serving => {}
         () = traffic.run() => {}
     }
     Ok(Exit::Complete)

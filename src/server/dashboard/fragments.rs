@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{rows, summary};
-use crate::live::overview::{LabelView, Overview, RunStatus};
+use crate::live::overview::{EnrichedView, LabelView, Overview, RunStatus};
 
 /// All parts for one [`Overview`].
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ impl Fragments {
         ]);
         let tables = BTreeMap::from([
             ("chats", chats(overview)),
+            ("enriched", enriched(overview)),
             ("minute-rows", minutes(overview)),
             ("queues", queues(overview)),
             ("runs", runs(overview)),
@@ -76,6 +77,13 @@ fn chats(overview: &Overview) -> Vec<Row> {
     let end = super::charts::round_up(most.unwrap_or(0));
     let row = |label: &&LabelView| rows::chats(label, end);
     labels.iter().map(row).collect()
+}
+
+/// Queues whose chats are enriched, those with the most records first.
+fn enriched(overview: &Overview) -> Vec<Row> {
+    let mut enriched: Vec<&EnrichedView> = overview.enriched.iter().collect();
+    enriched.sort_by_key(|enriched| std::cmp::Reverse(enriched.totals.records()));
+    enriched.into_iter().map(rows::enriched).collect()
 }
 
 /// Queues with their labels, the longest first. Several labels may share a queue.

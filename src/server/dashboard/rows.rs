@@ -6,7 +6,7 @@ use super::charts::{Trend, bar};
 use super::fragments::Row;
 use super::text::{Escaped, Known, Moment, Number, Took, is_invisible, rfc3339};
 use crate::chart::Color;
-use crate::live::overview::{LabelView, LastRun, RunStatus};
+use crate::live::overview::{EnrichedView, LabelView, LastRun, RunStatus};
 
 /// Labels that are named beside a queue that many share.
 const MAX_NAMES: usize = 3;
@@ -84,6 +84,22 @@ pub(super) fn queue(queue: &str, labels: &[&LabelView]) -> Row {
             names.join(", "),
             Known(first.and_then(|label| label.messages)),
             Known(first.and_then(|label| label.lag)),
+        ),
+    )
+}
+
+/// What is enriched from a queue.
+pub(super) fn enriched(enriched: &EnrichedView) -> Row {
+    let EnrichedView { queue, totals } = enriched;
+    row(
+        queue,
+        &format!(
+            "<th scope=\"row\"><bdi class=\"queue\">{}</bdi></th><td class=\"number\">{}</td>\
+             <td class=\"number\">{}</td><td class=\"number\">{}</td>",
+            Escaped(queue),
+            Number(totals.records()),
+            Number(totals.missing),
+            Number(totals.failed + totals.unusable),
         ),
     )
 }

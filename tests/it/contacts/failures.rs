@@ -84,8 +84,11 @@ async fn every_kind_of_failure_is_told() {
         ),
         (Reply::pieces([Piece::Hold]), FailureKind::Transient),
         (json(404, "<h1>Not Found</h1>"), FailureKind::Final),
-        (json(404, ""), FailureKind::Final),
-        (json(404, r#"{"message":"Not Found"}"#), FailureKind::Final),
+        (json(404, ""), FailureKind::NotFound),
+        (
+            json(404, r#"{"message":"Not Found"}"#),
+            FailureKind::NotFound,
+        ),
         (
             json(400, r#"{"message":"contact not found"}"#),
             FailureKind::Final,

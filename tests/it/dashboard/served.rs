@@ -180,6 +180,7 @@ pub(super) fn overview(labels: Vec<LabelView>) -> Overview {
         events_by_minute: vec![1, 2],
         error: None,
         reconcile_every: None,
+        enriched: Vec::new(),
     }
 }
 

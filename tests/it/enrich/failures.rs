@@ -14,6 +14,42 @@ fn error(status: u16, body: &'static str) -> Reply {
     Reply::json(body).status(status)
 }
 
+#[test]
+fn a_404_that_does_not_say_what_is_missing_is_believed_once_a_contact_was_found() {
+    let place = Streams::start();
+    let stage = Stage::with_chats(0);
+    let not_found = error(404, r#"{"message":"Not Found"}"#);
+    stage.mock.always_contact(&chat(0), not_found);
+    let page = error(404, "<h1>Not Found</h1>");
+    stage.mock.always_contact(&chat(5), page);
+    let worker = || {
+        let limits = ["--attempts", "2", "--concurrency", "1", "--drain"];
+        worker(&stage, &place).args(limits)
+    };
+    // Alone, it could be the answer to a wrong address.
+    place.put(FROM, &of_runs(1));
+    worker().end().expect(0);
+    assert_eq!(place.length(TO), 0);
+    let failed = by_chat(place.take(FAILED));
+    assert_eq!(failed[&chat(0)]["attempts"], 2);
+    let reason = failed[&chat(0)]["reason"].as_str().unwrap();
+    assert!(reason.contains("status 404"), "{reason}");
+
+    // Another contact comes first. A page is of no API, whatever was found.
+    let mut chats = of_runs(10);
+    chats.reverse();
+    place.put(FROM, &chats);
+    worker().end().expect(0);
+    assert!(place.is_done());
+    let records = by_chat(place.take(TO));
+    assert_eq!(records.len(), 9);
+    assert_eq!(records[&chat(0)]["found"], false);
+    assert_eq!(records[&chat(9)]["found"], true);
+    let failed = by_chat(place.take(FAILED));
+    assert_eq!(failed.len(), 2);
+    assert_eq!(failed[&chat(5)]["attempts"], 1);
+}
+
 fn failing_missing_and_slow_contacts_do_not_block_the_rest(place: &impl Place) {
     let stage = Stage::with_chats(0);
     place.put(FROM, &of_runs(30));

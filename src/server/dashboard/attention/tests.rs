@@ -55,6 +55,7 @@ fn overview(labels: Vec<LabelView>, reconcile_every: Option<Duration>) -> Overvi
         events_by_minute: Vec::new(),
         error: None,
         reconcile_every,
+        enriched: Vec::new(),
     }
 }
 

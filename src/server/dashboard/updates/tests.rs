@@ -35,6 +35,7 @@ fn snapshot(labels: Vec<LabelView>) -> Snapshot {
         events_by_minute: vec![1; 60],
         error: None,
         reconcile_every: None,
+        enriched: Vec::new(),
     });
     let fragments = Fragments::of(&overview, now());
     Snapshot {
@@ -71,7 +72,7 @@ fn the_first_update_contains_everything() {
     );
     assert_eq!(
         keys(&update["page"]["tables"]),
-        ["chats", "minute-rows", "queues", "runs"]
+        ["chats", "enriched", "minute-rows", "queues", "runs"]
     );
 }
 
