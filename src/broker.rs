@@ -46,7 +46,7 @@ pub use self::checkpoint::{
     Checkpoint, Delivered, Outcome, Recovered, ResumePoint, Start, Target, Unfinished, Written,
 };
 pub(crate) use self::consumer::TAIL_GROUP;
-pub use self::consumer::{Consumer, ConsumerOptions, Delivery, WorkerOptions};
+pub use self::consumer::{Consumer, ConsumerOptions, Delivery, WORKER_PREFIX, WorkerOptions};
 pub use self::counts::CountStore;
 pub use self::error::BrokerError;
 pub use self::monitor::{MemberCount, MemberMonitor, QueueDepth, QueueMonitor};
@@ -255,6 +255,15 @@ pub trait PauseObserver: Send + Sync {
 
     /// Publishing continues.
     fn resumed(&self);
+}
+
+/// Shows no pauses: they are in the log, or whoever waits is told otherwise.
+pub struct NoPauses;
+
+impl PauseObserver for NoPauses {
+    fn paused(&self, _reason: &'static str) {}
+
+    fn resumed(&self) {}
 }
 
 /// The result of checking that a run could publish.

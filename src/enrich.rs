@@ -11,6 +11,7 @@
 //! A message is acknowledged when all of its chats were published and confirmed, as records or as
 //! failures. A crash therefore repeats what was in hand, and loses nothing.
 
+pub mod decide;
 pub mod gate;
 pub mod in_hand;
 pub mod lookup;
@@ -33,7 +34,7 @@ use self::source::Source;
 use self::worker::{Limits, Worker};
 use crate::api::{ApiSettings, Client};
 use crate::broker::factory::SinkSettings;
-use crate::broker::{BrokerError, PauseObserver, SessionContext, Target, WorkerOptions};
+use crate::broker::{NoPauses, SessionContext, Target, WORKER_PREFIX, WorkerOptions};
 use crate::error::Error;
 use crate::message::{ContactEncoder, ContactField};
 use crate::retry::RetryPolicy;
@@ -42,10 +43,8 @@ use crate::state::Selection;
 
 /// Deliveries of a worker that has shown no sign of life for this long are taken over.
 const TAKEOVER_AFTER: Duration = Duration::from_secs(30);
-/// The start of a worker's name in the consumer group.
-const WORKER_PREFIX: &str = "labelcast-";
-/// Deliveries that a broker sends beside those that are looked up now: for chats that wait for
-/// another attempt. Few, because each kill of a worker counts as a delivery of all of them.
+/// Deliveries that a broker sends beside those that are looked up now. Few, because each kill of a
+/// worker counts as a delivery of all of them.
 const PREFETCH_SPARE: usize = 2;
 
 /// The settings of the worker.
@@ -102,7 +101,7 @@ pub struct LookupSettings {
 ///
 /// # Errors
 ///
-/// If the sink is no broker, or the API's client cannot be set up.
+/// If the API's client cannot be set up.
 pub fn worker(
     settings: &EnrichSettings,
     metrics: &Arc<Metrics>,
@@ -115,18 +114,20 @@ pub fn worker(
         ..
     } = settings;
     let policy = RetryPolicy::new(api.retries, shutdown.clone());
+    // After a stop, the worker decides how long it waits for confirmations.
+    let unstopped = RetryPolicy::new(api.retries, Shutdown::manual(None));
     let sink_of = |queue: String| {
-        let sink = settings
-            .sink
-            .broker
-            .message_sink(&context(settings, queue, &policy));
-        sink.ok_or_else(no_broker)
+        let context = context(settings, queue, &unstopped);
+        let sink = settings.sink.broker.message_sink(&context);
+        sink.ok_or_else(|| Error::Bug("the settings have no broker".to_owned()))
     };
     let sinks = Sinks {
         records: sink_of(queues.to.clone())?,
         failed: sink_of(queues.failed())?,
     };
     let client = Client::new(api)?;
+    let format = settings.sink.layout.format;
+    let encoder = ContactEncoder::new(format, &api.instance_id, &settings.fields);
     Ok(Worker::new(
         Limits {
             concurrency: lookups.concurrency,
@@ -142,12 +143,7 @@ pub fn worker(
             lookups.check_exists,
             Arc::clone(metrics),
         ),
-        Publisher::start(sinks, !settings.drain),
-        ContactEncoder::new(
-            settings.sink.layout.format,
-            &api.instance_id,
-            &settings.fields,
-        ),
+        Publisher::start(encoder, sinks, !settings.drain),
         Arc::clone(metrics),
         &policy,
     ))
@@ -186,20 +182,4 @@ fn context(settings: &EnrichSettings, queue: String, policy: &RetryPolicy) -> Se
         selection: Selection::default(),
         pauses: Arc::new(NoPauses),
     }
-}
-
-fn no_broker() -> Error {
-    Error::Broker(BrokerError::Misconfigured {
-        problem: "enrich takes chat ids from a broker".to_owned(),
-        fix: "use a Redis or RabbitMQ URL in --sink",
-    })
-}
-
-/// Pauses of the broker are in the log.
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _reason: &'static str) {}
-
-    fn resumed(&self) {}
 }

@@ -305,7 +305,7 @@ fn broker(error: &BrokerError) -> Class {
         BrokerError::NotAFile(_) => Class::of(Exit::Settings)
             .hint("for a pipe or a device, use --sink - and redirect stdout"),
         BrokerError::WrongQueue(_) => {
-            Class::of(Exit::Settings).hint("choose another --queue, or inspect the existing one")
+            Class::of(Exit::Settings).hint("choose another queue (--queue; for enrich --from, --to), or inspect this one")
         }
         BrokerError::Misconfigured { fix, .. } => Class::of(Exit::Settings).hint(fix),
         BrokerError::Unavailable(_) => {

@@ -45,7 +45,7 @@ use self::store::LabelStore;
 use self::watch::Watcher;
 use crate::api::{ApiSettings, Client};
 use crate::broker::factory::{SinkSettings, StateHold};
-use crate::broker::{BrokerError, PauseObserver, SessionContext};
+use crate::broker::{BrokerError, NoPauses, SessionContext};
 use crate::enrich;
 use crate::error::Error;
 use crate::pipeline::RunSettings;
@@ -213,13 +213,4 @@ fn sink_of(settings: &LiveSettings, shutdown: &Shutdown) -> Arc<intake::SinkOfLa
             pauses: Arc::new(NoPauses),
         })
     })
-}
-
-/// Pauses of events are not shown: senders are answered that the broker is away.
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _reason: &'static str) {}
-
-    fn resumed(&self) {}
 }

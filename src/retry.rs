@@ -11,9 +11,9 @@ use crate::shutdown::{Cause, Shutdown};
 /// The first and shortest pause.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause. A gateway usually restarts within this time.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest `Retry-After` that a run waits for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// An error after which another attempt may succeed.
 pub trait Retryable: std::fmt::Display + Sized {

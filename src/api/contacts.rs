@@ -12,7 +12,7 @@ impl Client {
     /// Requests a contact. Returns `None` if it does not exist.
     ///
     /// The picture and the chat id of an `@lid` have requests of their own, and so has the text
-    /// about the person, unless the answer contains it.
+    /// about the person, which some engines include here.
     ///
     /// # Errors
     ///

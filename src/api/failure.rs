@@ -38,6 +38,16 @@ impl FailureKind {
 }
 
 impl ApiError {
+    /// Whether this call is forbidden, which says nothing about other calls with the same login.
+    pub fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Status { status, answer, .. } => {
+                status.as_u16() == 403 && answer.complaint() != Complaint::Session
+            }
+            _ => false,
+        }
+    }
+
     /// Returns the kind of a failed look-up.
     pub fn failure_kind(&self) -> FailureKind {
         match self {

@@ -28,6 +28,10 @@ pub struct ConsumerOptions {
     pub follow: bool,
 }
 
+/// The start of the names of workers. A broker that keeps the names of workers forgets those with this
+/// start that are gone.
+pub const WORKER_PREFIX: &str = "labelcast-";
+
 /// How a worker takes messages from a queue that it shares with other workers.
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
@@ -35,7 +39,7 @@ pub struct WorkerOptions {
     pub queue: String,
     /// The consumer group, where the broker has groups.
     pub group: String,
-    /// The worker's name in the group, which no other process has.
+    /// The worker's name in the group, which no other process has, with [`WORKER_PREFIX`].
     pub worker: String,
     /// The maximum number of deliveries in hand, where the broker sends them unasked.
     pub prefetch: u16,
@@ -108,12 +112,13 @@ pub trait Consumer: Send {
         Ok(false)
     }
 
-    /// Gives deliveries back, so that another worker gets them at once, and leaves the queue.
+    /// Gives back all deliveries that are not acknowledged, so that another worker gets them at once,
+    /// and leaves the queue.
     ///
     /// # Errors
     ///
     /// If the broker cannot be reached. It then gives them to another worker after some time.
-    async fn leave(&mut self, _unfinished: &[&Delivery]) -> Result<(), BrokerError> {
+    async fn leave(&mut self) -> Result<(), BrokerError> {
         Ok(())
     }
 }

@@ -5,12 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::retry::{Retries, RetryPolicy};
-
-/// The pause if the policy has none left, which it always has.
-const FALLBACK_PAUSE: Duration = Duration::from_secs(30);
-/// The longest time that the API is given when it asks for a pause.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+use crate::retry::{LONGEST_PAUSE, LONGEST_RETRY_AFTER, Retries, RetryPolicy};
 
 /// Why the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +47,8 @@ pub struct Gate {
     epoch: Epoch,
     /// The pauses since the last success.
     pauses: Retries,
-    /// The number of times that it has closed since the last success.
-    closings: usize,
+    /// How often the API was not ready, since the last success.
+    refusals: usize,
 }
 
 impl Gate {
@@ -63,7 +58,7 @@ impl Gate {
             state: State::Open,
             epoch: Epoch(0),
             pauses: policy.with_retries(usize::MAX).retries(),
-            closings: 0,
+            refusals: 0,
         }
     }
 
@@ -103,7 +98,7 @@ impl Gate {
             return false;
         }
         self.pauses.reset();
-        self.closings = 0;
+        self.refusals = 0;
         std::mem::replace(&mut self.state, State::Open) != State::Open
     }
 
@@ -128,14 +123,13 @@ impl Gate {
             self.extend(retry_after, now);
             return None;
         }
-        let pause = self
-            .pauses
-            .next_pause(retry_after)
-            .unwrap_or(FALLBACK_PAUSE);
+        // There is always another pause: see `Gate::new`.
+        let pause = self.pauses.next_pause(retry_after);
+        let pause = pause.unwrap_or(LONGEST_PAUSE);
         let until = now + pause;
         self.state = State::Closed { why, until };
         self.epoch = Epoch(self.epoch.0 + 1);
-        self.closings += 1;
+        self.refusals += usize::from(why == Closing::Unready);
         Some(pause)
     }
 
@@ -146,9 +140,9 @@ impl Gate {
         }
     }
 
-    /// Returns the number of times that the gate has closed since the last success.
-    pub fn closings(&self) -> usize {
-        self.closings
+    /// Returns how often the API was not ready, since the last success.
+    pub fn refusals(&self) -> usize {
+        self.refusals
     }
 }
 
@@ -180,7 +174,7 @@ mod tests {
             None
         );
         assert_eq!(gate.opens_at(now), Some(now + 9 * SECOND));
-        assert_eq!(gate.closings(), 1);
+        assert_eq!(gate.refusals(), 0);
     }
 
     #[test]
@@ -204,7 +198,7 @@ mod tests {
         assert_eq!(gate.opens_at(now), Some(now));
         let probe = gate.start();
         assert!(gate.succeeded(probe));
-        assert_eq!((gate.closed(), gate.closings()), (None, 0));
+        assert_eq!((gate.closed(), gate.refusals()), (None, 0));
         let next = gate.start();
         assert!(!gate.succeeded(next), "it is open already");
     }
@@ -231,7 +225,7 @@ mod tests {
             pauses[0] < 2 * SECOND && pauses[7] >= 30 * SECOND,
             "{pauses:?}"
         );
-        assert_eq!(gate.closings(), 8);
+        assert_eq!(gate.refusals(), 8);
         let probe = gate.start();
         gate.succeeded(probe);
         assert!(close(&mut gate) < 2 * SECOND);

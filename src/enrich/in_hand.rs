@@ -80,6 +80,9 @@ pub struct Job {
     pub attempts: u32,
     /// The pauses that are left; `None` before the first failure.
     pub retries: Option<Retries>,
+    /// How many look-ups had been answered when the API last was not ready for this one; `None` if it
+    /// always was.
+    pub refused_after: Option<u64>,
 }
 
 /// Jobs that no look-up is under way for.
@@ -124,9 +127,9 @@ impl Backlog {
         self.waiting.keys().next().map(|(at, _)| *at)
     }
 
-    /// Whether no job is ready.
-    pub fn has_none_ready(&self) -> bool {
-        self.ready.is_empty()
+    /// Returns the number of jobs that are ready.
+    pub fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// Returns the number of jobs for a later time.

@@ -1,8 +1,7 @@
 //! The look-up of one contact: the calls that it takes, each within the rate.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::warn;
 
@@ -50,8 +49,10 @@ pub struct Lookups {
     metrics: Arc<Metrics>,
     /// Calls that the engine does not implement, which are not made again.
     unimplemented: Mutex<BTreeSet<Call>>,
-    /// Whether any contact was found.
-    has_found: AtomicBool,
+    /// Calls that the API has forbidden for some contact.
+    forbidden: Mutex<BTreeSet<Call>>,
+    /// The contact that was found last.
+    known: Mutex<Option<String>>,
 }
 
 impl Lookups {
@@ -71,7 +72,8 @@ impl Lookups {
             check_exists,
             metrics,
             unimplemented: Mutex::default(),
-            has_found: AtomicBool::new(false),
+            forbidden: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -110,8 +112,8 @@ impl Lookups {
 
     /// Requests the contact itself. Returns `None` if it does not exist.
     ///
-    /// "Not found" alone is also the answer to a wrong address. It is believed once the API has known
-    /// another contact at the same address.
+    /// "Not found" alone is also the answer to a wrong address. It is believed if the API still finds
+    /// another contact.
     async fn contact(
         &self,
         chat_id: &str,
@@ -120,16 +122,24 @@ impl Lookups {
         permits.next().await;
         let found = self.client.contact(chat_id).await;
         match &found {
-            Ok(Some(_)) => self.has_found.store(true, Ordering::Relaxed),
+            Ok(Some(_)) => *lock(&self.known) = Some(chat_id.to_owned()),
             Err(error)
                 if error.failure_kind() == FailureKind::NotFound
-                    && self.has_found.load(Ordering::Relaxed) =>
+                    && self.still_finds_another(permits).await =>
             {
                 return Ok(None);
             }
             _ => {}
         }
         found
+    }
+
+    async fn still_finds_another(&self, permits: &mut Permits<'_>) -> bool {
+        let Some(known) = lock(&self.known).clone() else {
+            return false;
+        };
+        permits.next().await;
+        matches!(self.client.contact(&known).await, Ok(Some(_)))
     }
 
     /// Returns the chat id with the phone number behind an `@lid`, where the API knows it.
@@ -165,11 +175,11 @@ impl Lookups {
         contact: &mut Contact,
         permits: &mut Permits<'_>,
     ) -> Result<(), ApiError> {
-        if self.include.about && self.implements(Call::About) {
+        let has_about = contact.about.is_some();
+        if self.include.about && !has_about && self.implements(Call::About) {
             permits.next().await;
             let about = self.client.about(chat_id).await;
-            let about = self.unless_lacking(Call::About, about)?.flatten();
-            contact.about = about.or(contact.about.take());
+            contact.about = self.unless_lacking(Call::About, about)?.flatten();
         }
         if self.include.photo && self.implements(Call::Photo) {
             permits.next().await;
@@ -180,15 +190,11 @@ impl Lookups {
     }
 
     fn implements(&self, call: Call) -> bool {
-        let lacking = &self.unimplemented;
-        !lacking
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&call)
+        !lock(&self.unimplemented).contains(&call)
     }
 
     /// Returns `None` for an addition that the engine does not implement, or that this contact does
-    /// not have.
+    /// not have or does not show.
     fn unless_lacking<T>(
         &self,
         call: Call,
@@ -200,12 +206,15 @@ impl Lookups {
         };
         match error.failure_kind() {
             FailureKind::Unimplemented => {
-                let mut lacking = self
-                    .unimplemented
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                if lacking.insert(call) {
-                    warn!("the engine does not tell {}: {error}", call.purpose());
+                if lock(&self.unimplemented).insert(call) {
+                    warn!("records lack {} from now on: {error}", call.purpose());
+                }
+                Ok(None)
+            }
+            // A login that is refused would fail at the contact itself, too.
+            FailureKind::Unready if error.is_forbidden() => {
+                if lock(&self.forbidden).insert(call) {
+                    warn!("some records lack {}: {error}", call.purpose());
                 }
                 Ok(None)
             }
@@ -213,6 +222,10 @@ impl Lookups {
             FailureKind::Throttled | FailureKind::Unready | FailureKind::Transient => Err(error),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The permits of one look-up.

@@ -1,15 +1,15 @@
 //! The publisher: makes messages durable in the background, while further contacts are looked up.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::in_hand::DeliveryKey;
 use super::metrics::ChatResult;
 use crate::broker::{BrokerError, MessageSink};
-use crate::message::ReadyMessage;
+use crate::message::{ContactEncoder, Lookup, QueuedChat, ReadyMessage, Unusable};
 use crate::retry::Retryable as _;
 
 /// The maximum number of messages that are published at once.
@@ -18,13 +18,12 @@ const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A message on its way.
-pub struct Outgoing {
+struct Outgoing {
     /// The delivery that it belongs to.
-    pub key: DeliveryKey,
+    key: DeliveryKey,
     /// What it is about, which decides about its queue.
-    pub result: ChatResult,
-    /// The message.
-    pub message: ReadyMessage,
+    result: ChatResult,
+    message: ReadyMessage,
 }
 
 /// A message that is confirmed.
@@ -46,6 +45,7 @@ pub struct Sinks {
 
 /// The messages on their way.
 pub struct Publisher {
+    encoder: ContactEncoder,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     confirmed: mpsc::UnboundedReceiver<Result<Vec<Confirmed>, BrokerError>>,
     /// The number of messages that are not confirmed yet. The worker keeps it small.
@@ -56,11 +56,12 @@ pub struct Publisher {
 impl Publisher {
     /// Starts to publish. After all retries, `goes_on` tells whether to begin anew while the broker
     /// is away, or to give up.
-    pub fn start(sinks: Sinks, goes_on: bool) -> Self {
+    pub fn start(encoder: ContactEncoder, sinks: Sinks, goes_on: bool) -> Self {
         let (outgoing, received) = mpsc::unbounded_channel();
         let (done, confirmed) = mpsc::unbounded_channel();
         let task = tokio::spawn(publish(sinks, goes_on, received, done));
         Self {
+            encoder,
             outgoing,
             confirmed,
             unconfirmed: 0,
@@ -68,11 +69,40 @@ impl Publisher {
         }
     }
 
-    /// Publishes a message.
-    pub fn send(&mut self, outgoing: Outgoing) {
+    /// Publishes the record of a chat.
+    pub fn record(&mut self, key: DeliveryKey, chat: &QueuedChat, lookup: &Lookup) {
+        let result = match lookup {
+            Lookup::Found(_) => ChatResult::Found,
+            Lookup::Missing => ChatResult::Missing,
+            Lookup::NotAsked => ChatResult::NotAsked,
+        };
+        let message = self.encoder.record(chat, lookup, SystemTime::now());
+        self.send(key, result, message);
+    }
+
+    /// Publishes a chat that could not be looked up to the queue of failures.
+    pub fn set_aside(&mut self, key: DeliveryKey, chat: &QueuedChat, reason: &str, attempts: u32) {
+        warn!(attempts, "chat set aside: {reason}");
+        let now = SystemTime::now();
+        let message = self.encoder.failed(chat, reason, attempts, now);
+        self.send(key, ChatResult::Failed, message);
+    }
+
+    /// Publishes what is no chat to the queue of failures.
+    pub fn set_aside_unusable(&mut self, key: DeliveryKey, unusable: &Unusable) {
+        warn!("message set aside: {}", unusable.reason);
+        let message = self.encoder.unusable(unusable, SystemTime::now());
+        self.send(key, ChatResult::Unusable, message);
+    }
+
+    fn send(&mut self, key: DeliveryKey, result: ChatResult, message: ReadyMessage) {
         self.unconfirmed += 1;
         // If the task has ended, it has said why.
-        let _ = self.outgoing.send(outgoing);
+        let _ = self.outgoing.send(Outgoing {
+            key,
+            result,
+            message,
+        });
     }
 
     /// Returns the number of messages that are not confirmed yet.

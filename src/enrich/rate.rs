@@ -1,6 +1,5 @@
 //! The limit of requests a second.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -44,16 +43,6 @@ impl FromStr for Rate {
     }
 }
 
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "one request each {}",
-            humantime::format_duration(self.interval)
-        )
-    }
-}
-
 impl Rate {
     /// The number of requests in a second, at least one.
     pub fn per_second(self) -> usize {
@@ -68,13 +57,19 @@ pub struct RateLimiter {
     rate: Rate,
     /// When the next request is due if all are sent at even intervals.
     due: Mutex<Instant>,
+    /// Held by the one that waits for the next request, so that the others queue up.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl RateLimiter {
     /// A limiter that has not let any request pass yet.
     pub fn new(rate: Rate) -> Self {
         let due = Mutex::new(Instant::now());
-        Self { rate, due }
+        Self {
+            rate,
+            due,
+            turn: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Returns when the next request may be sent.
@@ -96,20 +91,32 @@ impl RateLimiter {
 
     /// Waits until a request may be sent, and counts it.
     pub async fn wait(&self) {
-        tokio::time::sleep_until(self.reserve(Instant::now())).await;
+        let _turn = self.turn.lock().await;
+        while let Err(at) = self.try_take(Instant::now()) {
+            tokio::time::sleep_until(at).await;
+        }
     }
 
     /// Counts a request that is sent now.
-    pub fn take(&self) {
-        self.reserve(Instant::now());
+    ///
+    /// # Errors
+    ///
+    /// The time from which a request may be sent, if that is later.
+    pub fn try_take(&self, now: Instant) -> Result<(), Instant> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        match due.checked_sub(self.tolerance()) {
+            Some(at) if at > now => Err(at),
+            _ => {
+                *due = now.max(*due) + self.rate.interval;
+                Ok(())
+            }
+        }
     }
 
-    /// Counts a request, and returns when it may be sent.
-    fn reserve(&self, now: Instant) -> Instant {
+    /// Lets no request pass before this time.
+    pub fn hold_until(&self, at: Instant) {
         let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = now.max(due.checked_sub(self.tolerance()).unwrap_or(now));
-        *due = now.max(*due) + self.rate.interval;
-        at
+        *due = (*due).max(at + self.tolerance());
     }
 
     /// How far requests may run ahead. With one request in more than that, not at all.
@@ -145,7 +152,14 @@ mod tests {
             let rate: Rate = text.parse().unwrap();
             let limiter = RateLimiter::new(rate);
             let start = Instant::now() + Duration::from_secs(5);
-            let at: Vec<Instant> = (0..3000).map(|_| limiter.reserve(start)).collect();
+            let mut now = start;
+            let mut take = || {
+                while let Err(at) = limiter.try_take(now) {
+                    now = at;
+                }
+                now
+            };
+            let at: Vec<Instant> = (0..3000).map(|_| take()).collect();
             for (number, first) in at.iter().enumerate() {
                 for (more, last) in at[number..].iter().enumerate().take(300) {
                     let allowed =
@@ -169,10 +183,23 @@ mod tests {
     fn a_burst_is_available_at_first() {
         let limiter = RateLimiter::new("100/s".parse().unwrap());
         let start = Instant::now() + Duration::from_secs(1);
-        let at_once = (0..20).filter(|_| limiter.reserve(start) == start).count();
+        let at_once = (0..20).filter(|_| limiter.try_take(start).is_ok()).count();
         assert_eq!(at_once, 10);
         assert_eq!(limiter.available(), 0);
         let slow = RateLimiter::new("5/s".parse().unwrap());
         assert_eq!(slow.available(), 1);
+    }
+
+    #[test]
+    fn nothing_passes_while_it_is_held() {
+        let limiter = RateLimiter::new("100/s".parse().unwrap());
+        let now = Instant::now();
+        let then = now + Duration::from_secs(7);
+        limiter.hold_until(then);
+        limiter.hold_until(now);
+        assert_eq!(limiter.try_take(now), Err(then));
+        assert_eq!(limiter.try_take(then), Ok(()));
+        // No burst makes up for the pause.
+        assert!(limiter.try_take(then).is_err());
     }
 }

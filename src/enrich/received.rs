@@ -42,11 +42,11 @@ pub fn read(message: &Map<String, Value>) -> Received {
         data.unwrap_or_else(|| fields(message))
     };
     let text = |name| body.get(name).and_then(Value::as_str);
-    let event = message
+    match message
         .get("event")
         .and_then(Value::as_str)
-        .or(text("event"));
-    match event {
+        .or(text("event"))
+    {
         None => {}
         Some(event) if event == Change::Added.event_name() => {}
         Some(event) if event == Change::Deleted.event_name() || event.starts_with(RUN_EVENTS) => {
@@ -56,7 +56,7 @@ pub fn read(message: &Map<String, Value>) -> Received {
     }
     let entries = match (body.get("chat_id"), body.get("chat_ids")) {
         (Some(chat_id), _) if !chat_id.is_null() => std::slice::from_ref(chat_id),
-        (_, Some(Value::Array(chat_ids))) => chat_ids.as_slice(),
+        (_, Some(Value::Array(chat_ids))) if !chat_ids.is_empty() => chat_ids.as_slice(),
         _ => return unusable("the message has no chat id", &contents()),
     };
     let origin = Arc::new(Origin {
@@ -67,21 +67,27 @@ pub fn read(message: &Map<String, Value>) -> Received {
             (None, None) => Source::Other(identity.clone()),
         },
     });
-    let chats = entries
-        .iter()
-        .enumerate()
-        .map(|(number, entry)| match entry.as_str() {
-            Some(chat_id) if is_chat_id(chat_id) => Ok(QueuedChat {
-                chat_id: chat_id.to_owned(),
-                origin: Arc::clone(&origin),
-            }),
-            _ => Err(Unusable {
-                identity: format!("{identity}:{number}"),
-                reason: "the entry is not a chat id",
-                contents: entry.to_string(),
-            }),
-        });
-    Received::Chats(chats.collect())
+    Received::Chats(chats(entries, &origin, &identity))
+}
+
+/// Returns each entry of a message as a chat.
+fn chats(
+    entries: &[Value],
+    origin: &Arc<Origin>,
+    identity: &str,
+) -> Vec<Result<QueuedChat, Unusable>> {
+    let chat = |(number, entry): (usize, &Value)| match entry.as_str() {
+        Some(chat_id) if is_chat_id(chat_id) => Ok(QueuedChat {
+            chat_id: chat_id.to_owned(),
+            origin: Arc::clone(origin),
+        }),
+        _ => Err(Unusable {
+            identity: format!("{identity}:{number}"),
+            reason: "the entry is not a chat id",
+            contents: entry.to_string(),
+        }),
+    };
+    entries.iter().enumerate().map(chat).collect()
 }
 
 /// Whether a chat has a contact: groups, newsletters and broadcasts have none.
@@ -210,6 +216,10 @@ mod tests {
             (
                 json!({"entry_id": "1-1", "data": {"chat_id": null}}),
                 r#"{"chat_id":null}"#,
+            ),
+            (
+                json!({"entry_id": "1-1", "data": {"chat_ids": []}}),
+                r#"{"chat_ids":[]}"#,
             ),
             (
                 json!({"entry_id": "1-1", "event": "other", "chat_id": "1@c.us"}),

@@ -12,9 +12,6 @@ use crate::retry::{Retries, RetryPolicy, Retryable as _};
 
 /// The pause after a queue had no message.
 const IDLE: Duration = Duration::from_millis(100);
-/// How often the broker is told what is still in hand; a third of the time after which other
-/// workers take over.
-const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// The queue that chat ids are taken from.
 pub struct Source {
@@ -24,6 +21,8 @@ pub struct Source {
     retries: Retries,
     /// When to ask for messages again, or to open the queue again.
     next_at: Instant,
+    /// How often the broker is told what is still in hand.
+    keep_every: Duration,
     keep_at: Instant,
     /// Deliveries that are to be acknowledged.
     done: Vec<Delivery>,
@@ -35,13 +34,16 @@ impl Source {
     /// Takes messages of a queue, which is opened when it is first used.
     pub fn new(broker: Broker, options: WorkerOptions, policy: &RetryPolicy) -> Self {
         let now = Instant::now();
+        // In time for other workers, also if one call is slow.
+        let keep_every = options.takeover_after / 3;
         Self {
             broker,
             options,
             consumer: None,
             retries: policy.retries(),
             next_at: now,
-            keep_at: now + KEEP_EVERY,
+            keep_every,
+            keep_at: now + keep_every,
             done: Vec::new(),
             is_quiet: false,
         }
@@ -75,8 +77,11 @@ impl Source {
             return Ok(Vec::new());
         };
         let received = consumer.receive(most as u64).await;
-        let received = self.check(received)?.unwrap_or_default();
-        self.is_quiet = received.is_empty() && self.consumer.is_some();
+        let Some(received) = self.check(received)? else {
+            return Ok(Vec::new());
+        };
+        self.retries.reset();
+        self.is_quiet = received.is_empty();
         if self.is_quiet {
             self.next_at = Instant::now() + IDLE;
         }
@@ -112,18 +117,19 @@ impl Source {
     /// As for [`Source::receive`].
     pub async fn maintain(&mut self, in_hand: &mut InHand) -> Result<(), BrokerError> {
         if !self.done.is_empty() {
-            let done = std::mem::take(&mut self.done);
-            let acknowledged = match self.open(in_hand).await? {
-                Some(consumer) => consumer.acknowledge(&done).await.map(|()| true),
-                None => Ok(false),
-            };
-            if self.check(acknowledged)? != Some(true) {
-                self.done = done;
+            self.open(in_hand).await?;
+            if let Some(consumer) = &mut self.consumer {
+                // They are kept until then: a stop may interrupt this.
+                let acknowledged = consumer.acknowledge(&self.done).await;
+                if self.check(acknowledged)?.is_some() {
+                    self.retries.reset();
+                    self.done.clear();
+                }
             }
         }
         let now = Instant::now();
         if now >= self.keep_at {
-            self.keep_at = now + KEEP_EVERY;
+            self.keep_at = now + self.keep_every;
             if let Some(consumer) = &mut self.consumer {
                 let kept = consumer.keep(&in_hand.deliveries()).await;
                 self.check(kept)?;
@@ -148,27 +154,24 @@ impl Source {
         Ok(self.check(drained)?.unwrap_or(false))
     }
 
-    /// Acknowledges what is done, gives back what is in hand, and leaves the queue.
+    /// Acknowledges what is done, gives back what is not, and leaves the queue.
     ///
     /// # Errors
     ///
     /// If the broker cannot be reached: it then gives it to another worker after some time.
-    pub async fn leave(mut self, in_hand: &InHand) -> Result<(), BrokerError> {
+    pub async fn leave(mut self) -> Result<(), BrokerError> {
         let Some(mut consumer) = self.consumer.take() else {
             return Ok(());
         };
         consumer.acknowledge(&self.done).await?;
-        consumer.leave(&in_hand.deliveries()).await
+        consumer.leave().await
     }
 
     /// Returns the value of a success. After a failure that may pass, the queue is opened again
     /// later.
     fn check<T>(&mut self, result: Result<T, BrokerError>) -> Result<Option<T>, BrokerError> {
         let error = match result {
-            Ok(value) => {
-                self.retries.reset();
-                return Ok(Some(value));
-            }
+            Ok(value) => return Ok(Some(value)),
             Err(error) if !error.is_transient() => return Err(error),
             Err(error) => error,
         };

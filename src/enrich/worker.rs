@@ -1,25 +1,26 @@
 //! The worker: moves chats from the source through look-ups to the publisher.
 
+mod failure;
+
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::gate::{Closing, Epoch, Gate};
-use super::in_hand::{Backlog, DeliveryKey, InHand, Job};
+use super::in_hand::{Backlog, InHand, Job};
 use super::lookup::Lookups;
-use super::metrics::{ChatResult, Metrics};
-use super::publish::{Confirmed, Outgoing, Publisher};
+use super::metrics::Metrics;
+use super::publish::{Confirmed, Publisher};
 use super::received::{self, Received, has_contact};
 use super::source::Source;
-use crate::api::{ApiError, FailureKind};
+use crate::api::ApiError;
 use crate::broker::Delivery;
 use crate::error::Error;
-use crate::exit::Exit;
-use crate::message::{ContactEncoder, Lookup, QueuedChat, ReadyMessage, Unusable};
-use crate::retry::{RetryPolicy, Retryable as _};
+use crate::message::Lookup;
+use crate::retry::RetryPolicy;
 use crate::shutdown::{Cause, DRAIN, Shutdown};
 
 /// The maximum number of chats that wait for another attempt. With more of them, no further message
@@ -27,10 +28,14 @@ use crate::shutdown::{Cause, DRAIN, Shutdown};
 const MAX_WAITING: usize = 256;
 /// The maximum number of messages on their way to the broker, beyond those of the look-ups under way.
 const MAX_UNCONFIRMED: usize = 256;
-/// How often a message is delivered without being acknowledged before its chats are set aside. A
-/// quorum queue of RabbitMQ 4 drops messages after as many.
-const MAX_DELIVERIES: u64 = 20;
-/// The time for the last acknowledgements at the end.
+/// The delivery of a message at which its chats are set aside, if none was acknowledged before. A
+/// quorum queue of RabbitMQ 4 drops a message that comes back more often than that.
+const LAST_DELIVERY: u64 = 20;
+/// The number of chats that take turns in finding out whether the API is ready again. It could be one
+/// of them alone that is refused.
+const PROBES: usize = 3;
+/// The time for the last acknowledgements at the end. With [`DRAIN`] this stays under the guaranteed
+/// ten seconds.
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// The limits of a worker.
@@ -73,7 +78,8 @@ pub struct Worker {
     backlog: Backlog,
     running: JoinSet<Finished>,
     publisher: Publisher,
-    encoder: ContactEncoder,
+    /// The number of look-ups that were answered.
+    answered: u64,
     metrics: Arc<Metrics>,
     policy: RetryPolicy,
 }
@@ -85,7 +91,6 @@ impl Worker {
         source: Source,
         lookups: Lookups,
         publisher: Publisher,
-        encoder: ContactEncoder,
         metrics: Arc<Metrics>,
         policy: &RetryPolicy,
     ) -> Self {
@@ -98,7 +103,7 @@ impl Worker {
             backlog: Backlog::default(),
             running: JoinSet::new(),
             publisher,
-            encoder,
+            answered: 0,
             metrics,
             // The first of the attempts is none of the retries.
             policy: policy.with_retries(limits.attempts.saturating_sub(1) as usize),
@@ -117,16 +122,18 @@ impl Worker {
             cause = shutdown.stopped() => Ok(Ending::Stopped(cause)),
             ended = self.work() => ended,
         };
-        let left = self.finish(shutdown).await;
-        ended.and_then(|ending| left.map(|()| ending))
+        self.finish(shutdown).await;
+        ended
     }
 
     async fn work(&mut self) -> Result<Ending, Error> {
         loop {
             self.source.maintain(&mut self.in_hand).await?;
             self.receive().await?;
+            self.backlog.drop_without(&self.in_hand);
             self.start();
             self.metrics.show_in_hand(self.in_hand.len());
+            self.metrics.show_closed(self.gate.closed());
             if self.limits.drain && self.is_drained().await? {
                 return Ok(Ending::Drained);
             }
@@ -145,7 +152,11 @@ impl Worker {
     /// Whether more chats are needed now. More than can be looked up at once would only be kept from
     /// other workers.
     fn wants_more(&self, now: Instant) -> bool {
-        self.backlog.has_none_ready() && self.backlog.waiting() < MAX_WAITING && self.may_start(now)
+        let enough = match self.gate.closed() {
+            Some(Closing::Unready) => PROBES,
+            Some(Closing::Throttled) | None => 1,
+        };
+        self.backlog.ready() < enough && self.backlog.waiting() < MAX_WAITING && self.may_start(now)
     }
 
     /// Whether a look-up may start now.
@@ -173,7 +184,6 @@ impl Worker {
             Some(Closing::Unready) => 1,
         };
         let deliveries = self.source.receive(most, &mut self.in_hand).await?;
-        self.backlog.drop_without(&self.in_hand);
         for delivery in deliveries {
             self.take(delivery);
         }
@@ -183,7 +193,7 @@ impl Worker {
     /// Takes a delivery apart.
     fn take(&mut self, delivery: Delivery) {
         self.metrics.count_message();
-        let was_given_up = delivery.deliveries > MAX_DELIVERIES;
+        let is_last = delivery.deliveries >= LAST_DELIVERY;
         let parts = match received::read(&delivery.message) {
             Received::PassedOver => {
                 self.metrics.count_passed_over();
@@ -199,20 +209,20 @@ impl Worker {
         let key = self.in_hand.take(delivery, parts.len());
         for part in parts {
             match part {
-                Err(unusable) => self.set_aside_unusable(key, &unusable),
-                Ok(chat) if was_given_up => {
-                    let reason =
-                        format!("delivered over {MAX_DELIVERIES} times, and never acknowledged");
-                    self.set_aside(key, &chat, &reason, 0);
+                Err(unusable) => self.publisher.set_aside_unusable(key, &unusable),
+                Ok(chat) if is_last => {
+                    let reason = format!("delivered {LAST_DELIVERY} times, and never acknowledged");
+                    self.publisher.set_aside(key, &chat, &reason, 0);
                 }
                 Ok(chat) if !has_contact(&chat.chat_id) => {
-                    self.publish_record(key, &chat, &Lookup::NotAsked);
+                    self.publisher.record(key, &chat, &Lookup::NotAsked);
                 }
                 Ok(chat) => self.backlog.push(Job {
                     key,
                     chat,
                     attempts: 0,
                     retries: None,
+                    refused_after: None,
                 }),
             }
         }
@@ -228,8 +238,11 @@ impl Worker {
             let Some(job) = self.backlog.next(now) else {
                 return;
             };
+            if self.lookups.limiter().try_take(now).is_err() {
+                self.backlog.push_front(job);
+                return;
+            }
             let epoch = self.gate.start();
-            self.lookups.limiter().take();
             let lookups = Arc::clone(&self.lookups);
             self.running.spawn(async move {
                 let result = lookups.look_up(&job.chat.chat_id).await;
@@ -258,7 +271,7 @@ impl Worker {
                 self.metrics.observe_lookup(elapsed);
                 self.answered(epoch);
                 if self.in_hand.contains(job.key) {
-                    self.publish_record(job.key, &job.chat, &lookup);
+                    self.publisher.record(job.key, &job.chat, &lookup);
                 }
                 Ok(())
             }
@@ -268,101 +281,10 @@ impl Worker {
 
     /// Notes that the API has answered about a contact.
     fn answered(&mut self, epoch: Epoch) {
+        self.answered += 1;
         if self.gate.succeeded(epoch) {
             info!("the API answers again");
-            self.metrics.show_closed(None);
         }
-    }
-
-    /// Decides what follows from a failure.
-    fn failed(&mut self, mut job: Job, epoch: Epoch, error: ApiError) -> Result<(), Error> {
-        let kind = error.failure_kind();
-        self.metrics.count_failure(kind);
-        let now = Instant::now();
-        let error = Error::from(error);
-        match kind {
-            FailureKind::Throttled => {
-                self.close(epoch, Closing::Throttled, &error, now);
-                self.backlog.push_front(job);
-                return Ok(());
-            }
-            FailureKind::Unready => {
-                self.close(epoch, Closing::Unready, &error, now);
-                self.backlog.push_front(job);
-                return self.give_up_if_draining(error);
-            }
-            FailureKind::Unimplemented | FailureKind::Final => self.answered(epoch),
-            FailureKind::NotFound | FailureKind::Transient => self.gate.failed(epoch, now),
-        }
-        job.attempts += 1;
-        let pause = match kind {
-            FailureKind::NotFound | FailureKind::Transient => {
-                let retries = job.retries.get_or_insert_with(|| self.policy.retries());
-                retries.next_pause(error.retry_after())
-            }
-            _ => None,
-        };
-        match pause {
-            _ if !self.in_hand.contains(job.key) => {}
-            Some(pause) => {
-                debug!(
-                    pause_ms = pause.as_millis(),
-                    "look-up failed, trying again: {error}"
-                );
-                self.backlog.push_for(now + pause, job);
-            }
-            None => self.set_aside(job.key, &job.chat, &error.to_string(), job.attempts),
-        }
-        Ok(())
-    }
-
-    fn close(&mut self, epoch: Epoch, why: Closing, error: &Error, now: Instant) {
-        if let Some(pause) = self.gate.close(epoch, why, error.retry_after(), now) {
-            warn!(pause_ms = pause.as_millis(), "look-ups pause: {error}");
-            self.metrics.show_closed(Some(why));
-        }
-    }
-
-    /// Returns the error of an API that is not ready, if somebody waits for the end of the worker.
-    fn give_up_if_draining(&self, error: Error) -> Result<(), Error> {
-        let is_refused = error.exit() == Exit::Credentials;
-        let is_over = is_refused || self.gate.closings() > self.limits.retries;
-        match self.limits.drain && is_over {
-            true => Err(error),
-            false => Ok(()),
-        }
-    }
-
-    fn publish_record(&mut self, key: DeliveryKey, chat: &QueuedChat, lookup: &Lookup) {
-        let result = match lookup {
-            Lookup::Found(_) => ChatResult::Found,
-            Lookup::Missing => ChatResult::Missing,
-            Lookup::NotAsked => ChatResult::NotAsked,
-        };
-        let message = self.encoder.record(chat, lookup, SystemTime::now());
-        self.publish(key, result, message);
-    }
-
-    fn set_aside(&mut self, key: DeliveryKey, chat: &QueuedChat, reason: &str, attempts: u32) {
-        warn!(attempts, "chat set aside: {reason}");
-        let message = self
-            .encoder
-            .failed(chat, reason, attempts, SystemTime::now());
-        self.publish(key, ChatResult::Failed, message);
-    }
-
-    fn set_aside_unusable(&mut self, key: DeliveryKey, unusable: &Unusable) {
-        warn!("message set aside: {}", unusable.reason);
-        let message = self.encoder.unusable(unusable, SystemTime::now());
-        self.publish(key, ChatResult::Unusable, message);
-    }
-
-    fn publish(&mut self, key: DeliveryKey, result: ChatResult, message: ReadyMessage) {
-        self.publisher.send(Outgoing {
-            key,
-            result,
-            message,
-        });
     }
 
     /// Takes messages that are durable now.
@@ -401,36 +323,43 @@ impl Worker {
     }
 
     /// Lets look-ups under way end and be published, and gives back what is left.
-    async fn finish(mut self, shutdown: &Shutdown) -> Result<(), Error> {
+    async fn finish(mut self, shutdown: &Shutdown) {
         let time_is_up = async {
             tokio::select! {
                 _ = shutdown.drained() => {}
                 () = tokio::time::sleep(DRAIN) => {}
             }
         };
-        let ended = tokio::select! {
-            () = time_is_up => Ok(()),
-            ended = self.end_look_ups() => ended,
-        };
-        self.running.abort_all();
-        let left = tokio::time::timeout(LEAVE, self.source.leave(&self.in_hand)).await;
-        match left {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("what is left will be taken over later: {error}"),
-            Err(_) => warn!("what is left will be taken over later: the broker does not answer"),
+        tokio::select! {
+            () = time_is_up => {}
+            () = self.end_look_ups() => {}
         }
-        ended
+        self.running.abort_all();
+        match tokio::time::timeout(LEAVE, self.source.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("other workers get what is left later: {error}"),
+            Err(_) => warn!("other workers get what is left later: the broker does not answer"),
+        }
     }
 
-    async fn end_look_ups(&mut self) -> Result<(), Error> {
+    async fn end_look_ups(&mut self) {
         while !self.running.is_empty() || self.publisher.unconfirmed() > 0 {
-            tokio::select! {
+            let ended = tokio::select! {
                 confirmed = self.publisher.confirmed(), if self.publisher.unconfirmed() > 0 => {
-                    self.confirmed(&confirmed?);
+                    match confirmed {
+                        Ok(confirmed) => self.confirmed(&confirmed),
+                        Err(error) => {
+                            warn!("what is left was not published: {error}");
+                            return;
+                        }
+                    }
+                    Ok(())
                 }
-                Some(finished) = self.running.join_next() => self.finished(finished)?,
+                Some(finished) = self.running.join_next() => self.finished(finished),
+            };
+            if let Err(error) = ended {
+                debug!("the end of a look-up: {error}");
             }
         }
-        Ok(())
     }
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use labelcast::broker::factory::{Address, Broker, StateAddress};
 use labelcast::broker::memory::{Fault, Memory};
 use labelcast::broker::{
-    BrokerError, BrokerOptions, EventOutcome, EventSink, PauseObserver, SessionContext,
-    SnapshotSink, Target,
+    BrokerError, BrokerOptions, EventOutcome, EventSink, NoPauses, SessionContext, SnapshotSink,
+    Target,
 };
 use labelcast::message::{Change, Format, LabelEvent, Layout};
 use labelcast::retry::RetryPolicy;
@@ -85,14 +85,6 @@ trait Subject {
 
     /// Id and chat of all messages so far, in their order.
     fn messages(&mut self) -> Vec<(String, String)>;
-}
-
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _: &'static str) {}
-
-    fn resumed(&self) {}
 }
 
 fn context(format: Format) -> SessionContext {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use labelcast::batch::Batch;
 use labelcast::broker::{
-    Outcome, PauseObserver, SessionContext, SnapshotSession, Start, Target, Written,
+    NoPauses, Outcome, SessionContext, SnapshotSession, Start, Target, Written,
 };
 use labelcast::decode::{DecodeError, Plan, decode};
 use labelcast::message::{Change, LabelEvent, Layout};
@@ -46,14 +46,6 @@ impl Model {
         let members = self.latest.iter().filter(|(_, (_, _, deleted))| !deleted);
         members.map(|(chat, _)| chat.clone()).collect()
     }
-}
-
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _: &'static str) {}
-
-    fn resumed(&self) {}
 }
 
 /// A queue with its membership, and the model of it.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use labelcast::broker::factory::{Address, Broker};
 use labelcast::broker::{
-    BrokerError, BrokerOptions, Consumer, Delivery, PauseObserver, QueueType, SessionContext,
-    Target, WorkerOptions,
+    BrokerError, BrokerOptions, Consumer, Delivery, NoPauses, QueueType, SessionContext, Target,
+    WorkerOptions,
 };
 use labelcast::message::{Format, Layout, MessageBody, ReadyMessage};
 use labelcast::retry::RetryPolicy;
@@ -43,6 +43,11 @@ macro_rules! brokers {
             #[test]
             fn workers_share_the_messages() {
                 super::workers_share_the_messages(&$start);
+            }
+
+            #[test]
+            fn messages_that_take_long_keep_no_others() {
+                super::messages_that_take_long_keep_no_others(&$start);
             }
 
             #[test]
@@ -86,14 +91,6 @@ trait Subject {
 
     /// Makes what dead workers have as old as it would be later.
     fn let_time_pass(&self) {}
-}
-
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _: &'static str) {}
-
-    fn resumed(&self) {}
 }
 
 fn context(format: Format) -> SessionContext {
@@ -216,7 +213,7 @@ fn each_message_is_delivered_once_and_not_after_its_acknowledgement(subject: &im
         assert_eq!(numbers(&taken), (0..50).collect::<Vec<_>>());
         assert!(taken.iter().all(|delivery| delivery.deliveries == 1));
         wait_until_drained(&mut first).await;
-        first.leave(&[]).await.unwrap();
+        first.leave().await.unwrap();
         subject.let_time_pass();
         let mut second = worker(&broker, "b").await;
         wait_until_drained(&mut second).await;
@@ -232,6 +229,19 @@ fn workers_share_the_messages(subject: &impl Subject) {
         let mut taken = take(&mut first, 10).await;
         taken.extend(take(&mut second, 10).await);
         assert_eq!(sorted(&taken), (0..20).collect::<Vec<_>>());
+    });
+}
+
+/// A broker that sends messages unasked sends more when the worker asks for more than that.
+fn messages_that_take_long_keep_no_others(subject: &impl Subject) {
+    let broker = subject.broker();
+    block_on(async {
+        put(&broker, 0..35).await;
+        let mut first = worker(&broker, "a").await;
+        let taken = take(&mut first, 35).await;
+        assert_eq!(sorted(&taken), (0..35).collect::<Vec<_>>());
+        first.acknowledge(&taken).await.unwrap();
+        assert!(first.is_drained().await.unwrap());
     });
 }
 
@@ -271,7 +281,7 @@ fn a_worker_that_leaves_hands_over_at_once(subject: &impl Subject) {
         let mut first = worker(&broker, "a").await;
         let taken = take(&mut first, 5).await;
         first.acknowledge(&taken[..2]).await.unwrap();
-        first.leave(&all(&taken[2..])).await.unwrap();
+        first.leave().await.unwrap();
         let mut second = worker(&broker, "b").await;
         let rest = take(&mut second, 8).await;
         assert_eq!(sorted(&rest), (2..10).collect::<Vec<_>>());

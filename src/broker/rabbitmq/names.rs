@@ -35,7 +35,7 @@ pub(in crate::broker) fn problem_with(queue: &str) -> Option<String> {
 pub(super) fn misnamed(problem: String) -> BrokerError {
     BrokerError::Misconfigured {
         problem,
-        fix: "set another name with --queue",
+        fix: "choose another name (--queue; for enrich --from, --to)",
     }
 }
 

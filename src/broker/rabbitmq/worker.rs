@@ -16,6 +16,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection};
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::connect::{CLOSE_TIMEOUT, Endpoint, close};
 use super::consumer::{delivery, header};
@@ -41,10 +42,15 @@ struct QueueWorker {
     connection: Connection,
     channel: Channel,
     messages: lapin::Consumer,
+    prefetch: u16,
     /// Messages that have arrived and were not returned yet.
     buffer: VecDeque<Message>,
     /// Numbers of the deliveries that were returned and not acknowledged.
     in_hand: BTreeSet<u64>,
+    /// The numbers from which on they count towards the prefetch limit.
+    window_start: u64,
+    /// The number of the last message that has arrived.
+    last_arrived: u64,
 }
 
 /// Connects to a queue. Declares it if it does not exist, as a run does.
@@ -70,6 +76,7 @@ async fn connect(settings: &RabbitSettings, worker: WorkerOptions) -> Result<Que
     prepare_queue(&connection, settings, &worker.queue).await?;
     let (channel, messages) = consume(&connection, &worker).await?;
     Ok(QueueWorker {
+        prefetch: worker.prefetch.max(1),
         queue: worker.queue,
         id: NEXT.fetch_add(1, Ordering::Relaxed),
         connection,
@@ -77,6 +84,8 @@ async fn connect(settings: &RabbitSettings, worker: WorkerOptions) -> Result<Que
         messages,
         buffer: VecDeque::new(),
         in_hand: BTreeSet::new(),
+        window_start: 0,
+        last_arrived: 0,
     })
 }
 
@@ -130,13 +139,23 @@ async fn try_consume(
 ) -> Result<(Channel, lapin::Consumer), lapin::Error> {
     let channel = connection.create_channel().await?;
     let prefetch = worker.prefetch.max(1);
+    let messages = subscribe(&channel, &worker.queue, prefetch, arguments).await?;
+    Ok((channel, messages))
+}
+
+async fn subscribe(
+    channel: &Channel,
+    queue: &str,
+    prefetch: u16,
+    arguments: FieldTable,
+) -> Result<lapin::Consumer, lapin::Error> {
     channel
         .basic_qos(prefetch, BasicQosOptions::default())
         .await?;
-    let (queue, options) = (worker.queue.as_str(), BasicConsumeOptions::default());
-    let messages = channel.basic_consume(queue.into(), "".into(), options, arguments);
-    let messages = messages.await?;
-    Ok((channel, messages))
+    let options = BasicConsumeOptions::default();
+    channel
+        .basic_consume(queue.into(), "".into(), options, arguments)
+        .await
 }
 
 fn refuses_offset(error: &lapin::Error) -> bool {
@@ -155,6 +174,11 @@ impl Consumer for QueueWorker {
         if self.buffer.is_empty() {
             self.wait(WAIT).await?;
             self.buffer_arrived()?;
+            if self.buffer.is_empty() && self.is_window_full() {
+                self.renew_window().await?;
+                self.wait(WAIT).await?;
+                self.buffer_arrived()?;
+            }
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let next: Vec<Message> = self.buffer.drain(..most.min(self.buffer.len())).collect();
@@ -194,7 +218,7 @@ impl Consumer for QueueWorker {
         Ok(!self.has_more().await?)
     }
 
-    async fn leave(&mut self, _unfinished: &[&Delivery]) -> Result<(), BrokerError> {
+    async fn leave(&mut self) -> Result<(), BrokerError> {
         let left = timeout(CLOSE_TIMEOUT, self.try_leave()).await;
         close(&self.connection).await;
         match left {
@@ -230,7 +254,32 @@ impl QueueWorker {
         if header(&message, STREAM_OFFSET).is_some() {
             return Err(is_stream(&self.queue).into());
         }
+        self.last_arrived = message.delivery_tag;
         self.buffer.push_back(message);
+        Ok(())
+    }
+
+    /// Whether the broker sends no more until one of its last messages is acknowledged.
+    fn is_window_full(&self) -> bool {
+        let in_window = self.in_hand.range(self.window_start..);
+        in_window.count() >= usize::from(self.prefetch)
+    }
+
+    /// Subscribes again: the limit counts only messages of the last subscription. So messages that
+    /// take long keep no others from being received, and the broker sends few ahead of their time. A
+    /// broker counts those too when a worker dies.
+    async fn renew_window(&mut self) -> Result<(), Failure> {
+        let tag = self.messages.tag();
+        let cancel = BasicCancelOptions::default();
+        self.channel.basic_cancel(tag, cancel).await?;
+        // What has arrived before the end.
+        while let Some(next) = self.messages.next().await {
+            self.buffer(Some(next))?;
+        }
+        self.window_start = self.last_arrived + 1;
+        let none = FieldTable::default();
+        self.messages = subscribe(&self.channel, &self.queue, self.prefetch, none).await?;
+        debug!(in_hand = self.in_hand.len(), "subscribed again");
         Ok(())
     }
 

@@ -15,14 +15,12 @@ use super::consumer::create_group;
 use super::entries::{Entry, entries, entry_id};
 use super::link::{Link, reply_text};
 use crate::broker::error::Failure;
-use crate::broker::{BrokerError, Consumer, Delivery, WorkerOptions};
+use crate::broker::{BrokerError, Consumer, Delivery, WORKER_PREFIX, WorkerOptions};
 
 /// Interval of searches for entries to take over, unless these are taken over sooner.
 const SEARCH_EVERY: Duration = Duration::from_secs(5);
 /// Where a search for entries to take over starts, and the server's reply when it is done.
 const START: &str = "0-0";
-/// Prefix of the names of workers.
-const WORKERS: &str = "labelcast-";
 /// Silence after which a worker without entries is removed from the group.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
@@ -100,7 +98,7 @@ impl Consumer for StreamWorker {
     }
 
     /// Gives back all entries in the worker's name, those of lost replies too.
-    async fn leave(&mut self, _unfinished: &[&Delivery]) -> Result<(), BrokerError> {
+    async fn leave(&mut self) -> Result<(), BrokerError> {
         let script = Script::new(include_str!("worker_leave.lua"));
         let mut call = self.call(&script);
         call.arg(&self.options.worker)
@@ -220,7 +218,7 @@ impl StreamWorker {
     async fn remove_silent_workers(&mut self) -> Result<(), BrokerError> {
         let script = Script::new(include_str!("worker_tidy.lua"));
         let mut call = self.call(&script);
-        call.arg(WORKERS).arg(millis(FORGET_AFTER));
+        call.arg(WORKER_PREFIX).arg(millis(FORGET_AFTER));
         let removed = self.run(&call).await?;
         if removed != Value::Int(0) {
             debug!(count = reply_text(&removed), "silent workers removed");

@@ -12,7 +12,7 @@ use crate::batch::{Batch, DigestState};
 use crate::broker::embedded::Embedded;
 use crate::broker::memory::{Fault, Memory};
 use crate::broker::{
-    Delivered, Outcome, PauseObserver, ResumePoint, SessionContext, Start, Target, Written,
+    Delivered, NoPauses, Outcome, ResumePoint, SessionContext, Start, Target, Written,
 };
 use crate::message::{Format, Layout};
 use crate::retry::RetryPolicy;
@@ -21,13 +21,6 @@ use crate::state::{Membership, Publish, Removal};
 
 /// Entries in a batch.
 const BATCH: u64 = 7;
-
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _: &'static str) {}
-    fn resumed(&self) {}
-}
 
 /// Pseudo-random numbers.
 struct Numbers(u64);

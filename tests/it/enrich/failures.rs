@@ -128,6 +128,53 @@ fn failing_missing_and_slow_contacts_do_not_block_the_rest_on_rabbitmq() {
     failing_missing_and_slow_contacts_do_not_block_the_rest(&Queues::start());
 }
 
+/// More of them than a worker has in hand at once.
+fn many_failing_contacts_do_not_block_the_rest(place: &impl Place) {
+    let stage = Stage::with_chats(0);
+    place.put(FROM, &of_runs(60));
+    for number in 0..40 {
+        let failure = error(500, r#"{"message":"engine error"}"#);
+        stage.mock.always_contact(&chat(number), failure);
+    }
+    let worker = worker(&stage, place).args(["--concurrency", "2", "--attempts", "4"]);
+    worker.arg("--drain").end().expect(0);
+    assert!(place.is_done());
+    assert_eq!(by_chat(place.take(TO)).len(), 20);
+    assert_eq!(by_chat(place.take(FAILED)).len(), 40);
+    // The others did not wait until these were given up, a few at a time.
+    let calls = stage.mock.contact_calls();
+    let last = |number: u64| calls.iter().rposition(|call| call.chat_id == chat(number));
+    let others = (40..60).filter_map(last).max();
+    let given_up = (0..40).filter(|number| last(*number) < others);
+    assert!(given_up.count() < 20);
+}
+
+#[test]
+fn many_failing_contacts_do_not_block_the_rest_on_redis() {
+    many_failing_contacts_do_not_block_the_rest(&Streams::start());
+}
+
+#[test]
+fn many_failing_contacts_do_not_block_the_rest_on_rabbitmq() {
+    many_failing_contacts_do_not_block_the_rest(&Queues::start());
+}
+
+/// 403 pauses the worker, unless it is about one contact alone.
+#[test]
+fn a_contact_that_is_forbidden_holds_up_nobody() {
+    let stage = Stage::with_chats(0);
+    let place = Streams::start();
+    place.put(FROM, &of_runs(5));
+    let forbidden = error(403, r#"{"message":"Forbidden"}"#);
+    stage.mock.always_contact(&chat(0), forbidden);
+    let worker = worker(&stage, &place).args(["--concurrency", "1", "--attempts", "2"]);
+    worker.arg("--drain").end().expect(0);
+    assert!(place.is_done());
+    assert_eq!(by_chat(place.take(TO)).len(), 4);
+    let failed = by_chat(place.take(FAILED));
+    assert_eq!(failed[&chat(0)]["attempts"], 2);
+}
+
 #[test]
 fn a_failure_that_passes_is_tried_again() {
     let stage = Stage::with_chats(0);
@@ -309,7 +356,7 @@ fn a_limit_of_the_api_sets_nobody_aside() {
     assert!(place.take(FAILED).is_empty());
 }
 
-/// The twenty-first delivery of a message is the last one.
+/// The twentieth delivery of a message is the last one.
 #[test]
 fn a_message_that_is_never_acknowledged_is_set_aside() {
     let stage = Stage::with_chats(0);
@@ -335,7 +382,7 @@ fn a_message_that_is_never_acknowledged_is_set_aside() {
         FROM,
         ">",
     ]);
-    for _ in 0..19 {
+    for _ in 0..18 {
         run(&[
             "XREADGROUP",
             "GROUP",

@@ -3,9 +3,10 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
+use labelcast::mock::Reply;
 use serde_json::Value;
 
-use super::{FROM, Place, Streams, TO, of_runs, worker};
+use super::{FROM, Place, Streams, TO, chat, of_runs, worker};
 use crate::support::{Running, Stage, wait_until};
 
 #[test]
@@ -167,6 +168,8 @@ fn metrics_are_served_while_it_works() {
     let stage = Stage::with_chats(0);
     let place = Streams::start();
     place.put(FROM, &of_runs(4));
+    let wait = Reply::json(r#"{"message":"Too many requests"}"#).status(429);
+    stage.mock.script_contact(&chat(2), wait);
     let mut process = worker(&stage, &place)
         .args(["--metrics-bind", "127.0.0.1:0"])
         .spawn();
@@ -197,7 +200,10 @@ fn metrics_are_served_while_it_works() {
     let metrics = get("/metrics");
     for line in [
         "labelcast_enrich_messages_total 4",
-        "labelcast_enrich_requests_total 4",
+        "labelcast_enrich_requests_total 5",
+        "labelcast_enrich_failures_total{kind=\"throttled\"} 1",
+        // The pause is over.
+        "labelcast_enrich_paused{reason=\"throttled\"} 0",
         "labelcast_enrich_paused{reason=\"unready\"} 0",
         "labelcast_enrich_lookup_seconds_count 4",
         "labelcast_enrich_in_hand 0",

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use labelcast::batch::Batch;
 use labelcast::broker::factory::{Address, Broker, StateAddress};
 use labelcast::broker::{
-    BrokerOptions, EventOutcome, EventSink, PauseObserver, SessionContext, Start, Target, Written,
+    BrokerOptions, EventOutcome, EventSink, NoPauses, SessionContext, Start, Target, Written,
 };
 use labelcast::decode::{Plan, decode};
 use labelcast::message::{Change, Format, LabelEvent, Layout};
@@ -26,14 +26,6 @@ with_both_stores! {
     a_run_knows_what_events_have_said
     events_are_remembered_for_a_day_and_purged
     a_chat_that_was_published_recently_is_recorded_only
-}
-
-struct NoPauses;
-
-impl PauseObserver for NoPauses {
-    fn paused(&self, _: &'static str) {}
-
-    fn resumed(&self) {}
 }
 
 fn context(removed: bool, suppress_for: Option<Duration>) -> SessionContext {

@@ -4,8 +4,8 @@ use labelcast::broker::factory::Broker;
 use labelcast::broker::{BrokerError, BrokerOptions, Consumer, QueueType, WorkerOptions};
 
 use super::{
-    QUEUE, Subject, TIME_LIMIT, all, block_on, broker, options, put, sorted, take,
-    wait_until_drained, worker,
+    QUEUE, Subject, TIME_LIMIT, block_on, broker, options, put, sorted, take, wait_until_drained,
+    worker,
 };
 use crate::support::proxy::Proxy;
 use crate::support::rabbitmq::{Client, Vhost, vhost};
@@ -74,7 +74,7 @@ fn a_quorum_queue_counts_deliveries() {
             let mut worker = worker(&broker, "a").await;
             let taken = take(&mut worker, 1).await;
             assert_eq!(taken[0].deliveries, deliveries);
-            worker.leave(&all(&taken)).await.unwrap();
+            worker.leave().await.unwrap();
         }
     });
 }
@@ -87,8 +87,8 @@ fn what_has_only_arrived_at_a_worker_that_leaves_goes_to_another_one() {
         put(&broker, 0..10).await;
         let mut first = worker(&broker, "a").await;
         let mut second = worker(&broker, "b").await;
-        let taken = take(&mut first, 2).await;
-        first.leave(&all(&taken)).await.unwrap();
+        take(&mut first, 2).await;
+        first.leave().await.unwrap();
         let rest = take(&mut second, 10).await;
         assert_eq!(sorted(&rest), (0..10).collect::<Vec<_>>());
     });
@@ -116,14 +116,14 @@ fn an_acknowledgement_of_an_earlier_connection_is_ignored() {
         put(&broker, 0..3).await;
         let mut first = worker(&broker, "a").await;
         let old = take(&mut first, 3).await;
-        first.leave(&all(&old)).await.unwrap();
+        first.leave().await.unwrap();
         let mut second = worker(&broker, "b").await;
         let taken = take(&mut second, 3).await;
         second.acknowledge(&old).await.unwrap();
         // Twice is as good as once.
         second.acknowledge(&taken[..1]).await.unwrap();
         second.acknowledge(&taken[..1]).await.unwrap();
-        second.leave(&all(&taken[1..])).await.unwrap();
+        second.leave().await.unwrap();
         let mut third = worker(&broker, "c").await;
         let left = take(&mut third, 2).await;
         assert_eq!(sorted(&left), sorted(&taken[1..]));

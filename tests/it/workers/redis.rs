@@ -160,10 +160,10 @@ fn a_worker_that_leaves_is_removed_unless_it_has_entries() {
         let ours = take(&mut first, 2).await;
         let theirs = take(&mut second, 2).await;
         first.acknowledge(&ours).await.unwrap();
-        first.leave(&[]).await.unwrap();
+        first.leave().await.unwrap();
         assert_eq!(subject.workers(), ["labelcast-b"]);
         // It says nothing of what it has: its process may not know of it.
-        second.leave(&[]).await.unwrap();
+        second.leave().await.unwrap();
         assert_eq!(subject.owners(), ["labelcast-b"; 2]);
         let again = take(&mut worker(&broker, "c").await, 2).await;
         assert_eq!(numbers(&again), numbers(&theirs));
@@ -197,7 +197,7 @@ fn a_queue_is_drained_when_no_worker_has_anything_of_it() {
         );
         let _: usize = connection.del(QUEUE).unwrap();
         assert!(second.is_drained().await.unwrap());
-        assert!(first.leave(&[]).await.is_ok());
+        assert!(first.leave().await.is_ok());
     });
 }
 
