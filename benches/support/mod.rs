@@ -15,12 +15,17 @@ impl Drop for Running {
     }
 }
 
-/// Starts a private Redis on a free port.
-pub(crate) fn redis(folder: &Path) -> (Running, u16) {
-    let port = TcpListener::bind("127.0.0.1:0")
+/// Returns a port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
         .and_then(|it| it.local_addr())
         .expect("a port")
-        .port();
+        .port()
+}
+
+/// Starts a private Redis on a free port.
+pub(crate) fn redis(folder: &Path) -> (Running, u16) {
+    let port = free_port();
     let child = Command::new("redis-server")
         .args([
             "--port",
