@@ -172,13 +172,11 @@ impl Consumer for QueueWorker {
         }
         self.buffer_arrived()?;
         if self.buffer.is_empty() {
+            if self.is_window_full() {
+                self.renew_window().await?;
+            }
             self.wait(WAIT).await?;
             self.buffer_arrived()?;
-            if self.buffer.is_empty() && self.is_window_full() {
-                self.renew_window().await?;
-                self.wait(WAIT).await?;
-                self.buffer_arrived()?;
-            }
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let next: Vec<Message> = self.buffer.drain(..most.min(self.buffer.len())).collect();
