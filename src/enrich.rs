@@ -175,7 +175,9 @@ fn context(settings: &EnrichSettings, queue: String, policy: &RetryPolicy) -> Se
         target: Target {
             queue,
             label_id: String::new(),
-            instance_id: settings.api.instance_id.clone(),
+            // Another group enriches once more, and workers of one group remember together, whatever
+            // account they ask.
+            instance_id: settings.queues.group.clone(),
         },
         layout: settings.sink.layout.clone(),
         retry: policy.clone(),

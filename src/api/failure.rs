@@ -10,6 +10,8 @@ use crate::decode::{Answer, Complaint, LookupError};
 pub enum FailureKind {
     /// The API asks for fewer requests.
     Throttled,
+    /// The server asks for a pause, because it is busy or under maintenance.
+    Busy,
     /// Nothing can be looked up now: no connection, no login, or no working session.
     Unready,
     /// The API has no such look-up: another engine, another version, or a wrong address.
@@ -28,6 +30,7 @@ impl FailureKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Throttled => "throttled",
+            Self::Busy => "busy",
             Self::Unready => "unready",
             Self::Unimplemented => "unimplemented",
             Self::NotFound => "not_found",
@@ -77,7 +80,7 @@ impl ApiError {
 fn of_status(status: u16, answer: &Answer, retry_after: Option<Duration>) -> FailureKind {
     match (status, answer.complaint()) {
         (429, _) => FailureKind::Throttled,
-        (503, _) if retry_after.is_some() => FailureKind::Throttled,
+        (503, _) if retry_after.is_some() => FailureKind::Busy,
         (405 | 501, _) => FailureKind::Unimplemented,
         (401 | 403, _) | (..500, Complaint::Session) => FailureKind::Unready,
         // Other failures of an engine also speak of sessions, such as those of its encryption with
@@ -110,7 +113,7 @@ fn is_session_unready(answer: &Answer) -> bool {
 #[cfg(test)]
 #[expect(clippy::unwrap_used)]
 mod tests {
-    use FailureKind::{Final, NotFound, Throttled, Transient, Unimplemented, Unready};
+    use FailureKind::{Busy, Final, NotFound, Throttled, Transient, Unimplemented, Unready};
     use reqwest::StatusCode;
 
     use super::*;
@@ -150,7 +153,7 @@ mod tests {
         ] {
             assert_eq!(status(code, "", None), expected, "{code}");
         }
-        assert_eq!(status(503, "", Some(0)), Throttled);
+        assert_eq!(status(503, "", Some(0)), Busy);
         assert_eq!(status(500, "", Some(1)), Transient);
         assert_eq!(
             status(429, r#"{"code":"invalid_session"}"#, None),

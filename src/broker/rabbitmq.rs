@@ -27,6 +27,7 @@ mod names;
 mod publisher;
 mod purge;
 mod reconcile;
+mod renewal;
 mod session;
 mod unverified;
 mod worker;

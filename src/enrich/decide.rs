@@ -15,12 +15,17 @@ pub enum Next {
 }
 
 /// Decides about a failure. `others_were_answered` tells whether other look-ups were answered since the
-/// API was last not ready for this chat: then it is ready, and refuses only this one.
+/// API last was busy or not ready for this chat: then it is ready, and refuses only this one. Too many
+/// requests are never the fault of a chat.
 pub fn after(kind: FailureKind, others_were_answered: bool) -> Next {
     match kind {
         FailureKind::Throttled => Next::Pause(Closing::Throttled),
+        FailureKind::Busy if !others_were_answered => Next::Pause(Closing::Throttled),
         FailureKind::Unready if !others_were_answered => Next::Pause(Closing::Unready),
-        FailureKind::Unready | FailureKind::NotFound | FailureKind::Transient => Next::Retry,
+        FailureKind::Busy
+        | FailureKind::Unready
+        | FailureKind::NotFound
+        | FailureKind::Transient => Next::Retry,
         FailureKind::Unimplemented | FailureKind::Final => Next::SetAside,
     }
 }
@@ -42,6 +47,8 @@ mod tests {
                 true,
                 Next::Pause(Closing::Throttled),
             ),
+            (FailureKind::Busy, false, Next::Pause(Closing::Throttled)),
+            (FailureKind::Busy, true, Next::Retry),
             (FailureKind::Unready, false, Next::Pause(Closing::Unready)),
             (FailureKind::Unready, true, Next::Retry),
             (FailureKind::NotFound, false, Next::Retry),

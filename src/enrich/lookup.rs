@@ -214,12 +214,18 @@ impl Lookups {
             // A login that is refused would fail at the contact itself, too.
             FailureKind::Unready if error.is_forbidden() => {
                 if lock(&self.forbidden).insert(call) {
-                    warn!("some records lack {}: {error}", call.purpose());
+                    warn!(
+                        "some records lack {}: the API forbids it (403)",
+                        call.purpose()
+                    );
                 }
                 Ok(None)
             }
             FailureKind::NotFound | FailureKind::Final => Ok(None),
-            FailureKind::Throttled | FailureKind::Unready | FailureKind::Transient => Err(error),
+            FailureKind::Throttled
+            | FailureKind::Busy
+            | FailureKind::Unready
+            | FailureKind::Transient => Err(error),
         }
     }
 }

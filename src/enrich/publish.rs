@@ -82,7 +82,6 @@ impl Publisher {
 
     /// Publishes a chat that could not be looked up to the queue of failures.
     pub fn set_aside(&mut self, key: DeliveryKey, chat: &QueuedChat, reason: &str, attempts: u32) {
-        warn!(attempts, "chat set aside: {reason}");
         let now = SystemTime::now();
         let message = self.encoder.failed(chat, reason, attempts, now);
         self.send(key, ChatResult::Failed, message);

@@ -1,5 +1,6 @@
 //! From a message of any format to the chat ids in it.
 
+use std::char::REPLACEMENT_CHARACTER;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -77,10 +78,13 @@ fn chats(
     identity: &str,
 ) -> Vec<Result<QueuedChat, Unusable>> {
     let chat = |(number, entry): (usize, &Value)| match entry.as_str() {
-        Some(chat_id) if is_chat_id(chat_id) => Ok(QueuedChat {
-            chat_id: chat_id.to_owned(),
-            origin: Arc::clone(origin),
-        }),
+        // Redis consumers replace bytes that are not UTF-8.
+        Some(chat_id) if is_chat_id(chat_id) && !chat_id.contains(REPLACEMENT_CHARACTER) => {
+            Ok(QueuedChat {
+                chat_id: chat_id.to_owned(),
+                origin: Arc::clone(origin),
+            })
+        }
         _ => Err(Unusable {
             identity: format!("{identity}:{number}"),
             reason: "the entry is not a chat id",
@@ -238,14 +242,13 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_no_chat_id_does_not_spoil_the_others() {
-        let message =
-            json!({"entry_id": "1-1", "chat_ids": ["1@c.us", 5, "no id", "2@c.us"], "run_id": "r"});
+        let message = json!({"entry_id": "1-1", "chat_ids": ["1@c.us", 5, "\u{fffd}@c.us", "2@c.us"], "run_id": "r"});
         let Received::Chats(chats) = read(&message) else {
             panic!("{message}");
         };
         assert!(chats[0].is_ok() && chats[3].is_ok());
         let spoilt: Vec<_> = chats.into_iter().filter_map(Result::err).collect();
-        let expected = [("1-1:1", "5"), ("1-1:2", "\"no id\"")];
+        let expected = [("1-1:1", "5"), ("1-1:2", "\"\u{fffd}@c.us\"")];
         let found = spoilt
             .iter()
             .map(|it| (it.identity.as_str(), it.contents.as_str()));

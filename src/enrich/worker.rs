@@ -212,6 +212,7 @@ impl Worker {
                 Err(unusable) => self.publisher.set_aside_unusable(key, &unusable),
                 Ok(chat) if is_last => {
                     let reason = format!("delivered {LAST_DELIVERY} times, and never acknowledged");
+                    warn!("chat set aside: {reason}");
                     self.publisher.set_aside(key, &chat, &reason, 0);
                 }
                 Ok(chat) if !has_contact(&chat.chat_id) => {

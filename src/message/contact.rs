@@ -136,6 +136,10 @@ impl ContactField {
     }
 }
 
+/// The maximum length of the contents of a message that cannot be used, in bytes. With all characters
+/// escaped twice, the message about it stays below the 16 MiB that RabbitMQ takes.
+const MAX_CONTENTS: usize = 1024 * 1024;
+
 /// A message that contains no chat id, or an entry of one that is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unusable {
@@ -143,8 +147,16 @@ pub struct Unusable {
     pub identity: String,
     /// Why it cannot be used.
     pub reason: &'static str,
-    /// Its contents, as JSON.
+    /// Its contents, as JSON. The message about it has the first MiB of them.
     pub contents: String,
+}
+
+fn start_of(contents: &str) -> &str {
+    let ends = contents
+        .char_indices()
+        .map(|(at, char)| at + char.len_utf8());
+    let end = ends.take_while(|end| *end <= MAX_CONTENTS).last();
+    &contents[..end.unwrap_or(0)]
 }
 
 /// Writes records and messages about failures.
@@ -212,7 +224,7 @@ impl ContactEncoder {
     pub fn unusable(&self, unusable: &Unusable, at: SystemTime) -> ReadyMessage {
         let mut members = vec![("chat_id", Value::Null)];
         members.extend(failure(unusable.reason, 0, at));
-        members.push(("message", unusable.contents.as_str().into()));
+        members.push(("message", start_of(&unusable.contents).into()));
         let id = format!("{}:failed", unusable.identity);
         self.failure(id, None, at, members)
     }

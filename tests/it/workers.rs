@@ -61,6 +61,11 @@ macro_rules! brokers {
             }
 
             #[test]
+            fn what_is_given_back_is_no_sign_of_a_poison_message() {
+                super::what_is_given_back_is_no_sign_of_a_poison_message(&$start);
+            }
+
+            #[test]
             fn a_worker_may_come_before_the_queue() {
                 super::a_worker_may_come_before_the_queue(&$start);
             }
@@ -286,9 +291,25 @@ fn a_worker_that_leaves_hands_over_at_once(subject: &impl Subject) {
         let rest = take(&mut second, 8).await;
         assert_eq!(sorted(&rest), (2..10).collect::<Vec<_>>());
         let again = rest.iter().filter(|delivery| number(delivery) < 5);
-        assert!(again.map(|it| it.deliveries).eq([2; 3]), "{rest:?}");
+        assert_eq!(again.clone().count(), 3);
+        assert!(again.map(|it| it.deliveries).all(|it| it <= 2), "{rest:?}");
         second.acknowledge(&rest).await.unwrap();
         wait_until_drained(&mut second).await;
+    });
+}
+
+/// A broker that counts what is given back, or drops it in the end, gets a new message in time.
+fn what_is_given_back_is_no_sign_of_a_poison_message(subject: &impl Subject) {
+    let broker = subject.broker();
+    block_on(async {
+        put(&broker, 0..3).await;
+        for round in 0..25 {
+            let mut worker = worker(&broker, &round.to_string()).await;
+            let taken = take(&mut worker, 3).await;
+            assert_eq!(sorted(&taken), [0, 1, 2]);
+            assert!(taken.iter().all(|it| it.deliveries <= 12), "{taken:?}");
+            worker.leave().await.unwrap();
+        }
     });
 }
 

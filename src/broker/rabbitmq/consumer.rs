@@ -12,6 +12,7 @@ use serde_json::Map;
 
 use super::connect::Endpoint;
 use super::publisher::declare_passive;
+use super::renewal;
 use crate::broker::consumer::DeliveryTag;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, Consumer, ConsumerOptions, Delivery, QueueType};
@@ -172,21 +173,9 @@ pub(super) fn delivery(received: &Message, consumer: u64) -> Delivery {
             number: received.delivery_tag,
             consumer,
         },
-        deliveries: deliveries(received),
+        deliveries: renewal::deliveries(received),
         message,
     }
-}
-
-/// Returns how often a message was delivered. Quorum queues count, other queues only tell whether
-/// it was delivered before.
-fn deliveries(received: &Message) -> u64 {
-    let before = match header(received, "x-delivery-count") {
-        Some(AMQPValue::LongLongInt(count)) => u64::try_from(*count).ok(),
-        Some(AMQPValue::LongInt(count)) => u64::try_from(*count).ok(),
-        Some(AMQPValue::LongUInt(count)) => Some((*count).into()),
-        _ => None,
-    };
-    before.unwrap_or(0).max(received.redelivered.into()) + 1
 }
 
 /// Returns a header of a message.

@@ -3,7 +3,7 @@
 //! The broker sends messages unasked, up to the prefetch limit, and gives those that are not
 //! acknowledged to other workers when the connection ends.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::connect::{CLOSE_TIMEOUT, Endpoint, close};
 use super::consumer::{delivery, header};
 use super::failure::{code, refusal};
 use super::publisher::{declare_passive, exists, prepare_target};
-use super::{RabbitSettings, names};
+use super::{RabbitSettings, names, renewal};
 use crate::broker::consumer::DeliveryTag;
 use crate::broker::error::Failure;
 use crate::broker::{BrokerError, BrokerOptions, Consumer, Delivery, QueueType, WorkerOptions};
@@ -45,8 +45,9 @@ struct QueueWorker {
     prefetch: u16,
     /// Messages that have arrived and were not returned yet.
     buffer: VecDeque<Message>,
-    /// Numbers of the deliveries that were returned and not acknowledged.
-    in_hand: BTreeSet<u64>,
+    /// Numbers of the deliveries that were returned and not acknowledged, with those messages whose
+    /// return should not count.
+    in_hand: BTreeMap<u64, Option<Message>>,
     /// The numbers from which on they count towards the prefetch limit.
     window_start: u64,
     /// The number of the last message that has arrived.
@@ -83,7 +84,7 @@ async fn connect(settings: &RabbitSettings, worker: WorkerOptions) -> Result<Que
         channel,
         messages,
         buffer: VecDeque::new(),
-        in_hand: BTreeSet::new(),
+        in_hand: BTreeMap::new(),
         window_start: 0,
         last_arrived: 0,
     })
@@ -179,9 +180,20 @@ impl Consumer for QueueWorker {
             self.buffer_arrived()?;
         }
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let next: Vec<Message> = self.buffer.drain(..most.min(self.buffer.len())).collect();
-        self.in_hand.extend(next.iter().map(|it| it.delivery_tag));
-        Ok(next.iter().map(|it| delivery(it, self.id)).collect())
+        let mut received = Vec::new();
+        while received.len() < most
+            && let Some(message) = self.buffer.pop_front()
+        {
+            let total = renewal::deliveries(&message);
+            if renewal::is_worn(&message) && self.put_at_end(&message, total).await? {
+                continue;
+            }
+            received.push(delivery(&message, self.id));
+            let tag = message.delivery_tag;
+            let kept = renewal::counts_much(&message).then_some(message);
+            self.in_hand.insert(tag, kept);
+        }
+        Ok(received)
     }
 
     /// Ignores deliveries of an earlier connection, which the broker has taken back.
@@ -190,7 +202,7 @@ impl Consumer for QueueWorker {
             let DeliveryTag::Number { number, consumer } = delivery.tag else {
                 continue;
             };
-            if consumer == self.id && self.in_hand.remove(&number) {
+            if consumer == self.id && self.in_hand.remove(&number).is_some() {
                 // Not `multiple`: deliveries are completed in any order.
                 let acked = self.channel.basic_ack(number, BasicAckOptions::default());
                 acked.await.map_err(Failure::from)?;
@@ -220,7 +232,7 @@ impl Consumer for QueueWorker {
         let left = timeout(CLOSE_TIMEOUT, self.try_leave()).await;
         close(&self.connection).await;
         match left {
-            Ok(left) => Ok(left.map_err(Failure::from)?),
+            Ok(left) => Ok(left?),
             Err(_) => Err(BrokerError::Unavailable("it is silent".to_owned())),
         }
     }
@@ -267,13 +279,7 @@ impl QueueWorker {
     /// take long keep no others from being received, and the broker sends few ahead of their time. A
     /// broker counts those too when a worker dies.
     async fn renew_window(&mut self) -> Result<(), Failure> {
-        let tag = self.messages.tag();
-        let cancel = BasicCancelOptions::default();
-        self.channel.basic_cancel(tag, cancel).await?;
-        // What has arrived before the end.
-        while let Some(next) = self.messages.next().await {
-            self.buffer(Some(next))?;
-        }
+        self.unsubscribe().await?;
         self.window_start = self.last_arrived + 1;
         let none = FieldTable::default();
         self.messages = subscribe(&self.channel, &self.queue, self.prefetch, none).await?;
@@ -292,19 +298,46 @@ impl QueueWorker {
         Ok(ready > 0 || !self.buffer.is_empty())
     }
 
-    /// Gives back everything that is not acknowledged, those that have only arrived too.
-    async fn try_leave(&mut self) -> Result<(), lapin::Error> {
-        // First, or the broker would send them here again.
+    /// Ends the subscription, and keeps what has arrived before its end.
+    async fn unsubscribe(&mut self) -> Result<(), Failure> {
         let tag = self.messages.tag();
-        self.channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await?;
+        let cancel = BasicCancelOptions::default();
+        self.channel.basic_cancel(tag, cancel).await?;
+        while let Some(next) = self.messages.next().await {
+            self.buffer(Some(next))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a copy of a message at the end of the queue, and acknowledges it. Returns whether that was
+    /// possible.
+    async fn put_at_end(&self, message: &Message, deliveries: u64) -> Result<bool, Failure> {
+        let put = renewal::put_at_end(&self.connection, &self.queue, message, deliveries);
+        if let Err(error) = put.await.map_err(BrokerError::from) {
+            debug!("a message stays where it is in {}: {error}", self.queue);
+            return Ok(false);
+        }
+        let tag = message.delivery_tag;
+        let acked = self.channel.basic_ack(tag, BasicAckOptions::default());
+        acked.await?;
+        Ok(true)
+    }
+
+    /// Gives back everything that is not acknowledged, those that have only arrived too.
+    async fn try_leave(&mut self) -> Result<(), Failure> {
+        // First, or the broker would send them here again.
+        self.unsubscribe().await?;
+        let arrived = self.buffer.drain(..).filter(renewal::counts_much);
+        let in_hand = std::mem::take(&mut self.in_hand).into_values().flatten();
+        for message in in_hand.chain(arrived).collect::<Vec<_>>() {
+            let before = renewal::deliveries(&message).saturating_sub(1);
+            self.put_at_end(&message, before).await?;
+        }
         let all = BasicNackOptions {
             multiple: true,
             requeue: true,
         };
         self.channel.basic_nack(0, all).await?;
-        self.in_hand.clear();
-        self.channel.close(200, "OK".into()).await
+        Ok(self.channel.close(200, "OK".into()).await?)
     }
 }

@@ -1,5 +1,5 @@
--- Makes all entries that a worker still has ready to be taken over, which does not count as a delivery,
--- and removes the worker from its group unless it has any: the group would forget them with it.
+-- Makes all entries that a worker still has ready to be taken over, takes back the count of their last
+-- delivery, and removes the worker from its group unless it has any: the group would forget them with it.
 --
 --   KEYS[1]  stream
 --   ARGV[1]  group
@@ -19,7 +19,8 @@ repeat
     return pending
   end
   for _, entry in ipairs(pending) do
-    redis.call('XCLAIM', stream, group, worker, 0, entry[1], 'IDLE', ARGV[3], 'JUSTID')
+    local deliveries = math.max(0, entry[4] - 1)
+    redis.call('XCLAIM', stream, group, worker, 0, entry[1], 'IDLE', ARGV[3], 'RETRYCOUNT', deliveries, 'JUSTID')
     from = '(' .. entry[1]
   end
 until #pending < PAGE

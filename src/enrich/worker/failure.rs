@@ -26,9 +26,7 @@ impl Worker {
         let others_were_answered = job.refused_after.is_some_and(|then| self.answered > then);
         let next = after(kind, others_were_answered);
         if let Next::Pause(why) = next {
-            if why == Closing::Unready {
-                job.refused_after = Some(self.answered);
-            }
+            job.refused_after = Some(self.answered);
             // Behind the others: it could be the only one that is refused.
             self.backlog.push(job);
             self.pause(epoch, why, &error);
@@ -53,12 +51,15 @@ impl Worker {
         match pause {
             _ if !self.in_hand.contains(job.key) => {}
             Some(pause) => {
-                let pause_ms = pause.as_millis();
-                debug!(pause_ms, "look-up failed, trying again: {error}");
+                let (kind, pause_ms) = (kind.name(), pause.as_millis());
+                debug!(kind, pause_ms, "a look-up failed, and is tried again");
                 self.backlog.push_for(now + pause, job);
             }
             None => {
-                let (reason, attempts) = (error.to_string(), job.attempts);
+                let (kind, attempts) = (kind.name(), job.attempts);
+                // The text of the API may name a person. It goes to the queue.
+                warn!(kind, attempts, "chat set aside");
+                let reason = error.to_string();
                 self.publisher
                     .set_aside(job.key, &job.chat, &reason, attempts);
             }

@@ -32,10 +32,7 @@ async fn every_kind_of_failure_is_told() {
             json(429, "{}").header("retry-after", "1"),
             FailureKind::Throttled,
         ),
-        (
-            json(503, "").header("retry-after", "1"),
-            FailureKind::Throttled,
-        ),
+        (json(503, "").header("retry-after", "1"), FailureKind::Busy),
         (json(403, ""), FailureKind::Unready),
         (
             json(422, r#"{"status":"FAILED","expected":["WORKING"]}"#),

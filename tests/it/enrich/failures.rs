@@ -239,6 +239,31 @@ fn a_message_that_is_none_is_set_aside_with_its_contents_on_rabbitmq() {
     a_message_that_is_none_is_set_aside_with_its_contents(&Queues::start());
 }
 
+/// Escaped twice, its contents would be larger than brokers take.
+fn a_large_message_that_is_none_is_set_aside(place: &impl Place) {
+    let stage = Stage::with_chats(0);
+    place.put(FROM, &[json!("\u{0}".repeat(3_000_000)), of_run(&chat(0))]);
+    drain(&stage, place);
+    assert!(place.is_done());
+    assert_eq!(by_chat(place.take(TO)).len(), 1);
+    let failed = place.take(FAILED);
+    let [(_, failure)] = failed.as_slice() else {
+        panic!("{}", failed.len());
+    };
+    let contents = failure["message"].as_str().unwrap();
+    assert!((1_000_000..=1024 * 1024).contains(&contents.len()));
+}
+
+#[test]
+fn a_large_message_that_is_none_is_set_aside_on_redis() {
+    a_large_message_that_is_none_is_set_aside(&Streams::start());
+}
+
+#[test]
+fn a_large_message_that_is_none_is_set_aside_on_rabbitmq() {
+    a_large_message_that_is_none_is_set_aside(&Queues::start());
+}
+
 /// No id is burnt while nothing can be looked up.
 #[test]
 fn a_worker_pauses_while_the_api_is_not_ready() {

@@ -1,6 +1,7 @@
 //! Workers that are killed or stopped, and brokers that are away.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -100,6 +101,38 @@ fn a_stop_ends_what_is_in_hand_on_redis() {
 #[test]
 fn a_stop_ends_what_is_in_hand_on_rabbitmq() {
     a_stop_ends_what_is_in_hand(&Queues::start());
+}
+
+/// A stop does not end the retries of what is on its way to the broker.
+#[test]
+fn a_stop_while_the_broker_refuses_loses_nothing_and_ends_with_0() {
+    let stage = Stage::with_chats(0);
+    let place = Streams::start();
+    place.put(FROM, &of_runs(4));
+    let mut connection = place.0.connection();
+    let mut limit = |bytes: &str| {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "maxmemory", bytes])
+            .exec(&mut connection)
+            .unwrap();
+    };
+    stage.mock.set_contact_delay(Duration::from_millis(300));
+    let mut process = worker(&stage, &place).spawn();
+    wait_until("look-ups are under way", || {
+        stage.mock.contact_calls().len() == 4
+    });
+    limit("1");
+    let mut log = BufReader::new(process.take_stderr());
+    let mut line = String::new();
+    while !line.contains("trying again") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "no retry");
+    }
+    limit("0");
+    process.signal("TERM");
+    process.end().expect(0);
+    assert_eq!(by_chat(place.take(TO)).len(), 4);
+    assert!(place.is_done());
 }
 
 #[test]

@@ -74,6 +74,19 @@ fn the_api_sees_the_rate_of_each_worker() {
 }
 
 /// A look-up that takes long is not taken over, and its worker is not held up by others.
+/// Also to the same queue, which remembers what it has of the first group.
+#[test]
+fn another_group_enriches_once_more() {
+    let stage = Stage::with_chats(0);
+    let place = Streams::start();
+    place.put(FROM, &of_runs(5));
+    for (group, records) in [("a", 5), ("b", 10), ("b", 10)] {
+        let worker = worker(&stage, &place).args(["--group", group, "--drain"]);
+        worker.end().expect(0);
+        assert_eq!(place.length(TO), records, "{group}");
+    }
+}
+
 #[test]
 fn a_slow_contact_stays_with_its_worker() {
     let stage = Stage::with_chats(0);

@@ -219,3 +219,24 @@ fn a_queue_with_messages_for_others_is_not_drained() {
         wait_until_drained(&mut first).await;
     });
 }
+
+/// From version 4 on, RabbitMQ drops a message that comes back for the 21st time.
+#[test]
+fn a_message_that_comes_back_often_stays_and_is_counted() {
+    let subject = Queue::start(QueueType::Quorum);
+    let broker = subject.broker();
+    block_on(async {
+        put(&broker, 0..3).await;
+        let mut counted = 0;
+        for round in 1..=30 {
+            let mut worker = worker(&broker, &round.to_string()).await;
+            let taken = take(&mut worker, 3).await;
+            assert_eq!(sorted(&taken), [0, 1, 2]);
+            let least = taken.iter().map(|it| it.deliveries).min().unwrap();
+            assert!(least > counted, "{least} after {counted}");
+            counted = least;
+            subject.proxy().cut_connections();
+        }
+        assert!(counted >= 30, "{counted}");
+    });
+}
