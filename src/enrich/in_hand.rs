@@ -80,6 +80,8 @@ pub struct Job {
     pub attempts: u32,
     /// The pauses that are left; `None` before the first failure.
     pub retries: Option<Retries>,
+    /// The pauses of its own while the API asks for fewer requests; `None` if it never did.
+    pub pauses: Option<Retries>,
     /// How many look-ups had been answered when the API last asked for a pause or was not ready for
     /// this one; `None` if it never was so.
     pub refused_after: Option<u64>,

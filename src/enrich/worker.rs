@@ -223,6 +223,7 @@ impl Worker {
                     chat,
                     attempts: 0,
                     retries: None,
+                    pauses: None,
                     refused_after: None,
                 }),
             }

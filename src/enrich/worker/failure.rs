@@ -27,9 +27,8 @@ impl Worker {
         let next = after(kind, others_were_answered);
         if let Next::Pause(why) = next {
             job.refused_after = Some(self.answered);
-            // Behind the others: it could be the only one that is refused.
-            self.backlog.push(job);
             self.pause(epoch, why, &error);
+            self.postpone(job, why);
             return match why == Closing::Unready && self.gives_up(&error, is_forbidden) {
                 true => Err(error),
                 false => Ok(()),
@@ -65,6 +64,19 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Puts a job behind others: it could be the only one that is refused.
+    fn postpone(&mut self, mut job: Job, why: Closing) {
+        match why {
+            Closing::Unready => self.backlog.push(job),
+            Closing::Throttled => {
+                let always = self.policy.with_retries(usize::MAX);
+                let pauses = job.pauses.get_or_insert_with(|| always.retries());
+                let pause = pauses.next_pause(None).unwrap_or_default();
+                self.backlog.push_for(Instant::now() + pause, job);
+            }
+        }
     }
 
     /// Lets all look-ups pause.

@@ -159,20 +159,41 @@ fn many_failing_contacts_do_not_block_the_rest_on_rabbitmq() {
     many_failing_contacts_do_not_block_the_rest(&Queues::start());
 }
 
-/// 403 pauses the worker, unless it is about one contact alone.
+/// These pause the worker, unless they are about one contact alone.
 #[test]
-fn a_contact_that_is_forbidden_holds_up_nobody() {
+fn a_contact_that_alone_is_refused_holds_up_nobody() {
+    let expected = r#"{"error":"not as expected","status":"STOPPED","expected":["WORKING"]}"#;
+    for refusal in [
+        error(403, r#"{"message":"Forbidden"}"#),
+        error(422, expected),
+        error(503, "").header("retry-after", "1"),
+    ] {
+        let stage = Stage::with_chats(0);
+        let place = Streams::start();
+        place.put(FROM, &of_runs(5));
+        stage.mock.always_contact(&chat(0), refusal);
+        let worker = worker(&stage, &place).args(["--concurrency", "1", "--attempts", "2"]);
+        worker.arg("--drain").end().expect(0);
+        assert!(place.is_done());
+        assert_eq!(by_chat(place.take(TO)).len(), 4);
+        let failed = by_chat(place.take(FAILED));
+        assert_eq!(failed[&chat(0)]["attempts"], 2);
+    }
+}
+
+/// Too many requests are never its fault, so it is asked again for ever, but ever less often.
+#[test]
+fn a_contact_that_alone_is_throttled_holds_up_nobody() {
     let stage = Stage::with_chats(0);
     let place = Streams::start();
-    place.put(FROM, &of_runs(5));
-    let forbidden = error(403, r#"{"message":"Forbidden"}"#);
-    stage.mock.always_contact(&chat(0), forbidden);
-    let worker = worker(&stage, &place).args(["--concurrency", "1", "--attempts", "2"]);
-    worker.arg("--drain").end().expect(0);
-    assert!(place.is_done());
-    assert_eq!(by_chat(place.take(TO)).len(), 4);
-    let failed = by_chat(place.take(FAILED));
-    assert_eq!(failed[&chat(0)]["attempts"], 2);
+    place.put(FROM, &of_runs(40));
+    let throttled = error(429, r#"{"message":"Too many requests"}"#);
+    stage.mock.always_contact(&chat(0), throttled);
+    let process = worker(&stage, &place).args(["--concurrency", "1"]).spawn();
+    wait_until("the others are enriched", || place.length(TO) == 39);
+    process.signal("TERM");
+    process.end().expect(0);
+    assert_eq!(place.length(FAILED), 0);
 }
 
 #[test]
