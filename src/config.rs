@@ -131,6 +131,11 @@ impl ConfigSources {
         Setting::by_key(key).is_some_and(|setting| self.lookup(setting).1 != Origin::Default)
     }
 
+    /// Returns a setting as it is written, unchecked; empty if it is unknown or not set.
+    pub fn text(&self, key: &str) -> String {
+        Setting::by_key(key).map_or_else(String::new, |setting| self.lookup(setting).0)
+    }
+
     fn lookup(&self, setting: &'static Setting) -> (String, Origin) {
         if let Some(text) = self.flags.get(setting.key) {
             return (text.clone(), Origin::Flag);

@@ -11,14 +11,14 @@ use tracing::info;
 
 use super::listen::cannot_bind;
 use super::{
-    ReportTexts, check_report_path, init_log, listen as listen_for_signals, load, logged,
-    report_config_errors, write_report,
+    ReportTexts, check_report_path, fail, init_log, listen as listen_for_signals, load, logged,
+    write_report,
 };
 use crate::config::ConfigSources;
-use crate::enrich::metrics::Metrics;
+use crate::enrich::metrics::{Metrics, Totals};
 use crate::enrich::report::EnrichReport;
 use crate::enrich::worker::Ending;
-use crate::enrich::{self, EnrichSettings};
+use crate::enrich::{self, EnrichSettings, Queues};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::progress::Progress;
@@ -40,6 +40,11 @@ struct Settings {
 
 pub(super) async fn enrich(mut sources: ConfigSources) -> Exit {
     let report = sources.report();
+    let named = Queues {
+        from: sources.text("enrich.from"),
+        to: sources.text("enrich.to"),
+        group: sources.text("enrich.group"),
+    };
     let settings = load(sources, |sources| {
         let (enrich, log) = (sources.enrich(), sources.log());
         let (enrich, metrics_bind) = enrich?;
@@ -52,7 +57,14 @@ pub(super) async fn enrich(mut sources: ConfigSources) -> Exit {
     });
     match settings {
         Ok(settings) => enrich_with(&settings).await,
-        Err(error) => report_config_errors(&error, &report.unwrap_or_else(|report| *report)),
+        Err(error) => {
+            fail(&error);
+            let settings = report.unwrap_or_else(|report| *report);
+            let (now, none) = (SystemTime::now(), Totals::default());
+            let report = EnrichReport::new(now, &named, none, false, &Err(error));
+            // As text, the errors were listed already.
+            give(report, &settings, true)
+        }
     }
 }
 
@@ -82,12 +94,17 @@ async fn enrich_with(settings: &Settings) -> Exit {
         logged(error);
     }
     let EnrichSettings { queues, drain, .. } = &settings.enrich;
-    let (report, exit) = EnrichReport::new(started_at, queues, metrics.totals(), *drain, &ended);
+    let report = EnrichReport::new(started_at, queues, metrics.totals(), *drain, &ended);
+    give(report, &report_settings, settings.log.quiet)
+}
+
+/// Gives the report where it was asked for.
+fn give((report, exit): (EnrichReport, Exit), settings: &ReportSettings, quiet: bool) -> Exit {
     let texts = ReportTexts {
         json: report.json() + "\n",
         text: report.text(),
     };
-    write_report(&texts, exit, &report_settings, settings.log.quiet)
+    write_report(&texts, exit, settings, quiet)
 }
 
 /// Works, serves the metrics and shows the progress meanwhile.

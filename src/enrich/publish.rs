@@ -116,10 +116,14 @@ impl Publisher {
     /// The error that publishing has ended with.
     pub async fn confirmed(&mut self) -> Result<Vec<Confirmed>, BrokerError> {
         match self.confirmed.recv().await {
-            Some(confirmed) => {
-                let confirmed = confirmed?;
+            Some(Ok(confirmed)) => {
                 self.unconfirmed = self.unconfirmed.saturating_sub(confirmed.len());
                 Ok(confirmed)
+            }
+            Some(Err(error)) => {
+                // None of them will be.
+                self.unconfirmed = 0;
+                Err(error)
             }
             None => Err(BrokerError::Bug("the publisher has ended".to_owned())),
         }

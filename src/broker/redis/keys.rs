@@ -111,7 +111,7 @@ pub(super) struct Kinds {
     pub(super) lock: &'static str,
     pub(super) members: &'static str,
     dedup: &'static str,
-    event: &'static str,
+    pub(super) event: &'static str,
     turn: &'static str,
     note: &'static str,
     published: &'static str,

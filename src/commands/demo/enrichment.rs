@@ -45,7 +45,7 @@ pub(super) fn workers(
             api: api.clone(),
             sink: sink.clone(),
             queues: Queues {
-                to: format!("{from}:contacts"),
+                to: records(&from),
                 from,
                 group: GROUP.to_owned(),
             },
@@ -62,6 +62,11 @@ pub(super) fn workers(
         enrich::worker(&settings, &metrics, shutdown)
     };
     queues.into_iter().map(worker).collect()
+}
+
+/// The queue of the records of a queue.
+pub(super) fn records(from: &str) -> String {
+    format!("{from}:contacts")
 }
 
 /// Works until a stop.

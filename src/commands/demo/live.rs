@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::super::listen::serve_on;
 use super::super::{fail, init_log, listen as listen_for_signals, load, print};
 use super::{enrichment, start, use_stand_in};
+use crate::broker::factory::Address;
 use crate::config::{ConfigSources, WEBHOOK_SECRET_VARIABLE};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -71,15 +72,18 @@ async fn run(mock: Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
     let secret = Uuid::now_v7().to_string();
     use_stand_in(&mut sources, &mock);
     sources.set_secret(WEBHOOK_SECRET_VARIABLE, &secret);
-    if !sources.is_set("sink.url") && !sources.is_set("sink.url_file") {
+    let has_sink = sources.is_set("sink.url") || sources.is_set("sink.url_file");
+    let sink = Address::parse(&sources.text("sink.url"));
+    let needs_state = !sources.is_set("state.url") && sink.is_ok_and(|sink| !sink.keeps_state());
+    if !has_sink || needs_state {
         create(&folder)?;
+    }
+    if !has_sink {
         sources.set("sink.url", format!("file:{}/chats.jsonl", folder.display()));
-        if !sources.is_set("state.url") {
-            sources.set(
-                "state.url",
-                format!("file:{}/state.sqlite", folder.display()),
-            );
-        }
+    }
+    if needs_state {
+        let state = format!("file:{}/state.sqlite", folder.display());
+        sources.set("state.url", state);
     }
     if !sources.is_set("listen.reconcile") {
         sources.set("listen.reconcile", RECONCILE);
@@ -98,8 +102,15 @@ async fn run(mock: Mock, mut sources: ConfigSources) -> Result<Exit, Error> {
     mock.fail_some_contacts();
     let mut traffic = Traffic::new(mock, address, &secret)?;
     let place = match folder.exists() {
-        true => format!("Queues and state: {}\n", folder.display()),
+        true => format!("Files: {}\n", folder.display()),
         false => String::new(),
+    };
+    let place = match workers.is_empty() {
+        true => place,
+        false => format!(
+            "{place}Records of contacts: the queues {}\n",
+            enrichment::records("*")
+        ),
     };
     print(&format!(
         "Dashboard: http://{address}/\n{place}Synthetic webhooks arrive until a signal comes.\n"

@@ -3,9 +3,11 @@
 use labelcast::mock::Reply;
 use serde_json::{Value, json};
 
-use super::{FAILED, FROM, Place, Queues, RUN, Streams, TO, by_chat, chat, drain, of_run, worker};
+use super::{
+    FAILED, FROM, Place, Queues, RUN, Streams, TO, by_chat, chat, drain, of_run, of_runs, worker,
+};
 use crate::support::redis::{entries, field};
-use crate::support::{INSTANCE, Stage};
+use crate::support::{INSTANCE, Running, Stage};
 
 /// All forms in which a chat id, and what is no chat id, can be on a queue.
 fn messages() -> Vec<Value> {
@@ -296,4 +298,32 @@ fn what_an_engine_does_not_implement_is_said_once() {
         "{}",
         ended.stderr
     );
+}
+
+/// Otherwise the records would be repeats for a day.
+#[test]
+fn records_that_were_purged_can_be_published_again() {
+    let stage = Stage::with_chats(0);
+    let place = Streams::start();
+    place.put(FROM, &of_runs(3));
+    drain(&stage, &place);
+    let url = place.url();
+    let purge = Running::new("purge").args(["--sink", &url, "--instance-id", INSTANCE]);
+    purge
+        .args(["--queue", TO, "--older-than", "0s"])
+        .end()
+        .expect(0);
+    let mut connection = place.0.connection();
+    let remembered: Vec<String> = redis::cmd("KEYS")
+        .arg("labelcast:event:*")
+        .query(&mut connection)
+        .unwrap();
+    assert_eq!(remembered, Vec::<String>::new());
+    assert_eq!(place.length(TO), 0);
+    redis::cmd("XGROUP")
+        .arg(&["DESTROY", FROM, "labelcast-enrich"])
+        .exec(&mut connection)
+        .unwrap();
+    drain(&stage, &place);
+    assert_eq!(by_chat(place.take(TO)).len(), 3);
 }

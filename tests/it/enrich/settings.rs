@@ -28,8 +28,12 @@ fn all_errors_are_listed_together() {
             "--metrics-bind",
             "9090",
         ])
+        .args(["--report", "json"])
         .end()
         .expect(78);
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(report["schema"], "labelcast.enrich-report/1");
+    assert_eq!(report["exit_code"], 78);
     for problem in [
         "--instance-id",
         "access token",

@@ -114,8 +114,9 @@ fn the_live_demo_enriches_on_redis() {
 fn the_live_demo_enriches_on_rabbitmq() {
     let vhost = vhost();
     let folder = tempfile::tempdir().unwrap();
-    let state = format!("file:{}/state.sqlite", folder.path().display());
-    let demo = Demo::start(live().args(["--sink", &vhost.url(), "--state", &state]));
+    let live = live().env("TMPDIR", folder.path().to_str().unwrap());
+    // Its state is in a file.
+    let demo = Demo::start(live.args(["--sink", &vhost.url()]));
     let client = vhost.client();
     the_live_demo_enriches(demo, |queue| client.depth(queue).unwrap_or(0));
 }

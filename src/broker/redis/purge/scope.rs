@@ -156,20 +156,29 @@ impl<'a> Finder<'a> {
         }
         let labels: Vec<String> = labels.into_iter().collect();
         locks.extend(labels.iter().map(|label| self.lock(label)));
+        let mut streams = self.streams(&labels, true);
+        for beside in &mut streams {
+            // Also those of `enrich`, which have no label.
+            let events = self.key_of_all(self.kinds().event, &beside.stream);
+            beside.events.push(events);
+        }
         Ok(Scope {
             label: None,
             locks: locks.into_iter().collect(),
-            streams: self.streams(&labels, true),
+            streams,
         })
     }
 
     /// The prefixes of the keys of all accounts and labels beside a stream.
     fn keys_of_all(&self, keys: &Keys) -> [(&'static str, String); 2] {
-        [self.kinds().checkpoint, self.kinds().members].map(|kind| {
-            let tag = hash_tag(&keys.stream).unwrap_or(&keys.stream);
-            let prefix = format!("labelcast:{kind}:{{{tag}}}:{}:", keys.stream);
-            (kind, prefix)
-        })
+        [self.kinds().checkpoint, self.kinds().members]
+            .map(|kind| (kind, self.key_of_all(kind, &keys.stream)))
+    }
+
+    /// The prefix of the keys of a kind, of all accounts and labels beside a stream.
+    fn key_of_all(&self, kind: &str, stream: &str) -> String {
+        let tag = hash_tag(stream).unwrap_or(stream);
+        format!("labelcast:{kind}:{{{tag}}}:{stream}:")
     }
 
     fn keys(&self, label: &str, partition: Option<u32>) -> Keys {
