@@ -260,6 +260,28 @@ impl Batch {
         self.is_cut = other.is_cut;
     }
 
+    /// Adds the entries of the batch that follows this one in the list. An empty batch becomes a copy.
+    pub(crate) fn append(&mut self, next: &Self) {
+        if self.entries == 0 {
+            self.copy_from(next);
+            return;
+        }
+        debug_assert_eq!(self.end(), next.first);
+        let (entries, chats, arena, names) = next.whole;
+        self.whole = (
+            self.entries + entries,
+            self.chats + chats,
+            self.arena.len() + arena,
+            self.names.len() + names,
+        );
+        self.entries += next.entries;
+        self.chats += next.chats;
+        self.arena.extend_from_slice(&next.arena);
+        self.names.extend_from_slice(&next.names);
+        self.digest = next.digest;
+        self.is_cut = next.is_cut;
+    }
+
     /// Copies another batch into this one, of its chats only those that `keep` selects. An entry of
     /// any other chat stays, without a chat, so that positions and the digest are the same.
     pub(crate) fn copy_some_from(&mut self, other: &Self, mut keep: impl FnMut(&Chat<'_>) -> bool) {

@@ -34,6 +34,7 @@ mod record;
 mod redis;
 mod retries;
 mod store;
+mod stream_protocol;
 mod tracked;
 mod url;
 

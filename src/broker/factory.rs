@@ -22,7 +22,8 @@ use crate::state::{Membership, Selection};
 
 /// Sinks, for the error text of a URL that is none of them.
 const SINKS: &str = "there are -, file:PATH, redis://, rediss://, redis+cluster://, \
-                     rediss+cluster://, redis+sentinel://, rediss+sentinel://, amqp:// and amqps://";
+                     rediss+cluster://, redis+sentinel://, rediss+sentinel://, amqp://, amqps://, \
+                     rabbitmq-stream:// and rabbitmq-stream+tls://";
 /// Maximum number of list entries in a batch, whatever the broker could take.
 const MAX_BATCH_ENTRIES: u32 = 2048;
 /// Settings that only some brokers use, by the brokers' names.
@@ -158,7 +159,7 @@ impl Address {
     pub fn problems(&self, options: &BrokerOptions, queue: &str) -> Vec<(&'static str, String)> {
         match &self.0 {
             Kind::Redis(_) => redis::problems(options, queue).into_iter().collect(),
-            Kind::RabbitMq(_) => rabbitmq::problems(options, queue),
+            Kind::RabbitMq(endpoint) => rabbitmq::problems(endpoint, options, queue),
             Kind::Stdout | Kind::File(_) => problem_with_braces(queue).into_iter().collect(),
         }
     }
@@ -219,7 +220,7 @@ impl Address {
     fn batch_messages(&self, options: &BrokerOptions) -> u32 {
         match &self.0 {
             Kind::Redis(_) => redis::batch_messages(options).min(MAX_BATCH_ENTRIES),
-            Kind::RabbitMq(_) => rabbitmq::BATCH_MESSAGES,
+            Kind::RabbitMq(endpoint) => rabbitmq::batch_messages(endpoint),
             Kind::Stdout | Kind::File(_) => MAX_BATCH_ENTRIES,
         }
     }
@@ -389,7 +390,8 @@ impl Broker {
         match &self.address.0 {
             Kind::Redis(endpoint) => redis::consumer(endpoint, options).await,
             Kind::RabbitMq(endpoint) => {
-                rabbitmq::consumer(endpoint, self.options.queue_type, options).await
+                let queue_type = rabbitmq::queue_type(endpoint, &self.options);
+                rabbitmq::consumer(endpoint, queue_type, options).await
             }
             Kind::Stdout | Kind::File(_) => {
                 let text = "tail reads brokers only; read JSON lines with any other tool";

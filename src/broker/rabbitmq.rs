@@ -1,4 +1,5 @@
-//! RabbitMQ sink, with the strongest guarantees of AMQP 0-9-1: at-least-once delivery, an error for
+//! RabbitMQ sink. Over the stream protocol it publishes each chat exactly once: see `publishing_id`. The
+//! rest, and all of it over AMQP 0-9-1, is with the strongest guarantees of AMQP 0-9-1: at-least-once delivery, an error for
 //! every unroutable message, and few repeats, which carry the same message id.
 //!
 //! Messages are persistent and mandatory, and the confirm of each is awaited. One connection holds
@@ -24,11 +25,15 @@ mod lock;
 mod messages;
 mod monitor;
 mod names;
+mod outbox;
 mod publisher;
+mod publishing_id;
 mod purge;
 mod reconcile;
 mod renewal;
 mod session;
+mod stream_flight;
+mod stream_url;
 mod unverified;
 mod worker;
 
@@ -40,7 +45,6 @@ pub(super) use self::check::check;
 pub(super) use self::connect::Endpoint;
 pub(super) use self::consumer::open as consumer;
 pub(super) use self::events::event_sink;
-pub(super) use self::in_flight::BATCH_MESSAGES;
 pub(super) use self::messages::message_sink;
 pub(super) use self::monitor::RabbitMqMonitor;
 pub(super) use self::names::{MAX_NAME, problem_with, removed_queue};
@@ -92,7 +96,7 @@ impl RabbitSettings {
         Self {
             endpoint: endpoint.clone(),
             exchange: options.exchange.clone(),
-            queue_type: options.queue_type,
+            queue_type: queue_type(endpoint, options),
             declare: !options.no_declare,
             max_pending: options.max_pending,
             marker: options.marker,
@@ -132,13 +136,37 @@ impl SnapshotSink for RabbitMq {
     }
 }
 
+/// The number of messages in a batch.
+pub(super) fn batch_messages(endpoint: &Endpoint) -> u32 {
+    match endpoint.stream() {
+        Some(_) => stream_flight::BATCH_MESSAGES,
+        None => in_flight::BATCH_MESSAGES,
+    }
+}
+
+/// The type that queues are declared with. The stream protocol knows no other than its own.
+pub(super) fn queue_type(endpoint: &Endpoint, options: &BrokerOptions) -> QueueType {
+    match endpoint.stream() {
+        Some(_) => QueueType::Stream,
+        None => options.queue_type,
+    }
+}
+
 /// Returns what is wrong with the options or the name of a queue, by setting.
-pub(super) fn problems(options: &BrokerOptions, queue: &str) -> Vec<(&'static str, String)> {
+pub(super) fn problems(
+    endpoint: &Endpoint,
+    options: &BrokerOptions,
+    queue: &str,
+) -> Vec<(&'static str, String)> {
     let mut problems: Vec<_> = problem_with_braces(queue).into_iter().collect();
     let exchange = options.exchange.as_deref().unwrap_or_default();
     if exchange.len() > MAX_NAME {
         let problem = format!("is over {MAX_NAME} bytes long");
         problems.push(("sink.exchange", problem));
+    }
+    if endpoint.stream().is_some() && !exchange.is_empty() {
+        let problem = "the stream protocol publishes to streams only, and not to an exchange";
+        problems.push(("sink.exchange", problem.to_owned()));
     }
     if options
         .retain
@@ -149,7 +177,7 @@ pub(super) fn problems(options: &BrokerOptions, queue: &str) -> Vec<(&'static st
     }
     let unseen = if !exchange.is_empty() {
         Some("an exchange")
-    } else if options.queue_type == QueueType::Stream {
+    } else if queue_type(endpoint, options) == QueueType::Stream {
         Some("the readers of a stream")
     } else {
         None

@@ -209,7 +209,7 @@ pub const SETTINGS: &[Setting] = &[
         "Accept a list that says that it is one page of several"),
 
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url", "sink", "LABELCAST_SINK", "URL", "-",
-        "Sink: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, rediss+sentinel:, amqp:, amqps:") },
+        "Sink: - (JSON lines on stdout), file:PATH, redis:, rediss:, redis+cluster:, rediss+cluster:, redis+sentinel:, rediss+sentinel:, amqp:, amqps:, rabbitmq-stream:, rabbitmq-stream+tls:") },
     Setting { is_sensitive: true, ..value(Group::Sink, "sink.url_file", "sink-file", "LABELCAST_SINK_FILE", "PATH", "",
         "File with the sink's URL, for a URL with a password") },
     value(Group::Sink, "sink.queue", "queue", "LABELCAST_QUEUE", "NAME", "labelcast:{label_id}",

@@ -5,6 +5,7 @@
 mod file;
 mod memory;
 mod rabbitmq;
+mod rabbitmq_stream;
 mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,7 @@ sinks! {
     to_redis: redis::Redis::start();
     to_a_quorum_queue: rabbitmq::Queue::start("quorum");
     to_a_classic_queue: rabbitmq::Queue::start("classic");
+    to_a_stream: rabbitmq_stream::Stream::start();
 }
 
 /// Chats in the list.

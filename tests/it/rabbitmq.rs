@@ -6,6 +6,7 @@ mod messages;
 mod names;
 mod refusals;
 mod repeats;
+mod stream;
 
 use crate::support::rabbitmq::{Client, once};
 use crate::support::{Running, Stage};

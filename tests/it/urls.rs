@@ -9,7 +9,7 @@ fn refused(url: &str) -> Ended {
 }
 
 /// Every scheme of a broker, with the parts that may follow the host.
-const BROKERS: [(&str, &str); 8] = [
+const BROKERS: [(&str, &str); 10] = [
     ("redis", "/0"),
     ("rediss", "/0"),
     ("redis+cluster", ""),
@@ -18,6 +18,8 @@ const BROKERS: [(&str, &str); 8] = [
     ("rediss+sentinel", "/main"),
     ("amqp", "/v0"),
     ("amqps", "/v0"),
+    ("rabbitmq-stream", "/v0"),
+    ("rabbitmq-stream+tls", "/v0"),
 ];
 
 #[test]
@@ -54,6 +56,7 @@ fn unknown_parameters_are_refused() {
         assert!(ended.stderr.contains("“databse”"), "{scheme}: {ended:?}");
         let exists = match scheme {
             "amqp" | "amqps" => "heartbeat",
+            "rabbitmq-stream" | "rabbitmq-stream+tls" => "amqp_port",
             "redis+sentinel" | "rediss+sentinel" => "sentinel_password",
             _ => "db",
         };

@@ -10,7 +10,9 @@ impl Broker {
     pub fn has_workers(&self) -> bool {
         match &self.address.0 {
             Kind::Redis(_) => true,
-            Kind::RabbitMq(_) => self.options.queue_type != QueueType::Stream,
+            Kind::RabbitMq(endpoint) => {
+                rabbitmq::queue_type(endpoint, &self.options) != QueueType::Stream
+            }
             Kind::Stdout | Kind::File(_) => false,
         }
     }

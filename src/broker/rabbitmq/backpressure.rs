@@ -16,7 +16,7 @@ impl RabbitMqSession {
             let (queue, context) = (self.names.queue.clone(), self.context.clone());
             let mut backpressure = Backpressure::new(&queue, max, &context);
             self.capacity = loop {
-                while !self.in_flight.is_empty() {
+                while !self.outbox.is_empty() {
                     self.confirm_oldest().await?;
                 }
                 let depth = with_broker!(self, self.depth())?;

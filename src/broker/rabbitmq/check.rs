@@ -17,6 +17,7 @@ use super::names::{self, Names, fitting};
 use super::publisher::{exists, prepare_target};
 use super::{Endpoint, RabbitSettings};
 use crate::broker::error::Failure;
+use crate::broker::stream_protocol::check_login;
 use crate::broker::{BrokerError, BrokerOptions, Finding, Target};
 
 /// Time limit of a check. A broker with an alarm accepts the message but does not confirm it.
@@ -53,6 +54,9 @@ async fn check_queue(settings: &RabbitSettings, target: &Target) -> Result<Strin
         prepare_target(&connection, settings, queue).await?;
     }
     try_out(&connection, &names.checkpoint).await?;
+    if let Some(stream) = settings.endpoint.stream() {
+        check_login(&stream.hosts, &stream.login).await?;
+    }
     close(&connection).await;
     Ok(match exchange {
         Some(exchange) => format!("exchange {exchange} can be published to"),

@@ -64,6 +64,9 @@ pub(super) struct Record {
     /// is sent again must contain the same chats.
     #[serde(default)]
     pub(super) ahead: Option<(Position, Digest)>,
+    /// The base of publishing ids, over the stream protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) id_base: Option<u64>,
     /// Number of chats per message.
     #[serde(default)]
     pub(super) ids_per_message: u32,

@@ -12,6 +12,7 @@ use lapin::uri::{AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 
 use super::names::MAX_NAME;
+use super::stream_url::{self, StreamAddress};
 use crate::broker::error::Failure;
 use crate::broker::url::{ENCODING, Parameters, Parts};
 
@@ -26,6 +27,8 @@ const PARAMETERS: [&str; 8] = [
     "certfile",
     "keyfile",
 ];
+/// Parameters of a URL of the stream protocol.
+const STREAM_PARAMETERS: [&str; 4] = [stream_url::AMQP_PORT, "cacertfile", "certfile", "keyfile"];
 /// Numeric parameters, with their maximum.
 const NUMBERS: [(&str, u64); 4] = [
     ("heartbeat", u16::MAX as u64),
@@ -52,6 +55,8 @@ pub(in crate::broker) struct Endpoint {
     /// Hosts in the order in which they are tried; never empty.
     hosts: Vec<AMQPUri>,
     tls: OwnedTLSConfig,
+    /// How runs publish; `None` for over AMQP.
+    stream: Option<StreamAddress>,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -68,11 +73,25 @@ impl Endpoint {
     /// A description of the problem, which does not quote the URL.
     pub(in crate::broker) fn parse(url: &str) -> Option<Result<Self, String>> {
         let (scheme, rest) = url.split_once("://")?;
-        matches!(scheme, "amqp" | "amqps").then(|| Self::read(scheme, rest))
+        match scheme {
+            "amqp" | "amqps" => Some(Self::read(scheme, rest)),
+            _ if stream_url::is_scheme(scheme) => Some(Self::read(scheme, rest)),
+            _ => None,
+        }
+    }
+
+    /// Where runs publish over the stream protocol, if they do.
+    pub(super) fn stream(&self) -> Option<&StreamAddress> {
+        self.stream.as_ref()
     }
 
     fn read(scheme: &str, rest: &str) -> Result<Self, String> {
-        let parts = Parts::split(rest, &PARAMETERS)?;
+        let is_stream = stream_url::is_scheme(scheme);
+        let known: &[&str] = match is_stream {
+            true => &STREAM_PARAMETERS,
+            false => &PARAMETERS,
+        };
+        let parts = Parts::split(rest, known)?;
         let Parts { login, query, .. } = &parts;
         check_numbers(&parts.parameters)?;
         // No path and a single slash both mean the default virtual host. The specification reads
@@ -82,12 +101,18 @@ impl Endpoint {
         } else {
             parts.path
         };
+        let tls = tls(&parts.parameters)?;
+        if is_stream {
+            let (hosts, stream) = stream_url::read(scheme, &parts, path, &tls)?;
+            let stream = Some(stream);
+            return Ok(Self { hosts, tls, stream });
+        }
         let hosts = parts.hosts.iter();
         let hosts = hosts
             .map(|host| host_of(&format!("{scheme}://{login}{host}/{path}?{query}"), host))
             .collect::<Result<_, _>>()?;
-        let tls = tls(&parts.parameters)?;
-        Ok(Self { hosts, tls })
+        let stream = None;
+        Ok(Self { hosts, tls, stream })
     }
 
     /// Connects to the first host that answers. The broker shows the connection under `name`.
@@ -129,7 +154,7 @@ pub(super) async fn close(connection: &Connection) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
 }
 
-fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
+pub(super) fn host_of(url: &str, host: &str) -> Result<AMQPUri, String> {
     let mut uri: AMQPUri = url.parse().map_err(|_| {
         format!("is not a RabbitMQ URL: amqp://[USER:PASSWORD@]HOST[:PORT][/VHOST]; {ENCODING}")
     })?;

@@ -79,6 +79,11 @@ impl Control {
         })
     }
 
+    /// The connection, for what else is to be declared.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Returns whether a queue exists.
     pub(super) async fn queue_exists(&self, queue: &str) -> Result<bool, Failure> {
         exists(&self.connection, queue).await

@@ -5,13 +5,17 @@ use std::time::Duration;
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::checkpoint::Record;
+use super::publishing_id::{COMPLETED, id};
 use super::session::{Phase, RabbitMqSession, with_broker};
 use crate::broker::Outcome;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::record::State;
 use crate::broker::retries::Retrying as _;
+use crate::broker::stream_protocol::MessageParts;
 use crate::message::Marker;
 
+/// The kind of markers.
+const MARKER_KIND: &str = "labelcast.run";
 /// Time limit for recording that a run stops or has ended. A blocked broker does not answer.
 const RECORD_TIME_LIMIT: Duration = Duration::from_secs(1);
 
@@ -72,6 +76,9 @@ impl RabbitMqSession {
         marker: Marker,
         chats: u64,
     ) -> Result<(), Failure> {
+        if self.connections.producer.is_some() {
+            return self.publish_stream_marker(marker, chats).await;
+        }
         let (Some(publisher), Some(template)) = (&self.connections.publisher, &self.run.template)
         else {
             return Ok(());
@@ -82,11 +89,35 @@ impl RabbitMqSession {
         let properties = template
             .properties
             .clone()
-            .with_type("labelcast.run".into())
+            .with_type(MARKER_KIND.into())
             .with_message_id(format!("{}:{event}", self.run.confirmed.run_id).into())
             .with_headers(headers);
         let payload = template.encoder.marker_json(marker, chats).into_bytes();
         let confirm = publisher.send(template, properties, payload).await?;
         template.require_accepted(&confirm.await?)
+    }
+
+    /// The same over the stream protocol, where its place in the list makes it one of the list's
+    /// messages.
+    async fn publish_stream_marker(&mut self, marker: Marker, chats: u64) -> Result<(), Failure> {
+        let (Some(producer), Some(template), Some(base)) = (
+            &mut self.connections.producer,
+            &self.run.template,
+            self.run.id_base,
+        ) else {
+            return Ok(());
+        };
+        let entries = match marker {
+            Marker::Started => 0,
+            Marker::Completed => COMPLETED,
+        };
+        let event = marker.event();
+        let parts = MessageParts::new(MARKER_KIND, template.content_type, Some(event));
+        let message_id = format!("{}:{event}", self.run.confirmed.run_id);
+        let body = template.encoder.marker_json(marker, chats);
+        let message_id = [message_id.as_bytes(), b""];
+        producer.push(id(base, entries), &parts, message_id, body.as_bytes())?;
+        producer.send().await?;
+        producer.confirmed(producer.sent()).await
     }
 }

@@ -8,15 +8,18 @@ use tracing::{info, warn};
 use super::checkpoint::Record;
 use super::control::Control;
 use super::in_flight::Oldest;
-use super::publisher::{MessageTemplate, Publisher, QUEUE_REFUSES};
+use super::publisher::{MessageTemplate, Publisher, QUEUE_REFUSES, find_target};
+use super::publishing_id::choose;
 use super::reconcile::{Decision, Expected, reconcile, recovered};
 use super::session::{Phase, RabbitMqSession, with_broker};
 use super::unverified::Unverified;
+use crate::batch::Batch;
 use crate::broker::error::{Failure, SessionError};
 use crate::broker::record::State;
 use crate::broker::retries::Retrying as _;
+use crate::broker::stream_protocol::Producer;
 use crate::broker::{BrokerError, Recovered, ResumePoint};
-use crate::message::{Encoder, Marker};
+use crate::message::{Encoder, Marker, snapshot_time};
 
 /// Outcome of an attempt to confirm the oldest batches.
 enum OldestOutcome {
@@ -44,6 +47,9 @@ impl RabbitMqSession {
             self.connections.control = Some(control);
             self.check_ownership(found.as_ref())?;
         }
+        if self.settings.endpoint.stream().is_some() {
+            return self.connect_producer().await;
+        }
         if self.phase == Phase::Recorded && self.connections.publisher.is_none() {
             let publisher = Publisher::open(
                 &self.settings,
@@ -57,6 +63,55 @@ impl RabbitMqSession {
             self.connections.publisher = Some(publisher);
         }
         Ok(())
+    }
+
+    /// Opens the connection over the stream protocol. The base of a run depends on what the broker has,
+    /// so that is known before the run is recorded.
+    async fn connect_producer(&mut self) -> Result<(), Failure> {
+        let (Some(stream), Some(control)) =
+            (self.settings.endpoint.stream(), &self.connections.control)
+        else {
+            return Ok(());
+        };
+        if self.phase == Phase::Opening || self.connections.producer.is_some() {
+            return Ok(());
+        }
+        let (queue, had_queue) = (&self.names.queue, self.connections.had_queue);
+        find_target(control.connection(), &self.settings, queue, had_queue).await?;
+        let producer = Producer::open(&stream.hosts, &stream.login, queue, &self.names.producer);
+        let producer = producer.await?;
+        self.connections.had_queue = true;
+        if self.outbox.is_lost(producer.last_id()) {
+            warn!("the stream has lost messages that it had confirmed");
+            self.outbox.clear();
+            let start = ResumePoint::start_of(self.run.confirmed.run_id);
+            return Err(Failure::Rewound(Box::new(start)));
+        }
+        if self.outbox.see(producer.last_id()) {
+            // Part of a batch has arrived, however often the connection breaks.
+            self.retries.reset();
+        }
+        self.connections.producer = Some(producer);
+        Ok(())
+    }
+
+    /// Chooses the base of publishing ids.
+    fn choose_base(&mut self) {
+        let Some(producer) = &self.connections.producer else {
+            return;
+        };
+        let announced = self.run.ahead.map_or(0, |(position, _)| position);
+        let proven = announced.max(self.run.confirmed.position);
+        let started = snapshot_time(self.run.confirmed.run_id)
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let base = choose(
+            self.run.id_base,
+            producer.last_id(),
+            proven,
+            started.as_secs(),
+        );
+        self.run.id_base = Some(base);
     }
 
     fn check_ownership(&mut self, found: Option<&Record>) -> Result<(), Failure> {
@@ -79,7 +134,7 @@ impl RabbitMqSession {
                     position = to.at.position,
                     "checkpoint is behind the published position"
                 );
-                self.in_flight.clear();
+                self.outbox.clear();
                 Err(Failure::Rewound(Box::new(to)))
             }
         }
@@ -103,6 +158,7 @@ impl RabbitMqSession {
         let mode = self.context.selection.mode();
         recovered.unfinished = recovered.unfinished.filter(|_| found.mode == mode);
         self.run.last_complete = found.last_complete;
+        self.run.id_base = found.id_base;
         if recovered.unfinished.is_some() {
             let packed_before = found.ids_per_message.max(1);
             self.run.repacked =
@@ -135,6 +191,11 @@ impl RabbitMqSession {
         self.unverified = Unverified::of(&resume_point);
         // Messages that may have been sent behind the checkpoint are sent again, unchanged.
         self.run.ahead = resume_point.expected_digests.last().copied();
+        if at.position == 0 && self.run.ahead.is_none() {
+            // Nothing of the list is proven, so it gets ids of its own.
+            self.run.id_base = None;
+        }
+        self.staged = Batch::new();
         self.run.confirmed = at;
         self.run.durable = 0;
         // If nothing is known to be on the queue, the queue may have been lost too and must not be
@@ -175,6 +236,7 @@ impl RabbitMqSession {
     async fn record_start(&mut self, marker: bool) -> Result<(), Failure> {
         self.phase = Phase::Unrecorded;
         self.connect().await?;
+        self.choose_base();
         let record = self.record(State::Running);
         self.write(&record).await?;
         self.phase = Phase::Recorded;
@@ -216,6 +278,7 @@ impl RabbitMqSession {
             checkpoint: self.run.confirmed,
             list_changed: self.run.list_changed,
             ahead: self.run.ahead,
+            id_base: self.run.id_base,
             ids_per_message: self.context.layout.ids_per_message,
             repacked: self.run.repacked,
             settled: false,
@@ -234,12 +297,10 @@ impl RabbitMqSession {
     /// Sends unsent messages. The newest batch may not be written yet when this returns.
     pub(super) async fn send_pending(&mut self) -> Result<(), Failure> {
         self.connect().await?;
-        if let (Some(publisher), Some(template)) = (&self.connections.publisher, &self.run.template)
-        {
-            self.in_flight
-                .send(|batch, wants| publisher.send_batch(template, batch, wants));
-        }
-        self.in_flight.wait_until_written().await
+        let (template, base) = (self.run.template.as_ref(), self.run.id_base.unwrap_or(0));
+        self.outbox
+            .send(&mut self.connections, template, base)
+            .await
     }
 
     /// Waits for the oldest batches, and moves the checkpoint past them. If the queue refuses
@@ -255,7 +316,7 @@ impl RabbitMqSession {
 
     async fn try_confirm_oldest(&mut self) -> Result<OldestOutcome, Failure> {
         self.send_pending().await?;
-        let count = match self.in_flight.wait_for_oldest().await? {
+        let count = match self.outbox.wait_for_oldest(&self.connections).await? {
             Oldest::Confirmed(0) => return Ok(OldestOutcome::Confirmed),
             Oldest::Confirmed(count) => count,
             Oldest::Refused { accepted_some } => {
@@ -274,7 +335,7 @@ impl RabbitMqSession {
             self.context.pauses.resumed();
         }
         let mut at = self.run.confirmed;
-        for batch in self.in_flight.oldest(count) {
+        for batch in self.outbox.oldest(count) {
             at.advance(batch, u64::from(batch.chats()));
         }
         let record = Record {
@@ -287,7 +348,7 @@ impl RabbitMqSession {
             self.run.durable = position;
         }
         self.run.delivered.chats += at.chats - self.run.confirmed.chats;
-        self.run.delivered.messages += self.in_flight.drop_oldest(count);
+        self.run.delivered.messages += self.outbox.drop_oldest(count);
         self.run.confirmed = at;
         Ok(OldestOutcome::Confirmed)
     }

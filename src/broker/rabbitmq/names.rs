@@ -53,6 +53,8 @@ pub(super) struct Names {
     pub(super) checkpoint: String,
     /// The checkpoint's queue after a move, when the first one has other arguments.
     pub(super) other_checkpoint: String,
+    /// The producer, over the stream protocol.
+    pub(super) producer: String,
     /// An exclusive queue, which the broker deletes with its owner's connection.
     pub(super) lock: String,
 }
@@ -72,6 +74,7 @@ impl Names {
             checkpoint: beside("checkpoint"),
             other_checkpoint: beside("checkpoint-2"),
             lock: beside("lock"),
+            producer: beside("producer"),
             queue: target.queue.clone(),
         }
     }

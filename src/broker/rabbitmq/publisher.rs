@@ -15,13 +15,16 @@ use super::connect::close;
 use super::connections::Connections;
 use super::failure::{code, is_refused_with, refusal};
 use super::in_flight::Sending;
-use super::names::fitting;
+use super::names::{MAX_NAME, fitting};
 use super::{PERSISTENT, RabbitSettings, millis};
 use crate::batch::{Batch, Chat};
 use crate::broker::error::Failure;
+use crate::broker::stream_protocol::MessageParts;
 use crate::broker::{BrokerError, PauseObserver, QueueType};
 use crate::message::{Encoder, Format, Layout};
 
+/// The kind of messages with chats.
+const CHAT_KIND: &str = "labelcast.chat";
 /// Text for a nack.
 pub(super) const QUEUE_REFUSES: &str = "the queue refuses messages; it may be full";
 
@@ -45,14 +48,7 @@ impl Publisher {
         let name = format!("labelcast/{client_id}");
         let connection = settings.endpoint.connect(&name).await?;
         let watch = connections.alarm.watch(&connection, Arc::clone(pauses));
-        if !connections.had_queue || settings.exchange.is_some() {
-            prepare_target(&connection, settings, queue).await?;
-        } else if !exists(&connection, queue).await? {
-            // Confirmed messages were deleted with it, so a new queue would not hold the whole
-            // list.
-            let text = format!("{queue} was deleted while it was published to");
-            return Err(BrokerError::WrongQueue(text).into());
-        }
+        find_target(&connection, settings, queue, connections.had_queue).await?;
         let channel = connection.create_channel().await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
@@ -128,9 +124,14 @@ impl Publisher {
 /// The parts that all messages of a run have in common.
 pub(super) struct MessageTemplate {
     pub(super) encoder: Encoder,
+    /// The same properties, for the stream protocol.
+    pub(super) parts: MessageParts,
+    /// The start of message ids.
+    id_start: String,
     exchange: ShortString,
     key: ShortString,
     pub(super) properties: BasicProperties,
+    pub(super) content_type: &'static str,
     per_message: usize,
     run_id: Uuid,
     /// Whether other chats may have been sent at the same position before.
@@ -166,12 +167,15 @@ impl MessageTemplate {
             .with_delivery_mode(PERSISTENT)
             .with_content_type(content_type.into())
             .with_app_id("labelcast".into())
-            .with_type("labelcast.chat".into());
+            .with_type(CHAT_KIND.into());
         if let Some(retain) = settings.retain {
             properties = properties.with_expiration(millis(retain).to_string().into());
         }
         Self {
             encoder,
+            parts: MessageParts::new(CHAT_KIND, content_type, None),
+            id_start: format!("{run_id}:"),
+            content_type,
             exchange: settings.exchange.as_deref().unwrap_or_default().into(),
             key: queue.into(),
             properties,
@@ -203,6 +207,26 @@ impl MessageTemplate {
         fitting(id).into()
     }
 
+    /// The number of chats in a message.
+    pub(super) fn per_message(&self) -> usize {
+        self.per_message
+    }
+
+    /// Passes on the id of a message, in two parts, and builds no text for a message of one chat.
+    pub(super) fn with_message_id<T>(
+        &self,
+        first: &Chat<'_>,
+        payload: &[u8],
+        pass: impl FnOnce([&[u8]; 2]) -> T,
+    ) -> T {
+        if self.per_message == 1 && self.id_start.len() + first.id.len() <= MAX_NAME {
+            return pass([self.id_start.as_bytes(), first.id]);
+        }
+        // Whether a message was ended early says nothing here: ids tell where each one ends.
+        let id = self.message_id(first, payload, false);
+        pass([id.as_str().as_bytes(), b""])
+    }
+
     /// Builds the error text for a returned message.
     pub(super) fn unroutable(&self, reason: &str) -> String {
         let exchange = match self.exchange.as_str() {
@@ -211,6 +235,24 @@ impl MessageTemplate {
         };
         let key = &self.key;
         format!("{exchange} has nowhere to put a message with routing key “{key}” ({reason})")
+    }
+}
+
+/// Makes sure that the target exists. If messages were published before, the queue must still be there.
+pub(super) async fn find_target(
+    connection: &Connection,
+    settings: &RabbitSettings,
+    queue: &str,
+    had_queue: bool,
+) -> Result<(), Failure> {
+    if !had_queue || settings.exchange.is_some() {
+        prepare_target(connection, settings, queue).await
+    } else if exists(connection, queue).await? {
+        Ok(())
+    } else {
+        // Confirmed messages were deleted with it, so a new queue would not hold the whole list.
+        let text = format!("{queue} was deleted while it was published to");
+        Err(BrokerError::WrongQueue(text).into())
     }
 }
 

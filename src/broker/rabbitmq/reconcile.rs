@@ -106,6 +106,7 @@ mod tests {
             },
             list_changed: false,
             ahead: None,
+            id_base: None,
             ids_per_message: 1,
             repacked: false,
             settled: false,

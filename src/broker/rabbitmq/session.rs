@@ -8,7 +8,9 @@ use super::checkpoint::Record;
 use super::connections::Connections;
 use super::in_flight::InFlight;
 use super::names::Names;
+use super::outbox::Outbox;
 use super::publisher::MessageTemplate;
+use super::stream_flight::{STAGED_ENTRIES, StreamFlight};
 use super::unverified::Unverified;
 use crate::batch::{Batch, Digest, Position};
 use crate::broker::error::{Failure, SessionError};
@@ -28,7 +30,9 @@ pub(super) struct RabbitMqSession {
     pub(super) run: RunProgress,
     /// Where the next batch must begin.
     pub(super) resume_point: ResumePoint,
-    pub(super) in_flight: InFlight,
+    pub(super) outbox: Outbox,
+    /// Batches that are put together to one, over the stream protocol.
+    pub(super) staged: Batch,
     /// Batches behind the checkpoint, held until the list is verified.
     pub(super) unverified: Unverified,
     /// Messages that may be sent before the queue's length is checked again.
@@ -60,6 +64,8 @@ pub(super) struct RunProgress {
     pub(super) list_changed: bool,
     /// How far messages of several chats may have been sent, as recorded in the checkpoint.
     pub(super) ahead: Option<(Position, Digest)>,
+    /// The base of publishing ids, over the stream protocol; `None` until it is chosen.
+    pub(super) id_base: Option<u64>,
     /// Whether the run began with another number of chats per message.
     pub(super) repacked: bool,
     pub(super) last_complete: Option<u64>,
@@ -89,14 +95,20 @@ impl Retrying for RabbitMqSession {
 
     fn disconnect(&mut self, _: &Failure) {
         self.connections.drop_both();
-        self.in_flight.mark_unsent();
+        self.outbox.mark_unsent();
     }
 }
 
 impl RabbitMqSession {
     pub(super) fn new(settings: RabbitSettings, context: SessionContext) -> Self {
         let retries = SessionRetries::new(&context.retry);
+        let outbox = match settings.endpoint.stream() {
+            Some(_) => Outbox::Stream(StreamFlight::default()),
+            None => Outbox::Amqp(InFlight::default()),
+        };
         Self {
+            outbox,
+            staged: Batch::new(),
             names: Names::new(&context.target),
             settings,
             context,
@@ -108,13 +120,13 @@ impl RabbitMqSession {
                 durable: 0,
                 list_changed: false,
                 ahead: None,
+                id_base: None,
                 repacked: false,
                 last_complete: None,
                 found: None,
                 delivered: Delivered::default(),
             },
             resume_point: ResumePoint::start_of(Uuid::nil()),
-            in_flight: InFlight::default(),
             unverified: Unverified::default(),
             capacity: 0,
             refusals: retries.sibling(),
@@ -126,11 +138,38 @@ impl RabbitMqSession {
     async fn publish(&mut self, batch: &Batch) -> Result<(), SessionError> {
         if !self.unverified.hold_if_unverified(batch) {
             for held in self.unverified.take() {
-                self.publish_verified(&held).await?;
+                self.stage(&held).await?;
             }
-            self.publish_verified(batch).await?;
+            self.stage(batch).await?;
         }
         self.resume_point.advance(batch);
+        Ok(())
+    }
+
+    /// Publishes a batch; over the stream protocol, together with those after it.
+    async fn stage(&mut self, batch: &Batch) -> Result<(), SessionError> {
+        if matches!(self.outbox, Outbox::Amqp(_)) {
+            return self.publish_verified(batch).await;
+        }
+        if self.staged.is_cut() {
+            // Its last message was ended because of its size.
+            self.publish_staged().await?;
+        }
+        self.staged.append(batch);
+        if self.staged.entries() >= STAGED_ENTRIES {
+            self.publish_staged().await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_staged(&mut self) -> Result<(), SessionError> {
+        if self.staged.entries() > 0 {
+            let mut staged = std::mem::take(&mut self.staged);
+            self.publish_verified(&staged).await?;
+            // Its memory is used again.
+            staged.restart(staged.end());
+            self.staged = staged;
+        }
         Ok(())
     }
 
@@ -144,10 +183,11 @@ impl RabbitMqSession {
             .as_ref()
             .map_or(0, |template| template.messages(batch));
         self.wait_for_capacity(messages as u64).await?;
-        while self.in_flight.is_full() {
+        while self.outbox.is_full() {
             self.confirm_oldest().await?;
         }
-        if self.context.layout.ids_per_message > 1 {
+        let is_stream = matches!(self.outbox, Outbox::Stream(_));
+        if is_stream || self.context.layout.ids_per_message > 1 {
             // Keeps an earlier, higher limit: messages up to there may have been sent before a
             // restart.
             let ahead = &mut self.run.ahead;
@@ -156,13 +196,14 @@ impl RabbitMqSession {
             }
             with_broker!(self, self.record_ahead())?;
         }
-        self.in_flight.push(batch, messages);
+        self.outbox.push(batch, messages);
         with_broker!(self, self.send_pending())
     }
 
     /// Confirms all batches, and waits for a checkpoint that covers them.
     async fn confirm_all(&mut self) -> Result<(), SessionError> {
-        while !self.in_flight.is_empty() {
+        self.publish_staged().await?;
+        while !self.outbox.is_empty() {
             self.confirm_oldest().await?;
         }
         if self.phase == Phase::Recorded {
@@ -214,6 +255,15 @@ impl SnapshotSession for RabbitMqSession {
     async fn write(&mut self, batch: &Batch) -> Result<Written, BrokerError> {
         let published = self.publish(batch).await;
         self.recover(published).await
+    }
+
+    async fn idle(&mut self) -> Result<Written, BrokerError> {
+        if self.staged.entries() == 0 {
+            return Ok(Written::Done);
+        }
+        // There is time to note in the checkpoint what is there.
+        let confirmed = self.confirm_all().await;
+        self.recover(confirmed).await
     }
 
     async fn flush(&mut self) -> Result<Written, BrokerError> {

@@ -21,7 +21,7 @@ use super::redis::free_ports;
 use super::{make_certificate, wait_until};
 
 /// Virtual hosts of the shared broker. Each test takes one for itself.
-const VHOSTS: usize = 190;
+const VHOSTS: usize = 220;
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
@@ -31,6 +31,8 @@ pub(crate) struct Broker {
     guard: Option<Child>,
     pub(crate) port: u16,
     tls_port: u16,
+    stream_port: u16,
+    stream_tls_port: u16,
     dist_port: u16,
     epmd_port: u16,
     folder: PathBuf,
@@ -43,11 +45,20 @@ impl Broker {
     }
 
     fn with_vhosts(count: usize) -> Self {
-        let [port, tls_port, dist_port, epmd_port] = free_ports();
+        let [
+            port,
+            tls_port,
+            stream_port,
+            stream_tls_port,
+            dist_port,
+            epmd_port,
+        ] = free_ports();
         let mut broker = Self {
             guard: None,
             port,
             tls_port,
+            stream_port,
+            stream_tls_port,
             dist_port,
             epmd_port,
             folder: tempfile::tempdir().unwrap().keep(),
@@ -91,6 +102,8 @@ impl Broker {
         let config = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\n\
              listeners.ssl.1 = 127.0.0.1:{}\n\
+             stream.listeners.tcp.1 = 127.0.0.1:{}\n\
+             stream.listeners.ssl.1 = 127.0.0.1:{}\n\
              ssl_options.cacertfile = {folder}/ca.pem\n\
              ssl_options.certfile = {folder}/cert.pem\n\
              ssl_options.keyfile = {folder}/key.pem\n\
@@ -98,10 +111,10 @@ impl Broker {
              ssl_options.fail_if_no_peer_cert = false\n\
              load_definitions = {folder}/definitions.json\n\
              disk_free_limit.absolute = 50MB\n",
-            self.port, self.tls_port,
+            self.port, self.tls_port, self.stream_port, self.stream_tls_port,
         );
         std::fs::write(self.folder.join("rabbit.conf"), config).unwrap();
-        std::fs::write(self.folder.join("plugins"), "[].").unwrap();
+        std::fs::write(self.folder.join("plugins"), "[rabbitmq_stream].").unwrap();
     }
 
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
@@ -178,6 +191,8 @@ impl Broker {
         Vhost {
             port: self.port,
             tls_port: self.tls_port,
+            stream_port: self.stream_port,
+            stream_tls_port: self.stream_tls_port,
             folder: self.folder.clone(),
             name: format!("v{number}"),
         }
@@ -210,6 +225,8 @@ pub(crate) fn vhost() -> Vhost {
 pub(crate) struct Vhost {
     pub(crate) port: u16,
     tls_port: u16,
+    pub(crate) stream_port: u16,
+    stream_tls_port: u16,
     folder: PathBuf,
     pub(crate) name: String,
 }
@@ -222,6 +239,26 @@ impl Vhost {
     /// The URL with another port, such as a proxy's.
     pub(crate) fn url_by(&self, port: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/{}", self.name)
+    }
+
+    /// The URL of the stream protocol, with these ports for it and for AMQP.
+    pub(crate) fn stream_url(&self, stream_port: u16, amqp_port: u16) -> String {
+        let name = &self.name;
+        format!(
+            "rabbitmq-stream://guest:guest@127.0.0.1:{stream_port}/{name}?amqp_port={amqp_port}"
+        )
+    }
+
+    /// The URL of the stream protocol with TLS.
+    pub(crate) fn stream_tls_url(&self) -> String {
+        let authority = self.folder.join("ca.pem");
+        format!(
+            "rabbitmq-stream+tls://guest:guest@localhost:{}/{}?amqp_port={}&cacertfile={}",
+            self.stream_tls_port,
+            self.name,
+            self.tls_port,
+            authority.display()
+        )
     }
 
     /// The URL with TLS and these parameters, in which `AUTHORITY`, `CERT` and `KEY` stand for the
@@ -428,6 +465,40 @@ impl Client {
                 count => all.extend(self.consume(queue, count)),
             }
         }
+    }
+
+    /// Returns all messages of a stream, but those that earlier calls have put at its end.
+    pub(crate) fn read_stream(&self, stream: &str) -> Vec<Message> {
+        const END: &str = "the end, for now";
+        let end = format!("{END} {}", uuid::Uuid::now_v7());
+        let mut messages = self.runtime.block_on(async {
+            let channel = self.connection.create_channel().await.unwrap();
+            let properties = BasicProperties::default().with_message_id(end.clone().into());
+            let options = BasicPublishOptions::default();
+            let put = channel.basic_publish("".into(), stream.into(), options, b"null", properties);
+            put.await.unwrap();
+            let prefetch = channel.basic_qos(1000, BasicQosOptions::default());
+            prefetch.await.unwrap();
+            let mut from_start = FieldTable::default();
+            let first = AMQPValue::LongString("first".into());
+            from_start.insert("x-stream-offset".into(), first);
+            let options = BasicConsumeOptions::default();
+            let consumer = channel.basic_consume(stream.into(), "".into(), options, from_start);
+            let mut consumer = consumer.await.unwrap();
+            let mut messages: Vec<Message> = Vec::new();
+            while messages.last().is_none_or(|last| last.id() != end) {
+                let delivery = consumer.next().await.unwrap().unwrap();
+                delivery.ack(BasicAckOptions::default()).await.unwrap();
+                messages.push(Message {
+                    properties: delivery.properties.clone(),
+                    data: serde_json::from_slice(&delivery.data).unwrap(),
+                });
+            }
+            channel.close(200, "OK".into()).await.unwrap();
+            messages
+        });
+        messages.retain(|message| !message.id().starts_with(END));
+        messages
     }
 
     /// Returns the number of messages of an existing queue that can be delivered now.
