@@ -22,8 +22,13 @@ use super::{make_certificate, wait_until};
 
 /// Virtual hosts of the shared broker. Each test takes one for itself.
 const VHOSTS: usize = 220;
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+/// Where the programs of the broker are, unless RABBITMQ_BIN says otherwise: see scripts/test-compat.
+const PROGRAMS: &str = "/usr/lib/rabbitmq/bin";
+
+fn program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("RABBITMQ_BIN").unwrap_or_else(|| PROGRAMS.into());
+    Path::new(&folder).join(name)
+}
 
 /// A broker that is stopped when it is dropped or when this process ends.
 pub(crate) struct Broker {
@@ -144,12 +149,11 @@ impl Broker {
 
     /// Starts the broker on the same port, with the data in its folder.
     pub(crate) fn up(&mut self) {
-        assert!(
-            Path::new(SERVER).exists(),
-            "rabbitmq-server is not installed"
-        );
+        let server = program("rabbitmq-server");
+        assert!(server.exists(), "rabbitmq-server is not installed");
+        let server = server.display();
         let line = format!(
-            "setsid {SERVER} >/dev/null 2>&1 </dev/null & server=$!; \
+            "setsid {server} >/dev/null 2>&1 </dev/null & server=$!; \
              if read -r _; then kill -TERM -- -$server; wait $server; exit; fi; \
              kill -9 -- -$server 2>/dev/null; wait $server 2>/dev/null; \
              for _ in $(seq 50); do epmd -kill 2>&1 | grep -q Killed && break; sleep 0.1; done; \
@@ -183,7 +187,7 @@ impl Broker {
 
     /// Runs rabbitmqctl.
     pub(crate) fn control(&self, arguments: &[&str]) {
-        let status = self.command(CONTROL).args(arguments).status().unwrap();
+        let status = self.command(program("rabbitmqctl")).args(arguments).status().unwrap();
         assert!(status.success(), "rabbitmqctl {arguments:?}");
     }
 

@@ -71,7 +71,9 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("redis-server");
+        // scripts/test-compat names other versions, and Valkey.
+        let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+        let mut command = Command::new(program);
         if let [config, flag] = self.arguments.as_slice()
             && flag == "--sentinel"
         {
