@@ -46,6 +46,11 @@ const USE_EVERY: Duration = Duration::from_secs(20);
 /// one node, and a stream cannot have length one.
 const KIND: &str = "quorum";
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde demands")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Contents of the message, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -67,6 +72,9 @@ pub(super) struct Record {
     /// The base of publishing ids, over the stream protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) id_base: Option<u64>,
+    /// The last publishing id that is known to be on the stream; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) last_id: u64,
     /// Number of chats per message.
     #[serde(default)]
     pub(super) ids_per_message: u32,

@@ -103,7 +103,7 @@ impl RabbitMqSession {
         let (Some(producer), Some(template), Some(base)) = (
             &mut self.connections.producer,
             &self.run.template,
-            self.run.id_base,
+            self.run.id_base.recorded(),
         ) else {
             return Ok(());
         };

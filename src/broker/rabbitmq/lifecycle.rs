@@ -9,7 +9,7 @@ use super::checkpoint::Record;
 use super::control::Control;
 use super::in_flight::Oldest;
 use super::publisher::{MessageTemplate, Publisher, QUEUE_REFUSES, find_target};
-use super::publishing_id::choose;
+use super::publishing_id::Base;
 use super::reconcile::{Decision, Expected, reconcile, recovered};
 use super::session::{Phase, RabbitMqSession, with_broker};
 use super::unverified::Unverified;
@@ -81,8 +81,10 @@ impl RabbitMqSession {
         let producer = Producer::open(&stream.hosts, &stream.login, queue, &self.names.producer);
         let producer = producer.await?;
         self.connections.had_queue = true;
-        if self.outbox.is_lost(producer.last_id()) {
+        let last_id = producer.last_id();
+        if last_id < self.run.last_id_before || self.outbox.is_lost(last_id) {
             warn!("the stream has lost messages that it had confirmed");
+            self.run.last_id_before = 0;
             self.outbox.clear();
             let start = ResumePoint::start_of(self.run.confirmed.run_id);
             return Err(Failure::Rewound(Box::new(start)));
@@ -105,13 +107,9 @@ impl RabbitMqSession {
         let started = snapshot_time(self.run.confirmed.run_id)
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
-        let base = choose(
-            self.run.id_base,
-            producer.last_id(),
-            proven,
-            started.as_secs(),
-        );
-        self.run.id_base = Some(base);
+        let last_id = producer.last_id();
+        let base = self.run.id_base.choose(last_id, proven, started.as_secs());
+        self.run.id_base = Base::Recorded(base);
     }
 
     fn check_ownership(&mut self, found: Option<&Record>) -> Result<(), Failure> {
@@ -158,7 +156,8 @@ impl RabbitMqSession {
         let mode = self.context.selection.mode();
         recovered.unfinished = recovered.unfinished.filter(|_| found.mode == mode);
         self.run.last_complete = found.last_complete;
-        self.run.id_base = found.id_base;
+        self.run.id_base = found.id_base.map_or(Base::AtLeast(0), Base::Recorded);
+        self.run.last_id_before = found.last_id;
         if recovered.unfinished.is_some() {
             let packed_before = found.ids_per_message.max(1);
             self.run.repacked =
@@ -193,7 +192,8 @@ impl RabbitMqSession {
         self.run.ahead = resume_point.expected_digests.last().copied();
         if at.position == 0 && self.run.ahead.is_none() {
             // Nothing of the list is proven, so it gets ids of its own.
-            self.run.id_base = None;
+            self.run.id_base = self.run.id_base.forget();
+            self.run.last_id_before = 0;
         }
         self.staged = Batch::new();
         self.run.confirmed = at;
@@ -278,7 +278,8 @@ impl RabbitMqSession {
             checkpoint: self.run.confirmed,
             list_changed: self.run.list_changed,
             ahead: self.run.ahead,
-            id_base: self.run.id_base,
+            id_base: self.run.id_base.recorded(),
+            last_id: self.outbox.confirmed_id().max(self.run.last_id_before),
             ids_per_message: self.context.layout.ids_per_message,
             repacked: self.run.repacked,
             settled: false,
@@ -297,7 +298,8 @@ impl RabbitMqSession {
     /// Sends unsent messages. The newest batch may not be written yet when this returns.
     pub(super) async fn send_pending(&mut self) -> Result<(), Failure> {
         self.connect().await?;
-        let (template, base) = (self.run.template.as_ref(), self.run.id_base.unwrap_or(0));
+        let (template, base) = (self.run.template.as_ref(), self.run.id_base.recorded());
+        let base = base.unwrap_or(0);
         self.outbox
             .send(&mut self.connections, template, base)
             .await
@@ -340,6 +342,7 @@ impl RabbitMqSession {
         }
         let record = Record {
             checkpoint: at,
+            last_id: self.outbox.last_id(count).max(self.run.last_id_before),
             ..self.record(State::Running)
         };
         if let Some(control) = &mut self.connections.control

@@ -54,6 +54,22 @@ impl Outbox {
         }
     }
 
+    /// The highest publishing id that was confirmed; 0 for none.
+    pub(super) fn confirmed_id(&self) -> u64 {
+        match self {
+            Self::Amqp(_) => 0,
+            Self::Stream(batches) => batches.confirmed_id(),
+        }
+    }
+
+    /// The highest publishing id of the oldest `count` batches and those before; 0 for none.
+    pub(super) fn last_id(&self, count: usize) -> u64 {
+        match self {
+            Self::Amqp(_) => 0,
+            Self::Stream(batches) => batches.last_id(count),
+        }
+    }
+
     /// Discards all batches.
     pub(super) fn clear(&mut self) {
         match self {

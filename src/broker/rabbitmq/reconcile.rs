@@ -107,6 +107,7 @@ mod tests {
             list_changed: false,
             ahead: None,
             id_base: None,
+            last_id: 0,
             ids_per_message: 1,
             repacked: false,
             settled: false,

@@ -10,6 +10,7 @@ use super::in_flight::InFlight;
 use super::names::Names;
 use super::outbox::Outbox;
 use super::publisher::MessageTemplate;
+use super::publishing_id::Base;
 use super::stream_flight::{STAGED_ENTRIES, StreamFlight};
 use super::unverified::Unverified;
 use crate::batch::{Batch, Digest, Position};
@@ -64,8 +65,10 @@ pub(super) struct RunProgress {
     pub(super) list_changed: bool,
     /// How far messages of several chats may have been sent, as recorded in the checkpoint.
     pub(super) ahead: Option<(Position, Digest)>,
-    /// The base of publishing ids, over the stream protocol; `None` until it is chosen.
-    pub(super) id_base: Option<u64>,
+    /// The base of publishing ids, over the stream protocol.
+    pub(super) id_base: Base,
+    /// The last publishing id that an earlier process knew to be on the stream; 0 for none.
+    pub(super) last_id_before: u64,
     /// Whether the run began with another number of chats per message.
     pub(super) repacked: bool,
     pub(super) last_complete: Option<u64>,
@@ -120,7 +123,8 @@ impl RabbitMqSession {
                 durable: 0,
                 list_changed: false,
                 ahead: None,
-                id_base: None,
+                id_base: Base::AtLeast(0),
+                last_id_before: 0,
                 repacked: false,
                 last_complete: None,
                 found: None,
@@ -242,7 +246,11 @@ impl SnapshotSession for RabbitMqSession {
             }
             Start::Resumed(unfinished) => {
                 self.run.list_changed = unfinished.list_changed;
-                let resumed = self.go_back_to(resume_point).await;
+                let resumed = match self.go_back_to(resume_point).await {
+                    // What an earlier process had published is gone.
+                    Err(SessionError::Rewound(to)) => self.go_back_to(*to).await,
+                    resumed => resumed,
+                };
                 resumed.map_err(SessionError::into_failure)
             }
         }

@@ -76,6 +76,18 @@ impl StreamFlight {
         messages
     }
 
+    /// The highest id that was confirmed; 0 for none.
+    pub(super) fn confirmed_id(&self) -> u64 {
+        self.confirmed_id
+    }
+
+    /// The highest id of the oldest `count` batches and those before; 0 for none.
+    pub(super) fn last_id(&self, count: usize) -> u64 {
+        let oldest = self.batches.iter().take(count);
+        let last = oldest.filter_map(|batch| batch.last_id).max();
+        self.confirmed_id.max(last.unwrap_or(0))
+    }
+
     pub(super) fn clear(&mut self) {
         self.batches.clear();
         self.confirmed_id = 0;

@@ -78,7 +78,11 @@ impl Connection {
     ///
     /// A final one if the login is refused.
     pub(super) async fn open(host: &Host, login: &Login, name: &str) -> Result<Self, Failure> {
-        let mut socket = host.dial().await?;
+        let unreachable = |error| {
+            let port = host.port;
+            Failure::Transient(format!("the stream protocol, port {port}: {error}"))
+        };
+        let mut socket = host.dial().await.map_err(unreachable)?;
         let agreed = agree(&mut *socket, login, name).await?;
         let (reader, writer) = tokio::io::split(socket);
         let writer = Arc::new(tokio::sync::Mutex::new(writer));

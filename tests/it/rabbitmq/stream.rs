@@ -72,7 +72,7 @@ fn every_format_works_and_the_next_run_is_not_taken_for_a_repeat() {
 fn kills_at_any_moment_leave_each_chat_once() {
     let vhost = vhost();
     let client = vhost.client();
-    let (ids, body) = small_list(50_000);
+    let (ids, body) = small_list(15_000);
     let stage = Stage::with_body(&body);
     let mut numbers = Numbers(3);
     let mut published = 0;
@@ -81,7 +81,7 @@ fn kills_at_any_moment_leave_each_chat_once() {
         let part = round as f64 / (FAULTS + 1) as f64;
         let silence = labelcast::mock::Piece::Hold;
         stage.mock.script("1", part_of(&body, part, silence));
-        let enough = published + 1 + numbers.below(900) as usize;
+        let enough = published + 1 + numbers.below(250) as usize;
         let process = run(&stage, &url(&vhost)).spawn();
         wait_until("the moment to kill has come", || {
             published = client.depth(QUEUE).unwrap_or(0);
@@ -228,4 +228,26 @@ fn what_streams_do_not_have_is_refused() {
         let ended = run(&stage, url).end().expect(78);
         assert!(ended.stderr.contains(problem), "{url}: {ended:?}");
     }
+}
+
+/// Also those that an earlier process had published.
+#[test]
+fn messages_that_are_lost_are_published_again() {
+    let vhost = vhost();
+    let client = vhost.client();
+    let (ids, body) = small_list(4000);
+    let stage = Stage::with_body(&body);
+    let silence = labelcast::mock::Piece::Hold;
+    stage.mock.script("1", part_of(&body, 0.5, silence));
+    let process = run(&stage, &url(&vhost)).spawn();
+    wait_until("half of it is published", || {
+        client.depth(QUEUE).is_some_and(|depth| depth > 1900)
+    });
+    process.signal("TERM");
+    let stopped = process.end().expect(75);
+    assert!(stopped.label()["published"].as_u64().unwrap() > 1900);
+    client.delete(QUEUE);
+    client.declare(QUEUE, &[("x-queue-type", "stream".into())]);
+    run(&stage, &url(&vhost)).end().expect(0);
+    has(&vhost.client(), &ids);
 }

@@ -187,7 +187,11 @@ impl Broker {
 
     /// Runs rabbitmqctl.
     pub(crate) fn control(&self, arguments: &[&str]) {
-        let status = self.command(program("rabbitmqctl")).args(arguments).status().unwrap();
+        let status = self
+            .command(program("rabbitmqctl"))
+            .args(arguments)
+            .status()
+            .unwrap();
         assert!(status.success(), "rabbitmqctl {arguments:?}");
     }
 
