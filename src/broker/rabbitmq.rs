@@ -1,11 +1,11 @@
-//! RabbitMQ sink. Over the stream protocol it publishes each chat exactly once: see `publishing_id`. The
-//! rest, and all of it over AMQP 0-9-1, is with the strongest guarantees of AMQP 0-9-1: at-least-once delivery, an error for
-//! every unroutable message, and few repeats, which carry the same message id.
+//! RabbitMQ sink. Over AMQP 0-9-1 it has the strongest guarantees of that protocol: at-least-once
+//! delivery, an error for every unroutable message, and few repeats, which carry the same message id.
+//! Over the stream protocol, runs publish each chat exactly once: see `publishing_id`.
 //!
 //! Messages are persistent and mandatory, and the confirm of each is awaited. One connection holds
-//! the lock and the checkpoint (see `lock` and `checkpoint`), another one publishes (`publisher`).
-//! When either breaks, both are made anew, and what is unconfirmed in `in_flight` is sent again
-//! under the same ids.
+//! the lock and the checkpoint (see `lock` and `checkpoint`), another one publishes (`publisher`, or
+//! the producer of `stream_protocol`). When either breaks, both are made anew, and what is unconfirmed
+//! in the `outbox` is sent again under the same ids.
 
 mod alarm;
 mod appender;

@@ -139,7 +139,8 @@ fn what_is_no_event_is_refused_and_valid_events_beside_it_are_durable() {
     let mut connection = server.connection();
     assert_eq!(chat_ids(&mut connection, QUEUE), ["1@c.us", "3@c.us"]);
     let log = listener.stop().stderr;
-    assert!(!log.contains("555") && !log.contains("@c.us"), "{log}");
+    // The time of a line may contain 555.
+    assert!(!log.contains("555-123") && !log.contains("@c.us"), "{log}");
 }
 
 #[test]
