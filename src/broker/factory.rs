@@ -193,7 +193,7 @@ impl Address {
         matches!(self.0, Kind::Stdout)
     }
 
-    /// Whether messages can be taken from its queues by workers.
+    /// Whether it has queues that others can read, as a file and stdout have not.
     pub fn is_broker(&self) -> bool {
         match &self.0 {
             Kind::Stdout | Kind::File(_) => false,

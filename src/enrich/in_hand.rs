@@ -23,6 +23,8 @@ struct Held {
 pub struct InHand {
     held: HashMap<DeliveryKey, Held>,
     taken: u64,
+    /// Whether some were let go since [`InHand::has_let_go`] was last asked.
+    let_go: bool,
 }
 
 impl InHand {
@@ -51,7 +53,14 @@ impl InHand {
 
     /// Lets go of deliveries that can no longer be acknowledged.
     pub fn retain(&mut self, keeps: impl Fn(&Delivery) -> bool) {
+        let before = self.held.len();
         self.held.retain(|_, held| keeps(&held.delivery));
+        self.let_go |= self.held.len() < before;
+    }
+
+    /// Whether deliveries were let go since this was last asked.
+    pub fn has_let_go(&mut self) -> bool {
+        std::mem::take(&mut self.let_go)
     }
 
     /// Returns all deliveries in hand.

@@ -130,7 +130,9 @@ impl Worker {
         loop {
             self.source.maintain(&mut self.in_hand).await?;
             self.receive().await?;
-            self.backlog.drop_without(&self.in_hand);
+            if self.in_hand.has_let_go() {
+                self.backlog.drop_without(&self.in_hand);
+            }
             self.start();
             self.metrics.show_in_hand(self.in_hand.len());
             self.metrics.show_closed(self.gate.closed());

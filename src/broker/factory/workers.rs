@@ -9,11 +9,10 @@ impl Broker {
     /// Whether workers can take messages from the queues that this broker creates.
     pub fn has_workers(&self) -> bool {
         match &self.address.0 {
-            Kind::Redis(_) => true,
             Kind::RabbitMq(endpoint) => {
                 rabbitmq::queue_type(endpoint, &self.options) != QueueType::Stream
             }
-            Kind::Stdout | Kind::File(_) => false,
+            _ => self.address.is_broker(),
         }
     }
 

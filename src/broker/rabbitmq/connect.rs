@@ -73,11 +73,8 @@ impl Endpoint {
     /// A description of the problem, which does not quote the URL.
     pub(in crate::broker) fn parse(url: &str) -> Option<Result<Self, String>> {
         let (scheme, rest) = url.split_once("://")?;
-        match scheme {
-            "amqp" | "amqps" => Some(Self::read(scheme, rest)),
-            _ if stream_url::is_scheme(scheme) => Some(Self::read(scheme, rest)),
-            _ => None,
-        }
+        let is_known = matches!(scheme, "amqp" | "amqps") || stream_url::is_scheme(scheme);
+        is_known.then(|| Self::read(scheme, rest))
     }
 
     /// Where runs publish over the stream protocol, if they do.
