@@ -82,14 +82,13 @@ impl RabbitMqSession {
         let producer = producer.await?;
         self.connections.had_queue = true;
         let last_id = producer.last_id();
-        if last_id < self.run.last_id_before || self.outbox.is_lost(last_id) {
+        if self.outbox.is_lost(last_id) {
             warn!("the stream has lost messages that it had confirmed");
-            self.run.last_id_before = 0;
             self.outbox.clear();
             let start = ResumePoint::start_of(self.run.confirmed.run_id);
             return Err(Failure::Rewound(Box::new(start)));
         }
-        if self.outbox.see(producer.last_id()) {
+        if self.outbox.see(last_id) {
             // Part of a batch has arrived, however often the connection breaks.
             self.retries.reset();
         }
@@ -133,6 +132,9 @@ impl RabbitMqSession {
                     "checkpoint is behind the published position"
                 );
                 self.outbox.clear();
+                // What the checkpoint knows counts, and no longer what came after it.
+                let known = found.map_or(0, |found| found.last_id);
+                self.outbox.set_confirmed_id(known);
                 Err(Failure::Rewound(Box::new(to)))
             }
         }
@@ -157,7 +159,7 @@ impl RabbitMqSession {
         recovered.unfinished = recovered.unfinished.filter(|_| found.mode == mode);
         self.run.last_complete = found.last_complete;
         self.run.id_base = found.id_base.map_or(Base::AtLeast(0), Base::Recorded);
-        self.run.last_id_before = found.last_id;
+        self.outbox.set_confirmed_id(found.last_id);
         if recovered.unfinished.is_some() {
             let packed_before = found.ids_per_message.max(1);
             self.run.repacked =
@@ -193,7 +195,7 @@ impl RabbitMqSession {
         if at.position == 0 && self.run.ahead.is_none() {
             // Nothing of the list is proven, so it gets ids of its own.
             self.run.id_base = self.run.id_base.forget();
-            self.run.last_id_before = 0;
+            self.outbox.set_confirmed_id(0);
         }
         self.staged = Batch::new();
         self.run.confirmed = at;
@@ -279,7 +281,7 @@ impl RabbitMqSession {
             list_changed: self.run.list_changed,
             ahead: self.run.ahead,
             id_base: self.run.id_base.recorded(),
-            last_id: self.outbox.confirmed_id().max(self.run.last_id_before),
+            last_id: self.outbox.last_id(0),
             ids_per_message: self.context.layout.ids_per_message,
             repacked: self.run.repacked,
             settled: false,
@@ -342,7 +344,7 @@ impl RabbitMqSession {
         }
         let record = Record {
             checkpoint: at,
-            last_id: self.outbox.last_id(count).max(self.run.last_id_before),
+            last_id: self.outbox.last_id(count),
             ..self.record(State::Running)
         };
         if let Some(control) = &mut self.connections.control

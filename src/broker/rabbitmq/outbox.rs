@@ -54,11 +54,11 @@ impl Outbox {
         }
     }
 
-    /// The highest publishing id that was confirmed; 0 for none.
-    pub(super) fn confirmed_id(&self) -> u64 {
+    /// Sets the highest publishing id that was confirmed, also to an earlier process; 0 for none.
+    pub(super) fn set_confirmed_id(&mut self, id: u64) {
         match self {
-            Self::Amqp(_) => 0,
-            Self::Stream(batches) => batches.confirmed_id(),
+            Self::Amqp(_) => {}
+            Self::Stream(batches) => batches.set_confirmed_id(id),
         }
     }
 

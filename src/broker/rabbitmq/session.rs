@@ -67,8 +67,6 @@ pub(super) struct RunProgress {
     pub(super) ahead: Option<(Position, Digest)>,
     /// The base of publishing ids, over the stream protocol.
     pub(super) id_base: Base,
-    /// The last publishing id that an earlier process knew to be on the stream; 0 for none.
-    pub(super) last_id_before: u64,
     /// Whether the run began with another number of chats per message.
     pub(super) repacked: bool,
     pub(super) last_complete: Option<u64>,
@@ -124,7 +122,6 @@ impl RabbitMqSession {
                 list_changed: false,
                 ahead: None,
                 id_base: Base::AtLeast(0),
-                last_id_before: 0,
                 repacked: false,
                 last_complete: None,
                 found: None,

@@ -76,9 +76,9 @@ impl StreamFlight {
         messages
     }
 
-    /// The highest id that was confirmed; 0 for none.
-    pub(super) fn confirmed_id(&self) -> u64 {
-        self.confirmed_id
+    /// Sets the highest id that was confirmed, also to an earlier process; 0 for none.
+    pub(super) fn set_confirmed_id(&mut self, id: u64) {
+        self.confirmed_id = id;
     }
 
     /// The highest id of the oldest `count` batches and those before; 0 for none.
